@@ -1,0 +1,2 @@
+//! One binary for every command: argv[0] or the first argument picks.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The cilium-dbg command.

@@ -1,0 +1,1 @@
+//! The lab command: clusters on one machine.

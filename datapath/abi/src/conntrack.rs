@@ -1,0 +1,109 @@
+//! What is known of a connection? One entry of `cilium_ct4`/`cilium_ct6` for both directions.
+
+use crate::{Port, V4, V6, identity::Identity, shared::Shared};
+
+/// Key of a connection, the same for both of its directions: the lower (address, port) pair comes first.
+///
+/// ICMP echo is keyed as (requester, responder) instead, with the echo identifier as `port_a` and 0 as `port_b`, so that
+/// a request of the other side is a connection of its own (an echo request is never a reply).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(C)]
+pub struct CtKey<A> {
+    /// The lower address as the number that its bytes are in memory (or the requester's).
+    pub addr_a: A,
+    /// The other address.
+    pub addr_b: A,
+    /// Port of `addr_a`.
+    pub port_a: Port,
+    /// Port of `addr_b`.
+    pub port_b: Port,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// `KIND_*`.
+    pub kind: u8,
+    /// Always zero.
+    pub pad: u16,
+}
+
+crate::plain!(CtKey<V4>: V4, V4, Port, Port, u8, u8, u16);
+crate::plain!(CtKey<V6>: V6, V6, Port, Port, u8, u8, u16);
+
+/// A connection between two addresses as the wire shows them after service translation.
+pub const KIND_CONNECTION: u8 = 0;
+/// A client's connection to a service address: leads to the backend that was chosen.
+pub const KIND_SERVICE: u8 = 1;
+
+/// Key of `cilium_ct4`.
+pub type CtKey4 = CtKey<V4>;
+/// Key of `cilium_ct6`.
+pub type CtKey6 = CtKey<V6>;
+
+/// A connection. Times are seconds since boot; counters are of this node's view.
+#[derive(Clone, Debug, Default)]
+#[repr(C)]
+pub struct CtEntry {
+    /// Packets from the initiator, and to it.
+    pub packets: [Shared<u64>; 2],
+    /// Bytes from the initiator, and to it.
+    pub bytes: [Shared<u64>; 2],
+    /// The entry means nothing after this second since boot.
+    pub expires: Shared<u32>,
+    /// `FLAG_*`.
+    pub flags: Shared<u32>,
+    /// `revision_and_modes` of the initiator's endpoint whose egress policy admitted it; 0: not asked on this node.
+    pub egress_revision: Shared<u32>,
+    /// The same of the responder's endpoint and its ingress policy.
+    pub ingress_revision: Shared<u32>,
+    /// IP cache generation for which the identities and `tunnel_endpoint` hold.
+    pub ipcache_generation: Shared<u32>,
+    /// Identity of the initiator.
+    pub source_identity: Shared<Identity>,
+    /// Identity of the responder.
+    pub destination_identity: Shared<Identity>,
+    /// Where packets to the initiator's peer go by tunnel, 0: not by tunnel.
+    pub tunnel_endpoint: Shared<u32>,
+    /// Rule set that admitted it at egress.
+    pub egress_rule_set: Shared<u32>,
+    /// Rule set that admitted it at ingress.
+    pub ingress_rule_set: Shared<u32>,
+    /// Reverse NAT index of the service that the client asked for, 0: none.
+    pub rev_nat: Shared<u16>,
+    /// Proxy port of either side's redirect, 0: none.
+    pub proxy_port: Shared<Port>,
+    /// For [`KIND_SERVICE`]: the chosen backend.
+    pub backend: Shared<u32>,
+    /// TCP flags seen from the initiator, and to it.
+    pub tcp_flags: [Shared<u8>; 2],
+    /// Always zero.
+    pub pad: [u8; 2],
+    /// When a trace event was last sent for packets from the initiator, and to it (seconds since boot).
+    pub reported: [Shared<u32>; 2],
+    /// Second since boot at which the connection began.
+    pub created: u32,
+}
+
+crate::plain!(CtEntry: [Shared<u64>; 2], [Shared<u64>; 2], Shared<u32>, Shared<u32>, Shared<u32>, Shared<u32>, Shared<u32>, Shared<Identity>, Shared<Identity>, Shared<u32>, Shared<u32>, Shared<u32>, Shared<u16>, Shared<Port>, Shared<u32>, [Shared<u8>; 2], [u8; 2], [Shared<u32>; 2], u32);
+
+/// The initiator is `addr_a`.
+pub const FLAG_INITIATOR_A: u32 = 1 << 0;
+/// A packet after the first has been seen in both directions.
+pub const FLAG_SEEN_REPLY: u32 = 1 << 1;
+/// FIN or RST seen from the initiator.
+pub const FLAG_TX_CLOSING: u32 = 1 << 2;
+/// FIN or RST seen from the responder.
+pub const FLAG_RX_CLOSING: u32 = 1 << 3;
+/// TCP: a packet without SYN has been seen.
+pub const FLAG_SEEN_NON_SYN: u32 = 1 << 4;
+/// A pod that reaches itself through a service address.
+pub const FLAG_LOOPBACK: u32 = 1 << 5;
+
+/// Lifetime of an established TCP connection, seconds.
+pub const LIFETIME_TCP: u32 = 8000;
+/// Lifetime of everything that is not TCP, seconds.
+pub const LIFETIME_ANY: u32 = 60;
+/// Lifetime of a TCP connection of which only SYNs were seen, seconds.
+pub const LIFETIME_SYN: u32 = 60;
+/// Lifetime after both sides closed, seconds.
+pub const LIFETIME_CLOSE: u32 = 10;
+/// A running connection is reported again after this many seconds (monitor aggregation interval).
+pub const REPORT_INTERVAL: u32 = 5;

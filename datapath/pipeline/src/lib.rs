@@ -1,0 +1,1 @@
+//! What happens to a packet: the one implementation, for the kernel and natively.

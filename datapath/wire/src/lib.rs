@@ -1,0 +1,1 @@
+//! What does a packet say: checked views of the headers of packets.

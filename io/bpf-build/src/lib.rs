@@ -1,0 +1,1 @@
+//! Builds the BPF programs with whatever Rust toolchain for BPF the machine has.

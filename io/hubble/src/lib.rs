@@ -1,0 +1,1 @@
+//! Hubble's gRPC: observer, peer, and their clients.

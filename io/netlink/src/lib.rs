@@ -1,0 +1,1 @@
+//! Network devices, addresses, routes and namespaces of this machine.

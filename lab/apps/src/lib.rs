@@ -1,0 +1,1 @@
+//! Programs that pods of the lab run: BookInfo, echo servers, clients.

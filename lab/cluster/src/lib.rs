@@ -1,0 +1,1 @@
+//! A cluster of node namespaces on one machine: up, down, status.

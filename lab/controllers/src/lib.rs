@@ -1,0 +1,1 @@
+//! Lab's controllers: deployments, replica sets, daemon sets, endpoints, scheduling, namespaces.

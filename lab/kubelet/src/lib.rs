@@ -1,0 +1,1 @@
+//! Lab's kubelet: pods as processes in namespaces of their own, their network by CNI.

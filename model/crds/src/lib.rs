@@ -1,0 +1,1 @@
+//! What do the cilium.io and networking.k8s.io objects look like?

@@ -1,0 +1,1 @@
+//! What is a flow: the flow API's messages, filters over them, and how they print.

@@ -1,0 +1,1 @@
+//! Which number stands for a set of labels?

@@ -1,0 +1,1 @@
+//! Which labels does a workload carry, and does a selector match them?

@@ -1,0 +1,1 @@
+//! Who may talk to whom: policies and identities turned into verdict tables.

@@ -1,0 +1,1 @@
+//! The CNI plugin: asks the agent for a network for one container.

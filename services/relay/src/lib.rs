@@ -1,0 +1,1 @@
+//! Hubble Relay: one observer over the observers of all nodes.

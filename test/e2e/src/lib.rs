@@ -1,0 +1,1 @@
+//! Do the seeds' expectations hold on a running lab?

@@ -1,0 +1,1 @@
+//! A slow, obvious evaluator of the policy language, to compare the engine with.

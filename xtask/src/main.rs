@@ -1,0 +1,2 @@
+//! The project's chores: build, demo, test, checks, benches.
+fn main() {}
