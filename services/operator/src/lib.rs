@@ -1,0 +1,1 @@
+//! The operator: registers the CRDs, removes identities and endpoints that nobody uses.
