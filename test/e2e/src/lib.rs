@@ -1,1 +1,0 @@
-//! Do the seeds' expectations hold on a running lab?
