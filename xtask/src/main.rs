@@ -1,2 +1,42 @@
-//! The project's chores: build, demo, test, checks, benches.
-fn main() {}
+//! Which chore? `./dev WORD` ends here.
+
+mod check;
+mod layers;
+mod release;
+mod step;
+mod tests;
+
+use anyhow::{Result, bail};
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: ./dev COMMAND
+
+  build    the release binary and its command names, in dist/
+  test     every test: units, properties, kernel programs, and the scenarios on a running lab
+  check    format, lints, layers, documentation";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match run(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("xtask: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(words: &[String]) -> Result<()> {
+    let (command, rest) = match words {
+        [] => bail!("{USAGE}"),
+        [command, rest @ ..] => (command.as_str(), rest),
+    };
+    match command {
+        "build" => release::build(),
+        "test" => tests::run(rest),
+        "check" => check::run(),
+        "layers" => layers::check(),
+        unknown => bail!("no chore `{unknown}`\n{USAGE}"),
+    }
+}

@@ -1,0 +1,24 @@
+//! Does everything hold? Units and properties first, then the kernel's programs, then the scenarios on a lab.
+
+use crate::step::{cargo, step};
+use anyhow::Result;
+
+/// Runs all tests, or with words those packages' alone (`./dev test policy flow`).
+pub fn run(packages: &[String]) -> Result<()> {
+    if !packages.is_empty() {
+        return step("testing the given packages", || only(packages));
+    }
+    step("building everything", || cargo(&["build", "--workspace", "--all-targets"]))?;
+    step("testing units, properties and kernel programs", || {
+        cargo(&["test", "--workspace", "--exclude", "scenarios"])
+    })?;
+    step("testing the scenarios on a running lab", || cargo(&["test", "--package", "scenarios"]))
+}
+
+fn only(packages: &[String]) -> Result<()> {
+    let mut words = vec!["test"];
+    for package in packages {
+        words.extend(["--package", package]);
+    }
+    cargo(&words)
+}
