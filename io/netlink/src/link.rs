@@ -4,7 +4,7 @@ use std::os::fd::AsRawFd;
 
 use futures::TryStreamExt;
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
-use rtnetlink::{LinkBridge, LinkDummy, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan};
+use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan};
 
 use crate::error::ignore_missing;
 use crate::{Error, Namespace, Netlink, Result};
@@ -121,11 +121,6 @@ impl Netlink {
     /// Makes a bridge; it is down.
     pub async fn add_bridge(&self, name: &str) -> Result<()> {
         self.add(LinkBridge::new(name).build(), &format!("add bridge {name}")).await
-    }
-
-    /// Makes a dummy device; it is down.
-    pub async fn add_dummy(&self, name: &str) -> Result<()> {
-        self.add(LinkDummy::new(name).build(), &format!("add dummy {name}")).await
     }
 
     async fn add(&self, message: LinkMessage, operation: &str) -> Result<()> {

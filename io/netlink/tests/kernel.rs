@@ -42,7 +42,7 @@ async fn a_veth_pair_spans_two_namespaces() {
 async fn addresses_routes_and_neighbours_of_both_families() {
     let pod = Namespace::anonymous().unwrap();
     let link = Netlink::open_in(&pod).unwrap();
-    link.add_dummy("eth0").await.unwrap();
+    link.add_veth(&Veth { name: "eth0".into(), peer_name: "far".into(), ..Veth::default() }).await.unwrap();
     link.set_up("eth0").await.unwrap();
     for (address, gateway, default) in [("10.0.0.5/32", "10.0.0.1", "0.0.0.0/0"), ("fd00::5/128", "fd00::1", "::/0")] {
         link.add_address("eth0", net(address)).await.unwrap();
@@ -76,7 +76,7 @@ async fn a_tunnel_a_bridge_a_rule_and_settings() {
     link.add_vxlan(&vxlan).await.unwrap();
     assert_eq!(link.link("cilium_vxlan").await.unwrap().kind.as_deref(), Some("vxlan"));
     link.add_bridge("br0").await.unwrap();
-    link.add_dummy("port").await.unwrap();
+    link.add_veth(&Veth { name: "port".into(), peer_name: "far".into(), ..Veth::default() }).await.unwrap();
     link.set_master("port", "br0").await.unwrap();
     let bridge = link.link("br0").await.unwrap();
     assert_eq!(link.link("port").await.unwrap().master, Some(bridge.index));
