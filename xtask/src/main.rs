@@ -1,6 +1,7 @@
 //! Which chore? `./dev WORD` ends here.
 
 mod check;
+mod demo;
 mod layers;
 mod release;
 mod step;
@@ -12,6 +13,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: ./dev COMMAND
 
+  demo     a cluster on this machine and the BookInfo scenario on it (--keep: leave it up)
   build    the release binary and its command names, in dist/
   test     every test: units, properties, kernel programs, and the scenarios on a running lab
   check    format, lints, layers, documentation";
@@ -34,6 +36,7 @@ fn run(words: &[String]) -> Result<()> {
     };
     match command {
         "build" => release::build(),
+        "demo" => demo::run(rest),
         "test" => tests::run(rest),
         "check" => check::run(),
         "layers" => layers::check(),

@@ -3,6 +3,7 @@
 pub mod lab;
 pub mod run;
 pub mod transcript;
+pub mod trials;
 
 pub use lab::{Lab, Plan};
 pub use run::{Run, eventually};
