@@ -1,5 +1,6 @@
-//! Does everything hold? Units and properties first, then the kernel's programs, then the scenarios on a lab.
+//! Does everything hold? The habits first, then units and properties, then the kernel's programs, then the scenarios on a lab.
 
+use crate::check;
 use crate::step::{cargo, step};
 use anyhow::Result;
 
@@ -8,6 +9,7 @@ pub fn run(packages: &[String]) -> Result<()> {
     if !packages.is_empty() {
         return step("testing the given packages", || only(packages));
     }
+    check::run()?;
     step("building everything", || cargo(&["build", "--workspace", "--all-targets"]))?;
     step("testing units, properties and kernel programs", || {
         cargo(&["test", "--workspace", "--exclude", "scenarios"])
