@@ -144,3 +144,8 @@ impl fmt::Display for Mac {
         write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
     }
 }
+
+crate::plain!(V4: u32);
+crate::plain!(V6: [u32; 4]);
+crate::plain!(Port: u16);
+crate::plain!(Mac: [u8; 6]);

@@ -96,6 +96,8 @@ pub const FLAG_RX_CLOSING: u32 = 1 << 3;
 pub const FLAG_SEEN_NON_SYN: u32 = 1 << 4;
 /// A pod that reaches itself through a service address.
 pub const FLAG_LOOPBACK: u32 = 1 << 5;
+/// The initiator came out of the tunnel: replies go back the same way.
+pub const FLAG_FROM_TUNNEL: u32 = 1 << 6;
 
 /// Lifetime of an established TCP connection, seconds.
 pub const LIFETIME_TCP: u32 = 8000;

@@ -14,6 +14,7 @@ pub mod conntrack;
 pub mod drop_reason;
 pub mod endpoint;
 pub mod event;
+pub mod fragment;
 pub mod identity;
 pub mod ipcache;
 pub mod metrics;

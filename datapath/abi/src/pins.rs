@@ -52,3 +52,5 @@ pub const LB6_REVERSE_SK: &str = "cilium_lb6_reverse_sk";
 pub const FRAGMENTS4: &str = "cilium_ipv4_frag_datagrams";
 /// Ports of fragmented datagrams, IPv6.
 pub const FRAGMENTS6: &str = "cilium_ipv6_frag_datagrams";
+/// Which backend a client was given, for services with session affinity.
+pub const LB_AFFINITY: &str = "cilium_lb_affinity";

@@ -1,6 +1,6 @@
 //! Which backends stand behind a service address? Keys and values of the load-balancing maps.
 
-use crate::{Port, V4, V6};
+use crate::{Port, V4, V6, shared::Shared};
 
 /// Key of `cilium_lb4_services`/`cilium_lb6_services`: slot 0 is the service, slots 1 to n its backends.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -95,3 +95,31 @@ pub struct SocketKey<A> {
 
 crate::plain!(SocketKey<V4>: [u32; 2], V4, Port, u16);
 crate::plain!(SocketKey<V6>: [u32; 2], V6, Port, u16);
+
+/// Key of `cilium_lb_affinity`: which client asked which service?
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(C)]
+pub struct AffinityKey {
+    /// The client: its address (see [`crate::Addr::widen`]), or the cookie of its network namespace for sockets.
+    pub client: [u32; 4],
+    /// Reverse NAT index of the service.
+    pub rev_nat: u16,
+    /// 4 or 6; plus 0x80 if `client` is a cookie.
+    pub kind: u8,
+    /// Always zero.
+    pub pad: u8,
+}
+
+crate::plain!(AffinityKey: [u32; 4], u16, u8, u8);
+
+/// Value of `cilium_lb_affinity`.
+#[derive(Clone, Debug, Default)]
+#[repr(C)]
+pub struct Affinity {
+    /// The backend that the client was given.
+    pub backend: Shared<u32>,
+    /// Second since boot at which it was last used.
+    pub last_used: Shared<u32>,
+}
+
+crate::plain!(Affinity: Shared<u32>, Shared<u32>);

@@ -1,1 +1,2 @@
 //! What happens to a packet: the one implementation, for the kernel and natively.
+#![no_std]

@@ -1,1 +1,2 @@
 //! What does a packet say: checked views of the headers of packets.
+#![no_std]

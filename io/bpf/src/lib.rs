@@ -1,1 +1,28 @@
-//! The datapath in the kernel: loads, pins and attaches the programs, reads and writes the maps.
+//! How do the datapath's programs and maps get into the kernel, and how are they read and written there?
+//!
+//! [`Datapath`] loads the programs, keeps maps and links pinned in one folder of a BPF file system, and attaches to
+//! devices of the network namespace that the caller is in. [`Maps`] are the typed tables; tools open them by pin alone.
+//! No other crate speaks to the kernel's BPF interface.
+
+mod attach;
+mod conntrack;
+mod datapath;
+mod error;
+mod events;
+mod layout;
+mod maps;
+mod slots;
+mod sys;
+mod table;
+mod test_run;
+
+pub use attach::{Hook, SocketHook};
+pub use conntrack::Sweep;
+pub use datapath::{Datapath, Options};
+pub use error::{Error, Result};
+pub use events::EventReader;
+pub use layout::Sizes;
+pub use maps::Maps;
+pub use slots::{PolicySlots, SlotDump};
+pub use table::{PerCpuTable, Sum, Table};
+pub use test_run::{TestInput, TestOutput};

@@ -1,0 +1,190 @@
+//! How do programs get onto devices and cgroups so that no packet passes without one?
+//!
+//! Links are pinned: they outlive the agent. A later agent exchanges the program of the pinned link, which is one step
+//! for the kernel: each packet sees the old program or the new one.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::sys;
+
+const TCX_INGRESS: u32 = 46;
+const TCX_EGRESS: u32 = 47;
+
+/// Where on a device a program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hook {
+    /// What comes from a pod: ingress of the host's side of its veth.
+    FromContainer,
+    /// What comes out of the tunnel: ingress of its device.
+    FromOverlay,
+    /// What the node itself sends to pods: egress of `cilium_host`.
+    FromHost,
+    /// What comes from outside: ingress of the node's device.
+    FromNetdev,
+    /// What leaves the node: egress of the node's device.
+    ToNetdev,
+}
+
+impl Hook {
+    /// Every hook.
+    pub const ALL: [Hook; 5] =
+        [Hook::FromContainer, Hook::FromOverlay, Hook::FromHost, Hook::FromNetdev, Hook::ToNetdev];
+
+    /// Name of the program.
+    pub const fn program(self) -> &'static str {
+        match self {
+            Hook::FromContainer => "from_container",
+            Hook::FromOverlay => "from_overlay",
+            Hook::FromHost => "from_host",
+            Hook::FromNetdev => "from_netdev",
+            Hook::ToNetdev => "to_netdev",
+        }
+    }
+
+    const fn attach_type(self) -> u32 {
+        match self {
+            Hook::FromContainer | Hook::FromOverlay | Hook::FromNetdev => TCX_INGRESS,
+            Hook::FromHost | Hook::ToNetdev => TCX_EGRESS,
+        }
+    }
+
+    pub(crate) fn pin(self, dir: &Path, ifindex: u32) -> PathBuf {
+        dir.join(format!("{}_{ifindex}", self.program()))
+    }
+}
+
+/// Where at a cgroup a program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketHook {
+    /// `connect` of IPv4 sockets.
+    Connect4,
+    /// `connect` of IPv6 sockets.
+    Connect6,
+    /// `sendmsg` with an address, IPv4.
+    Sendmsg4,
+    /// `sendmsg` with an address, IPv6.
+    Sendmsg6,
+    /// `recvmsg` with an address, IPv4.
+    Recvmsg4,
+    /// `recvmsg` with an address, IPv6.
+    Recvmsg6,
+    /// `getpeername`, IPv4.
+    Getpeername4,
+    /// `getpeername`, IPv6.
+    Getpeername6,
+}
+
+impl SocketHook {
+    /// Every hook.
+    pub const ALL: [SocketHook; 8] = [
+        SocketHook::Connect4,
+        SocketHook::Connect6,
+        SocketHook::Sendmsg4,
+        SocketHook::Sendmsg6,
+        SocketHook::Recvmsg4,
+        SocketHook::Recvmsg6,
+        SocketHook::Getpeername4,
+        SocketHook::Getpeername6,
+    ];
+
+    /// Name of the program.
+    pub const fn program(self) -> &'static str {
+        match self {
+            SocketHook::Connect4 => "sock_connect4",
+            SocketHook::Connect6 => "sock_connect6",
+            SocketHook::Sendmsg4 => "sock_sendmsg4",
+            SocketHook::Sendmsg6 => "sock_sendmsg6",
+            SocketHook::Recvmsg4 => "sock_recvmsg4",
+            SocketHook::Recvmsg6 => "sock_recvmsg6",
+            SocketHook::Getpeername4 => "sock_getpeername4",
+            SocketHook::Getpeername6 => "sock_getpeername6",
+        }
+    }
+
+    const fn attach_type(self) -> u32 {
+        match self {
+            SocketHook::Connect4 => 10,
+            SocketHook::Connect6 => 11,
+            SocketHook::Sendmsg4 => 14,
+            SocketHook::Sendmsg6 => 15,
+            SocketHook::Recvmsg4 => 19,
+            SocketHook::Recvmsg6 => 20,
+            SocketHook::Getpeername4 => 29,
+            SocketHook::Getpeername6 => 30,
+        }
+    }
+}
+
+/// Attaches to a device of the current network namespace, or exchanges the program of the link that is there.
+pub(crate) fn device(dir: &Path, hook: Hook, ifindex: u32, program: BorrowedFd<'_>) -> Result<()> {
+    let path = hook.pin(dir, ifindex);
+    let failed = |source| Error::Attach { program: hook.program(), target: format!("interface {ifindex}"), source };
+    if let Ok(link) = sys::open(&path, 0) {
+        let target = sys::tcx_link_target(link.as_fd()).map_err(failed)?;
+        if target == (ifindex, hook.attach_type()) && sys::link_update(link.as_fd(), program).is_ok() {
+            return Ok(());
+        }
+        // The device is gone, and another one has its number now.
+        unpin(&path)?;
+    }
+    let link = sys::link_create(program, ifindex, hook.attach_type()).map_err(failed)?;
+    pin(link, &path)
+}
+
+/// Attaches to a cgroup, or exchanges the program of the link that is there.
+pub(crate) fn cgroup(dir: &Path, hook: SocketHook, cgroup: &File, program: BorrowedFd<'_>) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let failed = |source| Error::Attach { program: hook.program(), target: "cgroup".into(), source };
+    // The inode is the cgroup's id: a link of an earlier cgroup of the same path is not taken for this one's.
+    let id = cgroup.metadata().map_err(failed)?.ino();
+    let path = dir.join(format!("{}_{id}", hook.program()));
+    if let Ok(link) = sys::open(&path, 0) {
+        if sys::link_update(link.as_fd(), program).is_ok() {
+            return Ok(());
+        }
+        unpin(&path)?;
+    }
+    let link = sys::link_create(program, cgroup.as_fd().as_raw_fd() as u32, hook.attach_type()).map_err(failed)?;
+    pin(link, &path)
+}
+
+/// Removes the link of a device; no link is no error, the kernel removes links together with their device.
+pub(crate) fn detach(dir: &Path, hook: Hook, ifindex: u32) -> Result<()> {
+    unpin(&hook.pin(dir, ifindex))
+}
+
+/// Removes pins of links whose device is gone, and returns how many.
+pub(crate) fn remove_dead(dir: &Path) -> Result<usize> {
+    let mut removed = 0;
+    let listed = fs::read_dir(dir).map_err(|source| Error::Pin { operation: "list", path: dir.into(), source })?;
+    for path in listed.flatten().map(|entry| entry.path()).filter(|path| is_device_link(path)) {
+        let Ok(link) = sys::open(&path, 0) else { continue };
+        if matches!(sys::tcx_link_target(link.as_fd()), Ok((0, _))) {
+            unpin(&path)?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+fn is_device_link(path: &Path) -> bool {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    Hook::ALL.iter().any(|hook| name.starts_with(hook.program()))
+}
+
+fn pin(link: OwnedFd, path: &Path) -> Result<()> {
+    sys::pin(link.as_fd(), path).map_err(|source| Error::Pin { operation: "pin link", path: path.into(), source })
+}
+
+fn unpin(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(Error::Pin { operation: "remove link", path: path.into(), source })
+        }
+        _ => Ok(()),
+    }
+}
