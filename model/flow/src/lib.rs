@@ -3,6 +3,7 @@
 
 pub mod decode;
 pub mod directory;
+pub mod filter;
 pub mod proto;
 pub mod record;
 pub mod wkt;
