@@ -1,1 +1,51 @@
 //! What do the cilium.io and networking.k8s.io objects look like?
+#![forbid(unsafe_code)]
+
+mod cidr_group;
+mod definitions;
+mod endpoint;
+mod identity;
+mod load;
+mod network_policy;
+mod node;
+mod objects;
+mod ports;
+mod problem;
+mod resource;
+mod rule;
+pub mod schema;
+mod selector;
+
+pub use cidr_group::{CiliumCIDRGroup, CiliumCIDRGroupSpec};
+pub use definitions::{CustomResource, PrinterColumn, Version, custom_resource_definitions, custom_resources};
+pub use endpoint::{
+    AddressPair, CiliumEndpoint, EncryptionSpec, EndpointIdentity, EndpointPolicyDirection, EndpointPolicyStatus,
+    EndpointStatus, ExternalIdentifiers, NamedPort, Networking,
+};
+pub use identity::CiliumIdentity;
+pub use load::{Document, LIMITS, Limits, load_documents};
+pub use network_policy::{
+    IpBlock, NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort,
+    NetworkPolicySpec,
+};
+pub use node::{
+    CiliumNode, CiliumNodeSpec, HealthAddressing, IngressAddressing, IpamSpec, NodeAddress, NodeEncryption,
+};
+pub use objects::{
+    CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy, Condition, DerivativePolicyStatus, NetworkPolicyStatus,
+};
+pub use ports::{
+    DnsRule, EnvoyConfigRef, HeaderMatch, HttpRule, IcmpField, IcmpRule, IntOrString, L7Rules, Listener, PortDenyRule,
+    PortProtocol, PortRule, SecretRef, TlsContext,
+};
+pub use problem::{Problem, Source};
+pub use rule::{
+    Authentication, AwsGroup, CidrRule, DefaultDeny, EgressDenyRule, EgressPeers, EgressRule, FqdnSelector, Group,
+    IngressDenyRule, IngressPeers, IngressRule, K8sService, K8sServiceSelector, LogConfig, Rule, RuleLabel, Service,
+};
+pub use selector::{LabelSelector, MatchExpression};
+
+/// The API group of all our kinds.
+pub const GROUP: &str = "cilium.io";
+/// Group and version of most of our kinds.
+pub const V2: &str = "cilium.io/v2";

@@ -1,0 +1,510 @@
+//! Which custom resources do we define?
+
+use serde_json::{Map, Value, json};
+
+use crate::schema::{open_kind, structural};
+
+/// A column that `kubectl get` prints.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PrinterColumn {
+    /// Heading; kubectl prints it in capitals.
+    pub name: &'static str,
+    /// string, integer, boolean or date.
+    pub column_type: &'static str,
+    /// Where the value is.
+    pub json_path: &'static str,
+    /// 0: always; 1: with `-o wide`.
+    pub priority: i32,
+}
+
+/// A version of a custom resource.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Version {
+    /// As in v2.
+    pub name: &'static str,
+    /// Objects are stored in this version.
+    pub storage: bool,
+    /// Users should go on to another one.
+    pub deprecated: bool,
+}
+
+/// A custom resource: what is needed to serve it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct CustomResource {
+    /// As in CiliumNetworkPolicy.
+    pub kind: &'static str,
+    /// As in ciliumnetworkpolicies.
+    pub plural: &'static str,
+    /// As in cnp.
+    pub short_names: &'static [&'static str],
+    /// As in cilium.
+    pub categories: &'static [&'static str],
+    /// True if objects are in namespaces.
+    pub namespaced: bool,
+    /// The storage version first.
+    pub versions: &'static [Version],
+    /// `status` is written by itself.
+    pub status_subresource: bool,
+    /// What `kubectl get` prints besides the name.
+    pub columns: &'static [PrinterColumn],
+    /// What it is for.
+    pub description: &'static str,
+}
+
+const V2: Version = Version { name: "v2", storage: true, deprecated: false };
+const OLD_V2ALPHA1: Version = Version { name: "v2alpha1", storage: false, deprecated: true };
+const V2ALPHA1: Version = Version { name: "v2alpha1", storage: true, deprecated: false };
+const NOW: &[Version] = &[V2];
+const BOTH: &[Version] = &[V2, OLD_V2ALPHA1];
+const ALPHA: &[Version] = &[V2ALPHA1];
+const PLAIN: &[&str] = &["cilium"];
+const POLICY: &[&str] = &["cilium", "ciliumpolicy"];
+const BGP: &[&str] = &["cilium", "ciliumbgp"];
+
+const fn column(name: &'static str, column_type: &'static str, json_path: &'static str) -> PrinterColumn {
+    PrinterColumn { name, column_type, json_path, priority: 0 }
+}
+
+const fn wide(name: &'static str, column_type: &'static str, json_path: &'static str) -> PrinterColumn {
+    PrinterColumn { name, column_type, json_path, priority: 1 }
+}
+
+const AGE: PrinterColumn = column("Age", "date", ".metadata.creationTimestamp");
+const VALID: PrinterColumn = column("Valid", "string", ".status.conditions[?(@.type=='Valid')].status");
+const ONLY_AGE: &[PrinterColumn] = &[AGE];
+
+const PLAIN_RESOURCE: CustomResource = CustomResource {
+    kind: "",
+    plural: "",
+    short_names: &[],
+    categories: PLAIN,
+    namespaced: false,
+    versions: NOW,
+    status_subresource: false,
+    columns: ONLY_AGE,
+    description: "",
+};
+
+/// Every custom resource of the group.
+pub fn custom_resources() -> Vec<CustomResource> {
+    [policies(), state(), networking(), bgp()].concat()
+}
+
+fn policies() -> Vec<CustomResource> {
+    vec![
+        CustomResource {
+            kind: "CiliumNetworkPolicy",
+            plural: "ciliumnetworkpolicies",
+            short_names: &["cnp", "ciliumnp"],
+            categories: POLICY,
+            namespaced: true,
+            status_subresource: true,
+            columns: &[AGE, VALID],
+            description: "Rules for pods of one namespace: who may talk to them, whom they may talk to.",
+            ..PLAIN_RESOURCE
+        },
+        CustomResource {
+            kind: "CiliumClusterwideNetworkPolicy",
+            plural: "ciliumclusterwidenetworkpolicies",
+            short_names: &["ccnp"],
+            categories: POLICY,
+            status_subresource: true,
+            columns: &[VALID],
+            description: "Rules for pods of all namespaces, or for nodes: who may talk to them, whom they may talk to.",
+            ..PLAIN_RESOURCE
+        },
+        CustomResource {
+            kind: "CiliumCIDRGroup",
+            plural: "ciliumcidrgroups",
+            short_names: &["ccg"],
+            versions: BOTH,
+            columns: &[],
+            description: "Prefixes outside of the cluster that policies can name together.",
+            ..PLAIN_RESOURCE
+        },
+        CustomResource {
+            kind: "CiliumEgressGatewayPolicy",
+            plural: "ciliumegressgatewaypolicies",
+            short_names: &["cegp"],
+            categories: POLICY,
+            description: "Which pods leave the cluster through which node and address.",
+            ..PLAIN_RESOURCE
+        },
+        CustomResource {
+            kind: "CiliumLocalRedirectPolicy",
+            plural: "ciliumlocalredirectpolicies",
+            short_names: &["clrp"],
+            categories: POLICY,
+            namespaced: true,
+            description: "Which traffic to an address or service goes to a pod on the same node instead.",
+            ..PLAIN_RESOURCE
+        },
+    ]
+}
+
+fn state() -> Vec<CustomResource> {
+    vec![
+        CustomResource {
+            kind: "CiliumEndpoint",
+            plural: "ciliumendpoints",
+            short_names: &["cep", "ciliumep"],
+            namespaced: true,
+            columns: const {
+                &[
+                    column("Security Identity", "integer", ".status.identity.id"),
+                    wide("Ingress Enforcement", "string", ".status.policy.ingress.state"),
+                    wide("Egress Enforcement", "string", ".status.policy.egress.state"),
+                    column("Endpoint State", "string", ".status.state"),
+                    column("IPv4", "string", ".status.networking.addressing[0].ipv4"),
+                    column("IPv6", "string", ".status.networking.addressing[0].ipv6"),
+                ]
+            },
+            description: "What a node's agent knows of a pod that it manages.",
+            ..PLAIN_RESOURCE
+        },
+        CustomResource {
+            kind: "CiliumEndpointSlice",
+            plural: "ciliumendpointslices",
+            short_names: &["ces"],
+            versions: ALPHA,
+            columns: &[],
+            description: "What agents know of many pods, in one object.",
+            ..PLAIN_RESOURCE
+        },
+        CustomResource {
+            kind: "CiliumIdentity",
+            plural: "ciliumidentities",
+            short_names: &["ciliumid"],
+            status_subresource: true,
+            columns: const { &[column("Namespace", "string", r".metadata.labels.io\.kubernetes\.pod\.namespace"), AGE] },
+            description: "A security identity: the name is a number, which stands for the set of labels.",
+            ..PLAIN_RESOURCE
+        },
+        CustomResource {
+            kind: "CiliumNode",
+            plural: "ciliumnodes",
+            short_names: &["cn", "ciliumn"],
+            status_subresource: true,
+            columns: const {
+                &[
+                    column("CiliumInternalIP", "string", r#".spec.addresses[?(@.type=="CiliumInternalIP")].ip"#),
+                    column("InternalIP", "string", r#".spec.addresses[?(@.type=="InternalIP")].ip"#),
+                    AGE,
+                ]
+            },
+            description: "What agents tell each other of their nodes.",
+            ..PLAIN_RESOURCE
+        },
+        CustomResource {
+            kind: "CiliumNodeConfig",
+            plural: "ciliumnodeconfigs",
+            namespaced: true,
+            versions: BOTH,
+            columns: &[],
+            description: "Settings of the agents on some nodes.",
+            ..PLAIN_RESOURCE
+        },
+        CustomResource {
+            kind: "CiliumDatapathPlugin",
+            plural: "ciliumdatapathplugins",
+            short_names: &["cddp"],
+            versions: ALPHA,
+            columns: &[],
+            description: "A plugin of the datapath.",
+            ..PLAIN_RESOURCE
+        },
+    ]
+}
+
+fn networking() -> Vec<CustomResource> {
+    vec![
+        CustomResource {
+            kind: "CiliumEnvoyConfig",
+            plural: "ciliumenvoyconfigs",
+            short_names: &["cec"],
+            namespaced: true,
+            description: "Listeners and routes of the proxy for services of one namespace.",
+            ..PLAIN_RESOURCE
+        },
+        CustomResource {
+            kind: "CiliumClusterwideEnvoyConfig",
+            plural: "ciliumclusterwideenvoyconfigs",
+            short_names: &["ccec"],
+            description: "Listeners and routes of the proxy for services of all namespaces.",
+            ..PLAIN_RESOURCE
+        },
+        CustomResource {
+            kind: "CiliumGatewayClassConfig",
+            plural: "ciliumgatewayclassconfigs",
+            short_names: &["cgcc"],
+            namespaced: true,
+            versions: ALPHA,
+            status_subresource: true,
+            columns: const {
+                &[
+                    column("Accepted", "string", r#".status.conditions[?(@.type=="Accepted")].status"#),
+                    AGE,
+                    wide("Description", "string", ".spec.description"),
+                ]
+            },
+            description: "Settings of gateways of a class.",
+            ..PLAIN_RESOURCE
+        },
+        CustomResource {
+            kind: "CiliumL2AnnouncementPolicy",
+            plural: "ciliuml2announcementpolicies",
+            short_names: &["l2announcement"],
+            versions: ALPHA,
+            status_subresource: true,
+            description: "Which nodes answer for which services' addresses in the local network.",
+            ..PLAIN_RESOURCE
+        },
+        CustomResource {
+            kind: "CiliumLoadBalancerIPPool",
+            plural: "ciliumloadbalancerippools",
+            short_names: &["ippools", "ippool", "lbippool", "lbippools"],
+            versions: BOTH,
+            status_subresource: true,
+            columns: const {
+                &[
+                    column("Disabled", "boolean", ".spec.disabled"),
+                    column(
+                        "Conflicting",
+                        "string",
+                        r#".status.conditions[?(@.type=="cilium.io/PoolConflict")].status"#,
+                    ),
+                    column(
+                        "IPs Available",
+                        "string",
+                        r#".status.conditions[?(@.type=="cilium.io/IPsAvailable")].message"#,
+                    ),
+                    AGE,
+                ]
+            },
+            description: "Addresses for services of type LoadBalancer.",
+            ..PLAIN_RESOURCE
+        },
+        CustomResource {
+            kind: "CiliumPodIPPool",
+            plural: "ciliumpodippools",
+            short_names: &["cpip"],
+            versions: ALPHA,
+            columns: &[],
+            description: "Addresses for pods.",
+            ..PLAIN_RESOURCE
+        },
+    ]
+}
+
+fn bgp() -> Vec<CustomResource> {
+    let bgp = CustomResource { categories: BGP, versions: BOTH, ..PLAIN_RESOURCE };
+    vec![
+        CustomResource {
+            kind: "CiliumBGPAdvertisement",
+            plural: "ciliumbgpadvertisements",
+            short_names: &["cbgpadvert"],
+            description: "Which prefixes nodes tell their BGP peers.",
+            ..bgp.clone()
+        },
+        CustomResource {
+            kind: "CiliumBGPClusterConfig",
+            plural: "ciliumbgpclusterconfigs",
+            short_names: &["cbgpcluster"],
+            status_subresource: true,
+            description: "BGP instances and peers of nodes.",
+            ..bgp.clone()
+        },
+        CustomResource {
+            kind: "CiliumBGPNodeConfig",
+            plural: "ciliumbgpnodeconfigs",
+            short_names: &["cbgpnode"],
+            status_subresource: true,
+            description: "BGP instances and peers of one node.",
+            ..bgp.clone()
+        },
+        CustomResource {
+            kind: "CiliumBGPNodeConfigOverride",
+            plural: "ciliumbgpnodeconfigoverrides",
+            short_names: &["cbgpnodeoverride"],
+            description: "What is different for BGP on one node.",
+            ..bgp.clone()
+        },
+        CustomResource {
+            kind: "CiliumBGPPeerConfig",
+            plural: "ciliumbgppeerconfigs",
+            short_names: &["cbgppeer"],
+            status_subresource: true,
+            description: "Settings of BGP peers.",
+            ..bgp
+        },
+    ]
+}
+
+/// The CustomResourceDefinition objects of all kinds, as one applies them to a cluster.
+pub fn custom_resource_definitions() -> Vec<Value> {
+    custom_resources().iter().map(CustomResource::definition).collect()
+}
+
+impl CustomResource {
+    /// Name in the singular, as in ciliumnetworkpolicy.
+    pub fn singular(&self) -> String {
+        self.kind.to_lowercase()
+    }
+
+    /// Schema of an object of this kind.
+    pub fn schema(&self) -> Value {
+        let mut schema = match self.kind {
+            "CiliumNetworkPolicy" => structural::<crate::CiliumNetworkPolicy>(),
+            "CiliumClusterwideNetworkPolicy" => structural::<crate::CiliumClusterwideNetworkPolicy>(),
+            "CiliumCIDRGroup" => structural::<crate::CiliumCIDRGroup>(),
+            "CiliumEndpoint" => structural::<crate::CiliumEndpoint>(),
+            "CiliumIdentity" => structural::<crate::CiliumIdentity>(),
+            "CiliumNode" => structural::<crate::CiliumNode>(),
+            _ => open_kind(self.description),
+        };
+        schema["description"] = json!(self.description);
+        schema
+    }
+
+    /// The CustomResourceDefinition object.
+    pub fn definition(&self) -> Value {
+        let mut names = Map::new();
+        names.insert("kind".into(), json!(self.kind));
+        names.insert("listKind".into(), json!(format!("{}List", self.kind)));
+        names.insert("plural".into(), json!(self.plural));
+        names.insert("singular".into(), json!(self.singular()));
+        for (name, values) in [("shortNames", self.short_names), ("categories", self.categories)] {
+            if !values.is_empty() {
+                names.insert(name.into(), json!(values));
+            }
+        }
+        json!({
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": { "name": format!("{}.{}", self.plural, crate::GROUP) },
+            "spec": {
+                "group": crate::GROUP,
+                "names": names,
+                "scope": if self.namespaced { "Namespaced" } else { "Cluster" },
+                "versions": self.versions.iter().map(|version| self.version(version)).collect::<Vec<_>>(),
+            },
+        })
+    }
+
+    fn version(&self, version: &Version) -> Value {
+        let mut fields = Map::new();
+        fields.insert("name".into(), json!(version.name));
+        fields.insert("served".into(), json!(true));
+        fields.insert("storage".into(), json!(version.storage));
+        if version.deprecated {
+            fields.insert("deprecated".into(), json!(true));
+        }
+        fields.insert("schema".into(), json!({ "openAPIV3Schema": self.schema() }));
+        if self.status_subresource {
+            fields.insert("subresources".into(), json!({ "status": {} }));
+        }
+        if !self.columns.is_empty() {
+            let columns: Vec<Value> = self.columns.iter().map(PrinterColumn::definition).collect();
+            fields.insert("additionalPrinterColumns".into(), json!(columns));
+        }
+        Value::Object(fields)
+    }
+}
+
+impl PrinterColumn {
+    fn definition(&self) -> Value {
+        let mut column = json!({ "name": self.name, "type": self.column_type, "jsonPath": self.json_path });
+        if self.priority != 0 {
+            column["priority"] = json!(self.priority);
+        }
+        column
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Kind, storage version and others, scope, plural, short names: what clients of the API know.
+    const KNOWN: &str = "
+CiliumBGPAdvertisement v2,v2alpha1 Cluster ciliumbgpadvertisements cbgpadvert
+CiliumBGPClusterConfig v2,v2alpha1 Cluster ciliumbgpclusterconfigs cbgpcluster
+CiliumBGPNodeConfig v2,v2alpha1 Cluster ciliumbgpnodeconfigs cbgpnode
+CiliumBGPNodeConfigOverride v2,v2alpha1 Cluster ciliumbgpnodeconfigoverrides cbgpnodeoverride
+CiliumBGPPeerConfig v2,v2alpha1 Cluster ciliumbgppeerconfigs cbgppeer
+CiliumCIDRGroup v2,v2alpha1 Cluster ciliumcidrgroups ccg
+CiliumClusterwideEnvoyConfig v2 Cluster ciliumclusterwideenvoyconfigs ccec
+CiliumClusterwideNetworkPolicy v2 Cluster ciliumclusterwidenetworkpolicies ccnp
+CiliumDatapathPlugin v2alpha1 Cluster ciliumdatapathplugins cddp
+CiliumEgressGatewayPolicy v2 Cluster ciliumegressgatewaypolicies cegp
+CiliumEndpoint v2 Namespaced ciliumendpoints cep,ciliumep
+CiliumEndpointSlice v2alpha1 Cluster ciliumendpointslices ces
+CiliumEnvoyConfig v2 Namespaced ciliumenvoyconfigs cec
+CiliumGatewayClassConfig v2alpha1 Namespaced ciliumgatewayclassconfigs cgcc
+CiliumIdentity v2 Cluster ciliumidentities ciliumid
+CiliumL2AnnouncementPolicy v2alpha1 Cluster ciliuml2announcementpolicies l2announcement
+CiliumLoadBalancerIPPool v2,v2alpha1 Cluster ciliumloadbalancerippools ippools,ippool,lbippool,lbippools
+CiliumLocalRedirectPolicy v2 Namespaced ciliumlocalredirectpolicies clrp
+CiliumNetworkPolicy v2 Namespaced ciliumnetworkpolicies cnp,ciliumnp
+CiliumNode v2 Cluster ciliumnodes cn,ciliumn
+CiliumNodeConfig v2,v2alpha1 Namespaced ciliumnodeconfigs 
+CiliumPodIPPool v2alpha1 Cluster ciliumpodippools cpip";
+
+    #[test]
+    fn every_kind_has_its_names_scope_and_versions() {
+        let mut lines: Vec<String> = custom_resources()
+            .iter()
+            .map(|one| {
+                let versions: Vec<&str> = one.versions.iter().map(|version| version.name).collect();
+                let scope = if one.namespaced { "Namespaced" } else { "Cluster" };
+                let names = one.short_names.join(",");
+                format!("{} {} {scope} {} {names}", one.kind, versions.join(","), one.plural)
+            })
+            .collect();
+        lines.sort();
+        assert_eq!(lines.join("\n"), KNOWN.trim_start());
+    }
+
+    fn walk(schema: &Value, path: &str, see: &mut impl FnMut(&str, &Map<String, Value>)) {
+        let Value::Object(fields) = schema else { return };
+        see(path, fields);
+        for (name, inner) in fields.get("properties").and_then(Value::as_object).into_iter().flatten() {
+            walk(inner, &format!("{path}.{name}"), see);
+        }
+        for name in ["items", "additionalProperties"] {
+            if let Some(inner) = fields.get(name) {
+                walk(inner, &format!("{path}[]"), see);
+            }
+        }
+    }
+
+    #[test]
+    fn schemas_are_structural_and_explain_every_field() {
+        for one in custom_resources() {
+            walk(&one.schema(), one.kind, &mut |path, fields| {
+                for wrong in ["$ref", "nullable", "$schema", "allOf", "title", "definitions"] {
+                    assert!(!fields.contains_key(wrong), "{path} has {wrong}");
+                }
+                let typed = fields.contains_key("type") || fields.contains_key("x-kubernetes-int-or-string");
+                assert!(typed, "{path} has no type: {fields:?}");
+                let plain = path.ends_with("[]") || path.ends_with(".metadata");
+                assert!(plain || fields.contains_key("description"), "{path} has no description");
+            });
+        }
+    }
+
+    #[test]
+    fn columns_are_those_that_kubectl_prints() {
+        let columns = |kind: &str, wide: bool| -> Vec<&str> {
+            let all = custom_resources();
+            let one = all.iter().find(|one| one.kind == kind).expect("a known kind");
+            one.columns.iter().filter(|column| wide || column.priority == 0).map(|column| column.name).collect()
+        };
+        assert_eq!(columns("CiliumNetworkPolicy", false), ["Age", "Valid"]);
+        assert_eq!(columns("CiliumClusterwideNetworkPolicy", false), ["Valid"]);
+        assert_eq!(columns("CiliumEndpoint", false), ["Security Identity", "Endpoint State", "IPv4", "IPv6"]);
+        assert_eq!(columns("CiliumEndpoint", true).len(), 6);
+        assert_eq!(columns("CiliumNode", false), ["CiliumInternalIP", "InternalIP", "Age"]);
+        assert_eq!(columns("CiliumIdentity", false), ["Namespace", "Age"]);
+    }
+}
