@@ -4,6 +4,7 @@
 pub mod decode;
 pub mod directory;
 pub mod filter;
+pub mod mask;
 pub mod proto;
 pub mod record;
 pub mod wkt;
