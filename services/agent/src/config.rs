@@ -98,6 +98,7 @@ fn parse_flags(arguments: &[String]) -> Result<Values, ConfigError> {
         let (name, value) = match flag.split_once('=') {
             Some((name, value)) => (name, value.to_owned()),
             None if options::find(flag).is_some_and(|known| known.kind == Kind::Bool) => (flag, "true".to_owned()),
+            None if rest.as_slice().first().is_none_or(|next| next.starts_with("--")) => (flag, "true".to_owned()),
             None => (flag, rest.next().cloned().unwrap_or_default()),
         };
         values.insert(name.to_owned(), value);
