@@ -1,1 +1,15 @@
 //! Which number stands for a set of labels?
+#![forbid(unsafe_code)]
+
+mod cidr;
+mod local;
+mod proposal;
+mod reserved;
+
+pub use cidr::{Families, cidr_label, cidr_labels, labelled_prefix, world_label};
+pub use local::{Acquired, Exhausted, LocalAllocator};
+pub use proposal::candidates;
+pub use reserved::{RESERVED, display_name, is_reserved, reserved_by_labels, reserved_labels, reserved_name};
+
+/// A security identity as the datapath knows it.
+pub type NumericIdentity = abi::identity::Identity;
