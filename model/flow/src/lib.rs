@@ -5,8 +5,10 @@ pub mod decode;
 pub mod directory;
 pub mod filter;
 pub mod mask;
+pub mod print;
 pub mod proto;
 pub mod record;
+pub mod time;
 pub mod wkt;
 
 pub use decode::{decode, decode_record};
