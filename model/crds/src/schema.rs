@@ -3,6 +3,7 @@
 mod check;
 
 use schemars::JsonSchema;
+pub use schemars::JsonSchema as Schema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 

@@ -1,1 +1,13 @@
 //! Who may talk to whom: policies and identities turned into verdict tables.
+#![forbid(unsafe_code)]
+
+mod origin;
+mod parse;
+mod peer;
+mod rule;
+mod settings;
+
+pub use origin::{Direction, Implicit, PolicyKind, PolicyRef, RuleOrigin, RuleSet};
+pub use peer::{CidrSet, Context, ENTITIES, Entity, Learned, Peer, PeerIdentity};
+pub use rule::{Effect, L7, PolicyObject, PortRange, PortSpec, Ports, Rule, Subject, protocol};
+pub use settings::{AllowLocalhost, Mode, Settings};

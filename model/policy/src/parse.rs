@@ -1,0 +1,181 @@
+//! Which rules does an object say, and what is wrong with it?
+
+mod cilium;
+mod icmp;
+mod l7;
+mod network_policy;
+mod peers;
+mod ports;
+
+use std::sync::OnceLock;
+
+use crds::{CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy, NetworkPolicy, Problem, Source};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::origin::{PolicyKind, PolicyRef};
+use crate::rule::{PolicyObject, Rule};
+use crate::settings::Settings;
+
+/// Collects what is wrong while an object is read, so that its author sees all of it at once.
+pub(crate) struct Reader<'a> {
+    settings: &'a Settings,
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+}
+
+/// What all rules of an object have in common.
+pub(crate) struct Owner<'a> {
+    reference: &'a PolicyRef,
+    uid: &'a str,
+}
+
+impl Reader<'_> {
+    fn refuse(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.problems.push(Problem::at(path, message));
+    }
+
+    fn warn(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.warnings.push(Problem::at(path, message));
+    }
+}
+
+impl PolicyKind {
+    /// The kind of an object that is a policy of ours.
+    pub fn of(value: &Value) -> Option<PolicyKind> {
+        let field = |name: &str| value.get(name).and_then(Value::as_str);
+        match (field("apiVersion")?, field("kind")?) {
+            ("cilium.io/v2", "CiliumNetworkPolicy") => Some(PolicyKind::CiliumNetworkPolicy),
+            ("cilium.io/v2", "CiliumClusterwideNetworkPolicy") => Some(PolicyKind::CiliumClusterwideNetworkPolicy),
+            ("networking.k8s.io/v1", "NetworkPolicy") => Some(PolicyKind::NetworkPolicy),
+            _ => None,
+        }
+    }
+}
+
+impl PolicyObject {
+    /// Reads an object of one of the kinds of policies. Everything that is wrong with it is told at once; fields that
+    /// are not known are wrong, because what they would narrow must not be wider.
+    pub fn from_value(value: &Value, source: &Source, settings: &Settings) -> Result<PolicyObject, Vec<Problem>> {
+        let read = match PolicyKind::of(value) {
+            Some(PolicyKind::CiliumNetworkPolicy) => {
+                typed::<CiliumNetworkPolicy>(value, schema_of::<CiliumNetworkPolicy>(&CNP), settings, Self::from_cnp)
+            }
+            Some(PolicyKind::CiliumClusterwideNetworkPolicy) => {
+                let schema = schema_of::<CiliumClusterwideNetworkPolicy>(&CCNP);
+                typed::<CiliumClusterwideNetworkPolicy>(value, schema, settings, Self::from_ccnp)
+            }
+            Some(PolicyKind::NetworkPolicy) => {
+                let schema = schema_of::<NetworkPolicy>(&KNP);
+                typed::<NetworkPolicy>(value, schema, settings, Self::from_network_policy)
+            }
+            None => Err(vec![not_a_policy(value)]),
+        };
+        match read {
+            Ok(policy) => {
+                let warnings = policy.warnings.into_iter().map(|one| one.from_source(source)).collect();
+                Ok(PolicyObject { source: source.clone(), warnings, ..policy })
+            }
+            Err(problems) => Err(problems.into_iter().map(|one| one.from_source(source)).collect()),
+        }
+    }
+
+    /// Reads a namespaced policy.
+    pub fn from_cnp(policy: &CiliumNetworkPolicy, settings: &Settings) -> Result<PolicyObject, Vec<Problem>> {
+        let metadata = &policy.metadata;
+        let namespace = namespace_or_default(metadata.namespace.as_deref());
+        let kind = PolicyKind::CiliumNetworkPolicy;
+        assemble(kind, namespace, metadata, settings, |reader, owner| {
+            reader.cilium(owner, policy.spec.as_ref(), policy.specs.as_deref())
+        })
+    }
+
+    /// Reads a clusterwide policy.
+    pub fn from_ccnp(
+        policy: &CiliumClusterwideNetworkPolicy,
+        settings: &Settings,
+    ) -> Result<PolicyObject, Vec<Problem>> {
+        let kind = PolicyKind::CiliumClusterwideNetworkPolicy;
+        assemble(kind, "", &policy.metadata, settings, |reader, owner| {
+            reader.cilium(owner, policy.spec.as_ref(), policy.specs.as_deref())
+        })
+    }
+
+    /// Reads a policy of Kubernetes' own kind.
+    pub fn from_network_policy(policy: &NetworkPolicy, settings: &Settings) -> Result<PolicyObject, Vec<Problem>> {
+        let metadata = &policy.metadata;
+        let namespace = namespace_or_default(metadata.namespace.as_deref());
+        assemble(PolicyKind::NetworkPolicy, namespace, metadata, settings, |reader, owner| {
+            reader.network_policy(owner, policy.spec.as_ref())
+        })
+    }
+}
+
+static CNP: OnceLock<Value> = OnceLock::new();
+static CCNP: OnceLock<Value> = OnceLock::new();
+static KNP: OnceLock<Value> = OnceLock::new();
+
+/// The schema of a type, made once.
+fn schema_of<T: crds::schema::Schema>(cell: &'static OnceLock<Value>) -> &'static Value {
+    cell.get_or_init(crds::schema::structural::<T>)
+}
+
+fn typed<T: DeserializeOwned>(
+    value: &Value,
+    schema: &Value,
+    settings: &Settings,
+    read: impl Fn(&T, &Settings) -> Result<PolicyObject, Vec<Problem>>,
+) -> Result<PolicyObject, Vec<Problem>> {
+    let mut problems = crds::schema::check(value, schema);
+    match serde_json::from_value::<T>(value.clone()) {
+        // What the rules themselves say is worth telling even if the schema does not fit.
+        Ok(object) => match read(&object, settings) {
+            Ok(policy) if problems.is_empty() => return Ok(policy),
+            Ok(_) => {}
+            Err(others) => problems.extend(others),
+        },
+        Err(error) if problems.is_empty() => problems.push(Problem::at("", error.to_string())),
+        Err(_) => {}
+    }
+    Err(problems)
+}
+
+fn not_a_policy(value: &Value) -> Problem {
+    let field = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or("nothing").to_owned();
+    let message = format!(
+        "kind {} of {} is not a policy; CiliumNetworkPolicy and CiliumClusterwideNetworkPolicy of cilium.io/v2 and \
+         NetworkPolicy of networking.k8s.io/v1 are",
+        field("kind"),
+        field("apiVersion")
+    );
+    Problem::at("", message)
+}
+
+fn namespace_or_default(namespace: Option<&str>) -> &str {
+    namespace.filter(|name| !name.is_empty()).unwrap_or("default")
+}
+
+type Metadata = k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+fn assemble(
+    kind: PolicyKind,
+    namespace: &str,
+    metadata: &Metadata,
+    settings: &Settings,
+    read: impl FnOnce(&mut Reader<'_>, &Owner<'_>) -> Vec<Rule>,
+) -> Result<PolicyObject, Vec<Problem>> {
+    let mut reader = Reader { settings, problems: Vec::new(), warnings: Vec::new() };
+    let name = metadata.name.clone().unwrap_or_default();
+    if name.is_empty() {
+        reader.refuse("metadata.name", format!("{kind} must have name"));
+    }
+    let reference = PolicyRef { kind, namespace: namespace.to_owned(), name };
+    let uid = metadata.uid.clone().unwrap_or_default();
+    let rules = read(&mut reader, &Owner { reference: &reference, uid: &uid });
+    if !reader.problems.is_empty() {
+        return Err(reader.problems);
+    }
+    let resource_version = metadata.resource_version.clone().unwrap_or_default();
+    let source = Source::default();
+    Ok(PolicyObject { reference, uid, resource_version, source, rules, warnings: reader.warnings })
+}

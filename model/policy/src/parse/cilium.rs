@@ -1,0 +1,278 @@
+//! Which rules does a policy of cilium.io say?
+
+use std::sync::Arc;
+
+use labels::{
+    Label, Labels, POD_NAMESPACE, POLICY_DERIVED_FROM, POLICY_NAME, POLICY_NAMESPACE, POLICY_UID, Selector, source,
+};
+
+use super::peers::PeerLists;
+use super::{Owner, Reader};
+use crate::origin::{Direction, PolicyKind, RuleOrigin};
+use crate::peer::Peer;
+use crate::rule::{Effect, PortSpec, Ports, Rule, Subject};
+
+/// What the rules of one `spec` have in common.
+struct Spec<'a> {
+    rule: &'a crds::Rule,
+    path: String,
+    index: usize,
+    subject: Subject,
+    labels: Labels,
+}
+
+/// One rule as written, whatever its section.
+struct Section<'a> {
+    direction: Direction,
+    effect: Effect,
+    index: usize,
+    path: String,
+    peers: PeerLists<'a>,
+    ports: Option<Vec<PortSpec>>,
+}
+
+impl Reader<'_> {
+    /// The rules of `spec` and `specs`.
+    pub(super) fn cilium(
+        &mut self,
+        owner: &Owner<'_>,
+        spec: Option<&crds::Rule>,
+        specs: Option<&[crds::Rule]>,
+    ) -> Vec<Rule> {
+        let first = spec.into_iter().map(|rule| ("spec".to_owned(), rule));
+        let more = specs.unwrap_or_default().iter().enumerate();
+        let all: Vec<_> = first.chain(more.map(|(at, rule)| (format!("specs[{at}]"), rule))).collect();
+        if all.is_empty() {
+            self.refuse("spec", "the policy must have spec or specs, and has none");
+        }
+        let rules = all.into_iter().enumerate();
+        rules.flat_map(|(index, (path, rule))| self.spec(owner, index, path, rule)).collect()
+    }
+
+    fn spec(&mut self, owner: &Owner<'_>, index: usize, path: String, rule: &crds::Rule) -> Vec<Rule> {
+        fn count<T>(list: &Option<Vec<T>>) -> usize {
+            list.as_ref().map_or(0, Vec::len)
+        }
+        let sections = [count(&rule.ingress), count(&rule.ingress_deny), count(&rule.egress), count(&rule.egress_deny)];
+        if sections.iter().all(|count| *count == 0) {
+            self.refuse(&path, "rule must have at least one of Ingress, IngressDeny, Egress, EgressDeny");
+        }
+        self.check_log(&path, rule);
+        let Some(subject) = self.subject(owner, &path, rule) else { return Vec::new() };
+        let labels = origin_labels(owner, rule);
+        let spec = Spec { rule, path, index, subject, labels };
+        let sections = [self.ingress(owner, &spec), self.egress(owner, &spec)].concat();
+        self.lint_names_without_dns(&spec, &sections);
+        sections
+    }
+
+    fn check_log(&mut self, path: &str, rule: &crds::Rule) {
+        let log = rule.log.as_ref().and_then(|log| log.value.as_deref()).unwrap_or_default();
+        if log.chars().any(char::is_control) {
+            self.refuse(format!("{path}.log.value"), "it must consist of printable characters");
+        }
+    }
+
+    fn subject(&mut self, owner: &Owner<'_>, path: &str, rule: &crds::Rule) -> Option<Subject> {
+        let namespaced = owner.reference.kind == PolicyKind::CiliumNetworkPolicy;
+        match (&rule.endpoint_selector, &rule.node_selector) {
+            (Some(_), Some(_)) => {
+                self.refuse(path, "rule cannot have both EndpointSelector and NodeSelector");
+                None
+            }
+            (None, None) => {
+                self.refuse(path, "rule must have one of EndpointSelector or NodeSelector");
+                None
+            }
+            (None, Some(_)) if namespaced => {
+                let message = "rule cannot have NodeSelector: nodes are subjects of clusterwide policies only";
+                self.refuse(format!("{path}.nodeSelector"), message);
+                None
+            }
+            (None, Some(selector)) => self.selector(&format!("{path}.nodeSelector"), selector).map(Subject::Nodes),
+            (Some(selector), None) => {
+                let path = format!("{path}.endpointSelector");
+                let selector =
+                    if namespaced { self.namespaced(owner, &path, selector) } else { self.selector(&path, selector) };
+                selector.map(Subject::Endpoints)
+            }
+        }
+    }
+
+    /// A namespaced policy is for its own namespace, whatever it says.
+    fn namespaced(&mut self, owner: &Owner<'_>, path: &str, selector: &crds::LabelSelector) -> Option<Selector> {
+        let mut selector = selector.clone();
+        let key = format!("{}:{POD_NAMESPACE}", source::K8S);
+        let named = selector.match_labels.as_mut().and_then(|labels| labels.remove(&key));
+        let namespace = &owner.reference.namespace;
+        if let Some(named) = named.filter(|named| named != namespace) {
+            let message =
+                format!("a policy selects pods of its own namespace {namespace} only; {named:?} is not heeded");
+            self.warn(format!("{path}.matchLabels[{key}]"), message);
+        }
+        Some(self.selector(path, &selector)?.and_label(source::K8S, POD_NAMESPACE, namespace))
+    }
+
+    fn ingress(&mut self, owner: &Owner<'_>, spec: &Spec<'_>) -> Vec<Rule> {
+        let nodes = matches!(spec.subject, Subject::Nodes(_));
+        let mut rules = Vec::new();
+        for (index, rule) in spec.rule.ingress.iter().flatten().enumerate() {
+            let path = format!("{}.ingress[{index}]", spec.path);
+            let ports = self.port_rules(&path, Direction::Ingress, nodes, rule.to_ports.as_deref());
+            let ports = self.with_icmp(&path, ports, rule.icmps.as_deref());
+            let peers = PeerLists::of_ingress(&rule.from);
+            rules.extend(self.rule(
+                owner,
+                spec,
+                Section { direction: Direction::Ingress, effect: Effect::Allow, index, path, peers, ports },
+            ));
+        }
+        for (index, rule) in spec.rule.ingress_deny.iter().flatten().enumerate() {
+            let path = format!("{}.ingressDeny[{index}]", spec.path);
+            let ports = self.deny_port_rules(&path, rule.to_ports.as_deref());
+            let ports = self.with_icmp(&path, ports, rule.icmps.as_deref());
+            let peers = PeerLists::of_ingress(&rule.from);
+            rules.extend(self.rule(
+                owner,
+                spec,
+                Section { direction: Direction::Ingress, effect: Effect::Deny, index, path, peers, ports },
+            ));
+        }
+        rules
+    }
+
+    fn egress(&mut self, owner: &Owner<'_>, spec: &Spec<'_>) -> Vec<Rule> {
+        let nodes = matches!(spec.subject, Subject::Nodes(_));
+        let mut rules = Vec::new();
+        for (index, rule) in spec.rule.egress.iter().flatten().enumerate() {
+            let path = format!("{}.egress[{index}]", spec.path);
+            let ports = self.port_rules(&path, Direction::Egress, nodes, rule.to_ports.as_deref());
+            let ports = self.with_icmp(&path, ports, rule.icmps.as_deref());
+            let peers = PeerLists::of_egress(&rule.to, rule.to_fqdns.as_deref());
+            rules.extend(self.rule(
+                owner,
+                spec,
+                Section { direction: Direction::Egress, effect: Effect::Allow, index, path, peers, ports },
+            ));
+        }
+        for (index, rule) in spec.rule.egress_deny.iter().flatten().enumerate() {
+            let path = format!("{}.egressDeny[{index}]", spec.path);
+            let ports = self.deny_port_rules(&path, rule.to_ports.as_deref());
+            let ports = self.with_icmp(&path, ports, rule.icmps.as_deref());
+            let peers = PeerLists::of_egress(&rule.to, None);
+            rules.extend(self.rule(
+                owner,
+                spec,
+                Section { direction: Direction::Egress, effect: Effect::Deny, index, path, peers, ports },
+            ));
+        }
+        rules
+    }
+
+    fn rule(&mut self, owner: &Owner<'_>, spec: &Spec<'_>, section: Section<'_>) -> Option<Rule> {
+        let Section { direction, effect, index, path, peers, ports } = section;
+        let init = match &spec.subject {
+            Subject::Endpoints(subject) => subject.has_key(source::RESERVED, "init"),
+            Subject::Nodes(_) => false,
+        };
+        let peers = self.peers(&path, &owner.reference.namespace, init, &peers);
+        let without_ports = ports.is_none();
+        let peers = match peers {
+            Some(peers) => peers,
+            // No peers are given: with ports, all are meant; without, nobody is.
+            None if without_ports => {
+                self.lint_empty(&path, effect);
+                Vec::new()
+            }
+            None => vec![Peer::All],
+        };
+        let asked = spec.rule.enable_default_deny.clone().unwrap_or_default();
+        let asked = match direction {
+            Direction::Ingress => asked.ingress,
+            Direction::Egress => asked.egress,
+        };
+        let origin = RuleOrigin {
+            policy: owner.reference.clone(),
+            uid: owner.uid.to_owned(),
+            direction,
+            deny: effect == Effect::Deny,
+            spec: spec.index,
+            index,
+            labels: spec.labels.clone(),
+            log: spec.rule.log.as_ref().and_then(|log| log.value.clone()).unwrap_or_default(),
+        };
+        Some(Rule {
+            origin: Arc::new(origin),
+            subject: spec.subject.clone(),
+            direction,
+            effect,
+            // A rule that is there closes its section unless it says otherwise.
+            default_deny: asked.unwrap_or(true),
+            peers,
+            ports: ports.map_or(Ports::All, Ports::Some),
+        })
+    }
+
+    fn lint_empty(&mut self, path: &str, effect: Effect) {
+        let message = match effect {
+            Effect::Allow => {
+                "an empty rule allows nothing: what it selects is closed; to allow everything, name the entity all"
+            }
+            Effect::Deny => "an empty rule denies nothing; to deny everything, name the entity all",
+        };
+        self.warn(path, message);
+    }
+
+    fn lint_names_without_dns(&mut self, spec: &Spec<'_>, rules: &[Rule]) {
+        let names = rules.iter().any(|rule| {
+            rule.peers.iter().any(|peer| {
+                matches!(peer, Peer::Learned(crate::peer::Learned::Name(_) | crate::peer::Learned::Pattern(_)))
+            })
+        });
+        let dns = spec.rule.egress.iter().flatten().flat_map(|rule| rule.to_ports.iter().flatten());
+        let dns = dns.filter_map(|ports| ports.rules.as_ref()).any(|rules| rules.dns.is_some());
+        if names && !dns {
+            let message = "toFQDNs learns addresses from DNS answers that pass a dns rule; this policy has none, so another one must";
+            self.warn(format!("{}.egress", spec.path), message);
+        }
+    }
+
+    /// A selector as its author wrote it.
+    pub(super) fn selector(&mut self, path: &str, selector: &crds::LabelSelector) -> Option<Selector> {
+        match selector.parse() {
+            Ok(selector) => Some(selector),
+            Err(problems) => {
+                for (below, error) in problems {
+                    self.refuse(format!("{path}.{below}"), error.to_string());
+                }
+                None
+            }
+        }
+    }
+}
+
+/// Labels that say where a rule comes from, and its author's.
+pub(super) fn derived_labels(owner: &Owner<'_>) -> Vec<Label> {
+    let reference = owner.reference;
+    let mut labels = vec![
+        Label::k8s(POLICY_DERIVED_FROM, reference.kind.name()),
+        Label::k8s(POLICY_NAME, reference.name.as_str()),
+        Label::k8s(POLICY_UID, owner.uid),
+    ];
+    if !reference.namespace.is_empty() {
+        labels.push(Label::k8s(POLICY_NAMESPACE, reference.namespace.as_str()));
+    }
+    labels
+}
+
+fn origin_labels(owner: &Owner<'_>, rule: &crds::Rule) -> Labels {
+    let own = rule.labels.iter().flatten().map(|label| {
+        let source = label.source.clone().filter(|source| !source.is_empty());
+        Label::new(
+            source.unwrap_or_else(|| source::UNSPEC.to_owned()),
+            label.key.as_str(),
+            label.value.clone().unwrap_or_default(),
+        )
+    });
+    own.chain(derived_labels(owner)).collect()
+}

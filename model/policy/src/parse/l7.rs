@@ -1,0 +1,113 @@
+//! What does a rule of cilium.io ask at the application's level?
+
+use std::sync::Arc;
+
+use super::Reader;
+use crate::origin::Direction;
+use crate::rule::{L7, PortRange, PortSpec, protocol};
+
+impl Reader<'_> {
+    /// What a port rule asks besides ports; `None` if nothing.
+    pub(super) fn l7(
+        &mut self,
+        path: &str,
+        direction: Direction,
+        nodes: bool,
+        rule: &crds::PortRule,
+    ) -> Option<Arc<L7>> {
+        let rules = self.l7_rules(path, rule.rules.as_ref());
+        self.check_side(path, direction, nodes, rules.as_ref());
+        let names = rule.server_names.clone().unwrap_or_default();
+        if names.iter().any(String::is_empty) {
+            self.refuse(format!("{path}.serverNames"), "empty server name is not allowed");
+        }
+        if !names.is_empty() && rules.is_some() && rule.terminating_tls.is_none() {
+            self.refuse(
+                format!("{path}.serverNames"),
+                "ServerNames are not allowed with L7 rules without TLS termination",
+            );
+        }
+        if let Some(listener) = &rule.listener {
+            let path = format!("{path}.listener");
+            if direction == Direction::Ingress {
+                self.refuse(&path, format!("Listener is not allowed on ingress ({})", listener.name));
+            }
+            if rules.is_some() {
+                self.refuse(&path, format!("Listener is not allowed with L7 rules ({})", listener.name));
+            }
+        }
+        let l7 = L7 {
+            rules,
+            server_names: names,
+            listener: rule.listener.clone(),
+            terminating_tls: rule.terminating_tls.clone(),
+            originating_tls: rule.originating_tls.clone(),
+        };
+        (l7 != L7::default()).then(|| Arc::new(l7))
+    }
+
+    /// The rules, if there are any: empty lists are as good as none.
+    fn l7_rules(&mut self, path: &str, rules: Option<&crds::L7Rules>) -> Option<crds::L7Rules> {
+        let given = rules?;
+        let http = given.http.clone().filter(|list| !list.is_empty());
+        let dns = given.dns.clone().filter(|list| !list.is_empty());
+        let path = format!("{path}.rules");
+        if http.is_some() && dns.is_some() {
+            self.refuse(&path, "multiple L7 protocol rule types specified in single rule");
+        }
+        for (at, name) in dns.iter().flatten().enumerate() {
+            self.name(&format!("{path}.dns[{at}]"), name);
+        }
+        if http.is_none() && dns.is_none() {
+            self.warn(&path, "rules without any rule allow everything on the ports");
+            return None;
+        }
+        if !self.settings.l7_proxy {
+            self.refuse(&path, "L7 policy is not supported since L7 proxy is not enabled");
+        }
+        Some(crds::L7Rules { http, dns })
+    }
+
+    fn check_side(&mut self, path: &str, direction: Direction, nodes: bool, rules: Option<&crds::L7Rules>) {
+        let Some(rules) = rules else { return };
+        let path = format!("{path}.rules");
+        match direction {
+            Direction::Ingress if nodes => self.refuse(path, "L7 policy is not supported on host ingress yet"),
+            Direction::Ingress if rules.dns.is_some() => {
+                self.refuse(
+                    path,
+                    "L7 protocol DNS is not supported on ingress yet: DNS rules are not allowed on ingress",
+                );
+            }
+            Direction::Egress if nodes && rules.http.is_some() => {
+                self.refuse(path, "L7 protocol HTTP is not supported on host egress yet");
+            }
+            _ => {}
+        }
+    }
+
+    /// HTTP is spoken over TCP, and rules need a port.
+    pub(super) fn check_l7_ports(
+        &mut self,
+        path: &str,
+        rules: &crds::L7Rules,
+        written: &[crds::PortProtocol],
+        ports: &[PortSpec],
+    ) {
+        if rules.dns.is_some() && written.is_empty() {
+            self.refuse(path, "port 53 must be specified for DNS rules");
+        }
+        if ports.iter().any(|port| port.range == PortRange::All) {
+            self.refuse(path, "L7 rules can not be used when a port is 0");
+        }
+        if rules.dns.is_none() && ports.iter().any(|port| port.protocol != protocol::TCP) {
+            let found = written
+                .iter()
+                .filter_map(|port| port.protocol.as_deref())
+                .find(|name| !name.eq_ignore_ascii_case("TCP"));
+            let message =
+                format!("L7 rules can only apply to TCP (not {}) except for DNS rules", found.unwrap_or("ANY"));
+            self.refuse(path, message);
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! Whom does a rule speak of?
+
+use std::fmt;
+
+use abi::identity as id;
+use identity::{Families, NumericIdentity, labelled_prefix, world_label};
+use ipnet::IpNet;
+use labels::{CLUSTER, Label, Labels, Selector, source};
+
+/// Peers that are known by name.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Entity {
+    /// Everybody.
+    All,
+    /// Outside of the cluster.
+    World,
+    /// Outside of the cluster, IPv4; with both families only.
+    WorldIpv4,
+    /// Outside of the cluster, IPv6; with both families only.
+    WorldIpv6,
+    /// Everything in the own cluster.
+    Cluster,
+    /// Everything in all clusters that are joined.
+    ClusterMesh,
+    /// The own node.
+    Host,
+    /// Endpoints whose labels are not known yet.
+    Init,
+    /// Proxies for ingress and gateways.
+    Ingress,
+    /// In the cluster, but not managed.
+    Unmanaged,
+    /// Other nodes.
+    RemoteNode,
+    /// Health endpoints.
+    Health,
+    /// Nobody.
+    None,
+    /// Who serves the Kubernetes API.
+    KubeApiserver,
+}
+
+/// All entities with their names.
+pub const ENTITIES: &[(Entity, &str)] = &[
+    (Entity::All, "all"),
+    (Entity::World, "world"),
+    (Entity::WorldIpv4, "world-ipv4"),
+    (Entity::WorldIpv6, "world-ipv6"),
+    (Entity::Cluster, "cluster"),
+    (Entity::ClusterMesh, "cluster-mesh"),
+    (Entity::Host, "host"),
+    (Entity::Init, "init"),
+    (Entity::Ingress, "ingress"),
+    (Entity::Unmanaged, "unmanaged"),
+    (Entity::RemoteNode, "remote-node"),
+    (Entity::Health, "health"),
+    (Entity::None, "none"),
+    (Entity::KubeApiserver, "kube-apiserver"),
+];
+
+impl Entity {
+    /// The entity of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        ENTITIES.iter().find(|(_, known)| *known == name).map(|(entity, _)| *entity)
+    }
+
+    /// As policies have it.
+    pub fn name(self) -> &'static str {
+        ENTITIES.iter().find(|(entity, _)| *entity == self).map_or("", |(_, name)| name)
+    }
+}
+
+/// A prefix without some parts.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct CidrSet {
+    /// The prefix, canonical.
+    pub prefix: IpNet,
+    /// Parts of it that are left out, canonical and sorted.
+    pub except: Vec<IpNet>,
+}
+
+impl CidrSet {
+    /// A prefix without these parts; parts that do not lie in it do not matter.
+    pub fn new(prefix: IpNet, except: impl IntoIterator<Item = IpNet>) -> Self {
+        let prefix = prefix.trunc();
+        let mut except: Vec<IpNet> = except.into_iter().map(|part| part.trunc()).collect();
+        except.retain(|part| prefix.contains(part));
+        except.sort();
+        except.dedup();
+        CidrSet { prefix, except }
+    }
+
+    /// True if the set has all of `inner`, as far as `inner`'s parts that are left out have identities of their own.
+    pub fn selects(&self, inner: &IpNet) -> bool {
+        self.prefix.contains(inner) && !self.except.iter().any(|part| part.contains(inner))
+    }
+}
+
+/// One selector of peers.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Peer {
+    /// Everybody.
+    All,
+    /// By labels.
+    Labels(Selector),
+    /// By entity. The datapath of the field tells the sum of many identities (all of the cluster, all addresses of the
+    /// world, all nodes) from identities of their own, and so do match types: `sum` is that half of the entity.
+    Entity {
+        /// The entity.
+        entity: Entity,
+        /// True for the identities that are part of a sum.
+        sum: bool,
+    },
+    /// By address.
+    Cidr(CidrSet),
+    /// By addresses that are learned: names, groups, services. Nobody until then.
+    Learned(Learned),
+}
+
+/// What addresses are learned for.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Learned {
+    /// A DNS name.
+    Name(String),
+    /// DNS names of a pattern.
+    Pattern(String),
+    /// A CiliumCIDRGroup by name, without some parts.
+    Group(String, Vec<IpNet>),
+    /// CiliumCIDRGroups by labels, without some parts.
+    Groups(Selector, Vec<IpNet>),
+    /// A service: namespace and name.
+    Service(String, String),
+    /// Services by labels, in a namespace or in all.
+    Services(String, Selector),
+}
+
+/// What is known of an identity that selectors ask for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerIdentity {
+    /// Its number.
+    pub identity: NumericIdentity,
+    /// Its labels.
+    pub labels: Labels,
+    /// The prefix that its addresses have in common, if it is one of addresses.
+    pub prefix: Option<IpNet>,
+}
+
+/// What selectors need to know besides.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Context<'a> {
+    /// Name of the own cluster.
+    pub cluster_name: &'a str,
+    /// Families in use.
+    pub families: Families,
+    /// Prefixes select nodes too.
+    pub cidr_matches_nodes: bool,
+}
+
+impl PeerIdentity {
+    /// What is known from the labels.
+    pub fn new(identity: NumericIdentity, labels: Labels) -> Self {
+        let prefix = labelled_prefix(&labels);
+        PeerIdentity { identity, labels, prefix }
+    }
+
+    fn is_workload(&self) -> bool {
+        (id::MINIMAL_ALLOCATED..id::LOCAL_CIDR).contains(&self.identity)
+    }
+
+    fn is_cidr(&self) -> bool {
+        (id::LOCAL_CIDR..id::LOCAL_REMOTE_NODE).contains(&self.identity)
+    }
+
+    fn is_local_node(&self) -> bool {
+        self.identity >= id::LOCAL_REMOTE_NODE
+    }
+
+    /// True if it is part of the sum that the entity stands for.
+    fn in_sum(&self, entity: Entity, cluster: &str) -> bool {
+        match entity {
+            Entity::World => self.is_cidr(),
+            Entity::RemoteNode => self.is_local_node(),
+            Entity::Cluster => {
+                self.is_workload() && self.labels.get(source::K8S, CLUSTER).is_none_or(|name| name == cluster)
+            }
+            Entity::ClusterMesh => self.is_workload(),
+            _ => false,
+        }
+    }
+
+    fn is_world(&self) -> bool {
+        ["world", "world-ipv4", "world-ipv6"].iter().any(|name| self.labels.has_reserved(name))
+    }
+
+    /// True if it is the entity by itself.
+    fn is_entity(&self, entity: Entity) -> bool {
+        let reserved = |name: &str| self.labels.has_reserved(name);
+        let in_cluster = ["host", "remote-node", "init", "ingress", "health", "unmanaged", "kube-apiserver"];
+        match entity {
+            Entity::All => true,
+            Entity::World => self.is_world(),
+            Entity::Cluster | Entity::ClusterMesh => in_cluster.iter().any(|name| reserved(name)),
+            Entity::WorldIpv4
+            | Entity::WorldIpv6
+            | Entity::Host
+            | Entity::Init
+            | Entity::Ingress
+            | Entity::Unmanaged
+            | Entity::RemoteNode
+            | Entity::Health
+            | Entity::None
+            | Entity::KubeApiserver => reserved(entity.name()),
+        }
+    }
+}
+
+impl Peer {
+    /// The peers that an entity stands for.
+    pub fn of_entity(entity: Entity) -> Vec<Peer> {
+        match entity {
+            Entity::All => vec![Peer::All],
+            Entity::World | Entity::Cluster | Entity::ClusterMesh | Entity::RemoteNode => {
+                [false, true].map(|sum| Peer::Entity { entity, sum }).to_vec()
+            }
+            _ => vec![Peer::Entity { entity, sum: false }],
+        }
+    }
+
+    /// A selector of labels; one without conditions is everybody.
+    pub fn of_selector(selector: Selector) -> Peer {
+        if selector.is_everything() { Peer::All } else { Peer::Labels(selector) }
+    }
+
+    /// True if match types do not count it as a peer of its own.
+    pub fn is_sum(&self) -> bool {
+        matches!(self, Peer::All | Peer::Entity { sum: true, .. })
+    }
+
+    /// True if it selects the identity. `learned` has the prefixes of what is learned.
+    pub fn selects(&self, peer: &PeerIdentity, context: &Context<'_>, learned: &[IpNet]) -> bool {
+        match self {
+            Peer::All => true,
+            Peer::Labels(selector) => selector.matches(&peer.labels),
+            Peer::Entity { entity, sum: true } => peer.in_sum(*entity, context.cluster_name),
+            Peer::Entity { entity, sum: false } => {
+                peer.is_entity(*entity) && !peer.in_sum(*entity, context.cluster_name)
+            }
+            Peer::Cidr(set) => selects_addresses(peer, context, set),
+            Peer::Learned(what) => learned.iter().any(|prefix| {
+                let except = what.except().iter().copied();
+                selects_addresses(peer, context, &CidrSet::new(*prefix, except))
+            }),
+        }
+    }
+
+    /// The prefixes that must have identities of their own, so that the selector is exact.
+    pub fn prefixes<'a>(&'a self, learned: &'a [IpNet]) -> impl Iterator<Item = IpNet> + 'a {
+        let own = match self {
+            Peer::Cidr(set) => Some(set),
+            _ => None,
+        };
+        let except = match self {
+            Peer::Learned(what) => what.except(),
+            _ => &[],
+        };
+        let own = own.into_iter().flat_map(|set| [set.prefix].into_iter().chain(set.except.iter().copied()));
+        let learned = if matches!(self, Peer::Learned(_)) { learned } else { &[] };
+        own.chain(learned.iter().map(|prefix| prefix.trunc())).chain(except.iter().copied())
+    }
+}
+
+impl Learned {
+    /// Parts that are left out.
+    pub fn except(&self) -> &[IpNet] {
+        match self {
+            Learned::Group(_, except) | Learned::Groups(_, except) => except,
+            Learned::Name(_) | Learned::Pattern(_) | Learned::Service(..) | Learned::Services(..) => &[],
+        }
+    }
+}
+
+/// Prefixes select what is outside of the cluster (and, if asked to, nodes), never pods.
+fn selects_addresses(peer: &PeerIdentity, context: &Context<'_>, set: &CidrSet) -> bool {
+    if let Some(prefix) = peer.prefix {
+        let outside = peer.is_cidr() && peer.is_world();
+        let node = context.cidr_matches_nodes && peer.is_local_node();
+        return (outside || node) && set.selects(&prefix);
+    }
+    if set.prefix.prefix_len() > 0 {
+        return false;
+    }
+    // The whole family: the world of that family has no prefix of its own.
+    let families = context.families;
+    let is_ipv6 = set.prefix.addr().is_ipv6();
+    let in_use = if is_ipv6 { families.ipv6 } else { families.ipv4 };
+    let world: Label = world_label(is_ipv6, families);
+    in_use && peer.labels.has_reserved(&world.key)
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::All => f.write_str("everybody"),
+            Peer::Labels(selector) => selector.fmt(f),
+            Peer::Entity { entity, .. } => write!(f, "entity {}", entity.name()),
+            Peer::Cidr(set) => {
+                write!(f, "{}", set.prefix)?;
+                set.except.iter().try_for_each(|part| write!(f, " without {part}"))
+            }
+            Peer::Learned(Learned::Name(name) | Learned::Pattern(name)) => write!(f, "name {name}"),
+            Peer::Learned(Learned::Group(name, _)) => write!(f, "group {name}"),
+            Peer::Learned(Learned::Groups(selector, _)) => write!(f, "groups {selector}"),
+            Peer::Learned(Learned::Service(namespace, name)) => write!(f, "service {namespace}/{name}"),
+            Peer::Learned(Learned::Services(namespace, selector)) => write!(f, "services {selector} of {namespace}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const CONTEXT: Context<'static> =
+        Context { cluster_name: "c", families: Families { ipv4: true, ipv6: false }, cidr_matches_nodes: false };
+
+    fn check(peers: &[Peer], identity: u32, labels: &[&str], expected: bool) {
+        let peer = PeerIdentity::new(identity, Labels::parse(labels.iter().copied()).unwrap());
+        let found = peers.iter().any(|one| one.selects(&peer, &CONTEXT, &[]));
+        assert_eq!(found, expected, "{peers:?} on {peer:?}");
+    }
+
+    fn entity(name: &str) -> Vec<Peer> {
+        Peer::of_entity(Entity::parse(name).unwrap())
+    }
+
+    const WORKLOAD: &[&str] = &["k8s:app=x", "k8s:io.cilium.k8s.policy.cluster=c", "k8s:io.kubernetes.pod.namespace=n"];
+    const OTHERS: &[&str] = &["k8s:app=x", "k8s:io.cilium.k8s.policy.cluster=d", "k8s:io.kubernetes.pod.namespace=n"];
+    const ADDRESS: &[&str] = &["cidr:10.1.0.0/16", "reserved:world"];
+    const API_OUTSIDE: &[&str] = &["cidr:10.1.0.1/32", "reserved:kube-apiserver", "reserved:world"];
+
+    #[test]
+    fn world_is_everything_outside() {
+        check(&entity("world"), 2, &["reserved:world"], true);
+        check(&entity("world"), 9, &["reserved:world-ipv4"], true);
+        check(&entity("world"), id::LOCAL_CIDR, ADDRESS, true);
+        check(&entity("world"), id::LOCAL_CIDR, API_OUTSIDE, true);
+        for (identity, name) in [(1, "host"), (6, "remote-node"), (3, "unmanaged"), (4, "health"), (5, "init")] {
+            check(&entity("world"), identity, &[&format!("reserved:{name}")], false);
+            check(&entity("cluster"), identity, &[&format!("reserved:{name}")], true);
+            check(&entity(name), identity, &[&format!("reserved:{name}")], true);
+            check(&entity("none"), identity, &[&format!("reserved:{name}")], false);
+        }
+        check(&entity("world"), 300, WORKLOAD, false);
+        check(&entity("none"), 300, WORKLOAD, false);
+        check(&entity("all"), 300, WORKLOAD, true);
+    }
+
+    #[test]
+    fn cluster_is_everything_inside_of_this_one() {
+        check(&entity("cluster"), 300, WORKLOAD, true);
+        check(&entity("cluster"), 70_000, OTHERS, false);
+        check(&entity("cluster-mesh"), 70_000, OTHERS, true);
+        check(&entity("cluster"), 7, &["reserved:kube-apiserver", "reserved:remote-node"], true);
+        check(&entity("remote-node"), 7, &["reserved:kube-apiserver", "reserved:remote-node"], true);
+        check(&entity("kube-apiserver"), 7, &["reserved:kube-apiserver", "reserved:remote-node"], true);
+        check(&entity("kube-apiserver"), 1, &["reserved:host", "reserved:kube-apiserver"], true);
+        check(&entity("kube-apiserver"), id::LOCAL_CIDR, API_OUTSIDE, true);
+        check(&entity("cluster"), 2, &["reserved:world"], false);
+        check(&entity("cluster"), id::LOCAL_CIDR, ADDRESS, false);
+    }
+
+    fn cidr(prefix: &str, except: &[&str]) -> Vec<Peer> {
+        let except = except.iter().map(|part| part.parse().unwrap());
+        vec![Peer::Cidr(CidrSet::new(prefix.parse().unwrap(), except))]
+    }
+
+    #[test]
+    fn prefixes_select_addresses_within_and_nobody_else() {
+        check(&cidr("10.0.0.0/8", &[]), id::LOCAL_CIDR, ADDRESS, true);
+        check(&cidr("10.1.2.0/24", &[]), id::LOCAL_CIDR, ADDRESS, false);
+        check(&cidr("10.0.0.0/8", &["10.1.0.0/16"]), id::LOCAL_CIDR, ADDRESS, false);
+        check(&cidr("10.0.0.0/8", &["10.1.2.0/24"]), id::LOCAL_CIDR, ADDRESS, true);
+        check(&cidr("10.0.0.0/8", &["10.0.0.0/8"]), id::LOCAL_CIDR, ADDRESS, false);
+        check(&cidr("0.0.0.0/0", &[]), 2, &["reserved:world"], true);
+        check(&cidr("0.0.0.0/0", &[]), id::LOCAL_CIDR, ADDRESS, true);
+        check(&cidr("0.0.0.0/0", &["10.0.0.0/8"]), id::LOCAL_CIDR, ADDRESS, false);
+        check(&cidr("::/0", &[]), 2, &["reserved:world"], false);
+        check(&cidr("::/0", &[]), id::LOCAL_CIDR, ADDRESS, false);
+        check(&cidr("0.0.0.0/0", &[]), 300, WORKLOAD, false);
+        check(&cidr("0.0.0.0/0", &[]), 1, &["reserved:host"], false);
+        check(&cidr("0.0.0.0/0", &[]), 6, &["reserved:remote-node"], false);
+        check(&cidr("10.0.0.0/8", &[]), id::LOCAL_REMOTE_NODE, &["cidr:10.1.0.1/32", "reserved:remote-node"], false);
+    }
+
+    #[test]
+    fn prefixes_are_canonical() {
+        let set = CidrSet::new("10.0.0.1/8".parse().unwrap(), ["10.2.3.4/16".parse().unwrap()]);
+        assert_eq!((set.prefix.to_string(), set.except[0].to_string()), ("10.0.0.0/8".into(), "10.2.0.0/16".into()));
+    }
+}

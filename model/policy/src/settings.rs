@@ -1,0 +1,67 @@
+//! Which settings of the agent change what policies mean?
+
+use identity::Families;
+
+/// When are endpoints closed?
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Mode {
+    /// In the directions in which a policy selects them.
+    #[default]
+    Default,
+    /// Always, in both directions.
+    Always,
+    /// Never, whatever policies say.
+    Never,
+}
+
+/// Whether the own node may reach its pods whatever policies say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum AllowLocalhost {
+    /// It may, unless a policy denies it.
+    #[default]
+    Always,
+    /// As policies say.
+    Policy,
+}
+
+/// Settings that change what policies mean.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// When endpoints are closed.
+    pub mode: Mode,
+    /// Name of the own cluster.
+    pub cluster_name: String,
+    /// Selectors that name no cluster select pods of all clusters.
+    pub any_cluster: bool,
+    /// Address families in use.
+    pub families: Families,
+    /// Whether the own node may reach its pods.
+    pub allow_localhost: AllowLocalhost,
+    /// Prefixes in policies select nodes too.
+    pub cidr_matches_nodes: bool,
+    /// Policies for nodes are enforced.
+    pub host_firewall: bool,
+    /// Nodes can be selected by labels.
+    pub node_selector_labels: bool,
+    /// Protocols without ports can be named.
+    pub extended_ip_protocols: bool,
+    /// There is a proxy for rules at the application's level.
+    pub l7_proxy: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            mode: Mode::Default,
+            cluster_name: "default".to_owned(),
+            any_cluster: false,
+            families: Families { ipv4: true, ipv6: false },
+            allow_localhost: AllowLocalhost::Always,
+            cidr_matches_nodes: false,
+            host_firewall: false,
+            node_selector_labels: false,
+            extended_ip_protocols: false,
+            l7_proxy: true,
+        }
+    }
+}
