@@ -137,6 +137,11 @@ impl Netlink {
         self.change(name, "set down", LinkMessageBuilder::down).await
     }
 
+    /// Lets a device ask no neighbours for their Ethernet addresses.
+    pub async fn set_no_arp(&self, name: &str) -> Result<()> {
+        self.change(name, "switch ARP off for", |link| link.arp(false)).await
+    }
+
     /// Sets the largest packet of a device.
     pub async fn set_mtu(&self, name: &str, mtu: u32) -> Result<()> {
         self.change(name, "set MTU of", |link| link.mtu(mtu)).await

@@ -30,28 +30,13 @@ pub enum AllocationError<E> {
     Exhausted(u32),
 }
 
-const COUNT: u32 = MAXIMAL_ALLOCATED - MINIMAL_ALLOCATED + 1;
-
-/// Where the search for these labels begins: the same on every node.
-pub fn proposal(labels: &Labels) -> Identity {
-    let text = labels.to_string();
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
-    MINIMAL_ALLOCATED + (hash % u64::from(COUNT)) as u32
-}
-
-/// The number to try after this one.
-pub fn next(number: Identity) -> Identity {
-    if number >= MAXIMAL_ALLOCATED { MINIMAL_ALLOCATED } else { number + 1 }
-}
-
 /// Finds or makes the identity of these labels. `known` is what the agent has seen of a number, if anything.
 pub async fn allocate<A: IdentityApi>(
     api: &A,
     known: impl Fn(Identity) -> Option<Labels>,
     labels: &Labels,
 ) -> Result<Identity, AllocationError<A::Error>> {
-    let mut number = proposal(labels);
-    for _ in 0..COUNT {
+    for number in ::identity::candidates(labels) {
         match known(number) {
             Some(others) if others != *labels => {}
             _ => {
@@ -60,9 +45,8 @@ pub async fn allocate<A: IdentityApi>(
                 }
             }
         }
-        number = next(number);
     }
-    Err(AllocationError::Exhausted(COUNT))
+    Err(AllocationError::Exhausted(MAXIMAL_ALLOCATED - MINIMAL_ALLOCATED + 1))
 }
 
 /// True: the number stands for these labels. False: it stands for others.
@@ -120,6 +104,10 @@ mod tests {
         }
     }
 
+    fn proposal(labels: &Labels) -> Identity {
+        ::identity::candidates(labels).next().unwrap()
+    }
+
     fn labels(text: &str) -> Labels {
         Labels::parse([text]).unwrap()
     }
@@ -164,7 +152,6 @@ mod tests {
     async fn a_stale_copy_only_costs_another_number() {
         let (server, set) = (Server::default(), labels("k8s:app=web"));
         let stale = |number| (number == proposal(&set)).then(|| labels("k8s:app=old"));
-        assert_eq!(allocate(&server, stale, &set).await.unwrap(), next(proposal(&set)));
-        assert_eq!(next(MAXIMAL_ALLOCATED), MINIMAL_ALLOCATED);
+        assert_eq!(allocate(&server, stale, &set).await.unwrap(), ::identity::candidates(&set).nth(1).unwrap());
     }
 }

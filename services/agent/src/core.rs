@@ -1,0 +1,351 @@
+//! What follows from what happened: events of the cluster and of the runtime in, operations out.
+//!
+//! The core has no clock, no I/O and no randomness. [`Core::handle`] takes events, [`Core::flush`] says what is to be done
+//! in an order in which no packet sees more than its policy allows: tables before endpoints that use them, classes
+//! before the IP cache entries whose identities they sort, removals last.
+
+mod addresses;
+mod endpoints;
+mod policies;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use abi::identity::Identity;
+use abi::ipcache::RemoteEndpoint;
+use ipnet::IpNet;
+use labels::{LabelFilter, Labels};
+
+pub use endpoints::{Endpoint, EndpointRecord, Kind, State};
+pub use view::View;
+
+use crate::config::Enforcement;
+use crate::engine::{Engine, PolicyObject};
+use crate::ipcache::IpCache;
+use crate::objects::{AgentNode, Key, Node, Pod, RemotePod};
+use crate::ops::{Op, PolicyKey};
+use crate::services::{Service, Services, Slice, Table};
+use policies::Slots;
+
+/// What the core knows of its own node from the start.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Name of the node.
+    pub node: String,
+    /// IPv4 is on.
+    pub ipv4: bool,
+    /// IPv6 is on.
+    pub ipv6: bool,
+    /// When policy is enforced.
+    pub enforcement: Enforcement,
+    /// Addresses of `cilium_host`.
+    pub routers: Vec<IpAddr>,
+    /// The node's own addresses.
+    pub node_addresses: Vec<IpAddr>,
+    /// Which labels make up identities.
+    pub filter: LabelFilter,
+}
+
+impl Facts {
+    /// The node's address that others see, IPv4 first.
+    pub fn main_address(&self) -> Option<IpAddr> {
+        let v4 = self.node_addresses.iter().find(|a| a.is_ipv4());
+        v4.or_else(|| self.node_addresses.first()).copied()
+    }
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A pod of this node is there or changed.
+    Pod(Key, Pod),
+    /// A pod of this node is gone.
+    PodGone(Key),
+    /// A namespace's labels.
+    Namespace(String, BTreeMap<String, String>),
+    /// A namespace is gone.
+    NamespaceGone(String),
+    /// A node is there or changed.
+    Node(String, Node),
+    /// A node is gone.
+    NodeGone(String),
+    /// What a node's agent says.
+    AgentNode(String, AgentNode),
+    /// A node's agent says nothing any more.
+    AgentNodeGone(String),
+    /// A CiliumEndpoint is there or changed.
+    RemotePod(Key, RemotePod),
+    /// A CiliumEndpoint is gone.
+    RemotePodGone(Key),
+    /// An identity is there.
+    Identity(Identity, Labels),
+    /// An identity was removed.
+    IdentityGone(Identity),
+    /// The answer to [`Op::AllocateIdentity`].
+    Allocated(Labels, Result<Identity, String>),
+    /// A service is there or changed; nothing: it has no address.
+    Service(Key, Option<Service>),
+    /// A service is gone.
+    ServiceGone(Key),
+    /// A slice (namespace, name) of a service is there or changed.
+    Slice(Key, Key, Slice),
+    /// A slice (namespace, name) is gone.
+    SliceGone(Key),
+    /// A policy object is there or changed.
+    Policy(PolicyKey, PolicyObject),
+    /// A policy object cannot be read; the last good state of it stays.
+    PolicyUnreadable(PolicyKey, String),
+    /// A policy object is gone.
+    PolicyGone(PolicyKey),
+    /// A group of prefixes is there or changed.
+    CidrGroup(String, crds::CiliumCIDRGroup),
+    /// A group of prefixes is gone.
+    CidrGroupGone(String),
+    /// Everything has been listed once: what is not known now does not exist.
+    Synced,
+}
+
+/// The state of the agent.
+pub struct Core {
+    facts: Facts,
+    engine: Box<dyn Engine>,
+    synced: bool,
+    pods: BTreeMap<Key, Pod>,
+    namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    nodes: BTreeMap<String, Node>,
+    agent_nodes: BTreeMap<String, AgentNode>,
+    remote_pods: BTreeMap<Key, RemotePod>,
+    identities: BTreeMap<Identity, Labels>,
+    numbers: BTreeMap<Labels, BTreeSet<Identity>>,
+    requested: BTreeSet<Labels>,
+    prefixes: BTreeMap<IpNet, Identity>,
+    endpoints: BTreeMap<u32, Endpoint>,
+    services: Services,
+    slices: BTreeMap<Key, Key>,
+    service_table: Table,
+    slots: Slots,
+    ipcache: IpCache,
+    written: BTreeMap<IpNet, RemoteEndpoint>,
+    dirty: Dirty,
+    queue: Vec<Op>,
+}
+
+/// What must be thought over.
+#[derive(Debug, Default)]
+struct Dirty {
+    policies: bool,
+    addresses: bool,
+    services: bool,
+}
+
+/// What is found in the kernel at start, so that nothing is torn down and built again.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// The IP cache.
+    pub ipcache: BTreeMap<IpNet, RemoteEndpoint>,
+    /// Policy slots in use.
+    pub slots: Vec<u32>,
+    /// Endpoints' slots and revisions.
+    pub policies: BTreeMap<u32, abi::endpoint::EndpointPolicy>,
+    /// Services and backends.
+    pub services: Table,
+}
+
+impl Core {
+    /// A core that knows its node and what is in the kernel.
+    pub fn new(facts: Facts, engine: Box<dyn Engine>, found: Found) -> Self {
+        let mut services = Services::default();
+        let backends = found.services.backends.iter().map(|(number, address)| (*address, *number));
+        let reverse = found.services.frontends.values().map(|f| (f.address, u32::from(f.rev_nat)));
+        services.restore(backends, reverse);
+        let prefixes = found.ipcache.iter().filter(|(_, e)| abi::identity::is_node_local(e.identity));
+        let prefixes = prefixes.map(|(prefix, e)| (*prefix, e.identity)).collect();
+        let ipcache = IpCache::new(facts.ipv4, facts.ipv6);
+        let mut core = Core {
+            facts,
+            engine,
+            synced: false,
+            pods: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            agent_nodes: BTreeMap::new(),
+            remote_pods: BTreeMap::new(),
+            identities: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            requested: BTreeSet::new(),
+            prefixes,
+            endpoints: BTreeMap::new(),
+            services,
+            slices: BTreeMap::new(),
+            service_table: found.services,
+            slots: Slots::new(&found.slots, &found.policies),
+            ipcache,
+            written: found.ipcache,
+            dirty: Dirty { policies: true, addresses: true, services: true },
+            queue: Vec::new(),
+        };
+        core.add_reserved();
+        core
+    }
+
+    /// The facts of the node.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Everything has been listed once.
+    pub fn is_synced(&self) -> bool {
+        self.synced
+    }
+
+    /// The policy language's implementation.
+    pub fn engine(&self) -> &dyn Engine {
+        self.engine.as_ref()
+    }
+
+    /// Takes something that happened into account; what is to be done says [`Core::flush`].
+    pub fn handle(&mut self, event: Event) {
+        match event {
+            Event::Pod(key, pod) => self.set_pod(key, pod),
+            Event::PodGone(key) => {
+                self.pods.remove(&key);
+            }
+            Event::Namespace(name, labels) => self.set_namespace(name, labels),
+            Event::NamespaceGone(name) => {
+                self.namespaces.remove(&name);
+            }
+            Event::Node(name, node) => {
+                self.dirty.addresses |= self.nodes.insert(name, node.clone()).as_ref() != Some(&node);
+            }
+            Event::NodeGone(name) => self.dirty.addresses |= self.nodes.remove(&name).is_some(),
+            Event::AgentNode(name, node) => {
+                self.dirty.addresses |= self.agent_nodes.insert(name, node.clone()).as_ref() != Some(&node);
+            }
+            Event::AgentNodeGone(name) => self.dirty.addresses |= self.agent_nodes.remove(&name).is_some(),
+            Event::RemotePod(key, pod) => {
+                self.dirty.addresses |= self.remote_pods.insert(key, pod.clone()).as_ref() != Some(&pod);
+            }
+            Event::RemotePodGone(key) => self.dirty.addresses |= self.remote_pods.remove(&key).is_some(),
+            Event::Identity(number, labels) => self.add_identity(number, labels),
+            Event::IdentityGone(number) => self.identity_gone(number),
+            Event::Allocated(labels, answer) => self.allocated(&labels, answer),
+            Event::Service(key, service) => {
+                match service {
+                    Some(service) => self.services.set_service(key, service),
+                    None => self.services.remove_service(&key),
+                }
+                self.dirty.services = true;
+            }
+            Event::ServiceGone(key) => {
+                self.services.remove_service(&key);
+                self.dirty.services = true;
+            }
+            Event::Slice(key, service, slice) => self.set_slice(key, service, slice),
+            Event::SliceGone(key) => self.remove_slice(&key),
+            Event::Policy(key, object) => self.set_policy(key, object),
+            Event::PolicyUnreadable(key, reason) => self.queue.push(Op::PolicyStatus(key, vec![reason])),
+            Event::PolicyGone(key) => {
+                self.engine.remove_policy(&key);
+                self.dirty.policies = true;
+            }
+            Event::CidrGroup(name, group) => {
+                self.engine.set_cidr_group(&name, &group);
+                self.dirty.policies = true;
+            }
+            Event::CidrGroupGone(name) => {
+                self.engine.remove_cidr_group(&name);
+                self.dirty.policies = true;
+            }
+            Event::Synced => {
+                self.synced = true;
+                self.dirty = Dirty { policies: true, addresses: true, services: true };
+                self.refresh_all_labels();
+            }
+        }
+    }
+
+    fn set_slice(&mut self, key: Key, service: Key, slice: Slice) {
+        if let Some(earlier) = self.slices.insert(key.clone(), service.clone())
+            && earlier != service
+        {
+            self.services.remove_slice(&earlier, &key.1);
+        }
+        self.services.set_slice(service, key.1, slice);
+        // The nodes that serve the Kubernetes API have an identity of their own.
+        self.dirty.services = true;
+        self.dirty.addresses = true;
+    }
+
+    fn remove_slice(&mut self, key: &Key) {
+        if let Some(service) = self.slices.remove(key) {
+            self.services.remove_slice(&service, &key.1);
+            self.dirty.services = true;
+            self.dirty.addresses = true;
+        }
+    }
+
+    fn set_policy(&mut self, key: PolicyKey, object: PolicyObject) {
+        let problems = self.engine.set_policy(&key, object);
+        self.queue.push(Op::PolicyStatus(key, problems));
+        self.dirty.policies = true;
+    }
+
+    /// What is to be done now. Before everything has been listed once nothing that could widen or narrow is done.
+    pub fn flush(&mut self) -> Vec<Op> {
+        let mut ops = std::mem::take(&mut self.queue);
+        if !self.synced {
+            return ops;
+        }
+        let mut late = Vec::new();
+        if std::mem::take(&mut self.dirty.policies) {
+            self.refresh_prefixes();
+            self.resolve_policies(&mut ops, &mut late);
+        }
+        self.switch_endpoints(&mut ops);
+        if std::mem::take(&mut self.dirty.addresses) {
+            self.write_addresses(&mut ops);
+        }
+        if std::mem::take(&mut self.dirty.services) {
+            self.write_services(&mut ops);
+        }
+        self.publish(&mut ops);
+        ops.extend(late);
+        ops
+    }
+
+    fn write_services(&mut self, ops: &mut Vec<Op>) {
+        let new = self.services.table();
+        if new != self.service_table {
+            let old = std::mem::replace(&mut self.service_table, new.clone());
+            ops.push(Op::Services { old: Box::new(old), new: Box::new(new) });
+        }
+    }
+
+    /// The service whose address this is.
+    pub fn service_table(&self) -> &Table {
+        &self.service_table
+    }
+
+    /// The IP cache.
+    pub fn ipcache(&self) -> &IpCache {
+        &self.ipcache
+    }
+
+    /// Identities and their labels: reserved, cluster-wide and of this node.
+    pub fn identities(&self) -> &BTreeMap<Identity, Labels> {
+        &self.identities
+    }
+
+    /// Nodes by name.
+    pub fn nodes(&self) -> &BTreeMap<String, Node> {
+        &self.nodes
+    }
+}
+
+/// The addresses of a pair that are there.
+pub(crate) fn both(v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>) -> Vec<IpAddr> {
+    v4.map(IpAddr::V4).into_iter().chain(v6.map(IpAddr::V6)).collect()
+}

@@ -1,0 +1,365 @@
+//! What is an endpoint of this node, and how does its identity follow from its pod?
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use abi::identity::{self, Identity};
+use labels::{Labels, Workload, workload_labels};
+use serde::{Deserialize, Serialize};
+
+use super::{Core, both};
+use crate::engine::Subject;
+use crate::objects::{Key, Pod, protocol_number};
+use crate::ops::Op;
+
+/// What kind of thing it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub enum Kind {
+    /// A pod.
+    #[default]
+    Pod,
+    /// The node's health endpoint.
+    Health,
+    /// The node itself.
+    Host,
+}
+
+/// What is remembered of an endpoint across restarts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct EndpointRecord {
+    /// Its number on this node.
+    pub id: u32,
+    /// What kind of thing it is.
+    pub kind: Kind,
+    /// Container and device.
+    pub attachment: String,
+    /// The runtime's name of the container.
+    pub container_id: String,
+    /// The device inside.
+    pub container_device: String,
+    /// The pod's namespace; empty if it is none.
+    pub namespace: String,
+    /// The pod's name.
+    pub pod: String,
+    /// The pod's UID, if the runtime said it.
+    pub uid: String,
+    /// Number of the host's side.
+    pub ifindex: u32,
+    /// Name of the host's side.
+    pub device: String,
+    /// Ethernet address of the container's side.
+    pub mac: [u8; 6],
+    /// Ethernet address of the host's side.
+    pub node_mac: [u8; 6],
+    /// Its IPv4 address.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Its IPv6 address.
+    pub ipv6: Option<Ipv6Addr>,
+    /// Number of its network namespace.
+    pub netns_cookie: String,
+    /// Its identity.
+    pub identity: Identity,
+    /// The labels of that identity.
+    pub labels: Labels,
+}
+
+/// Where an endpoint is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Its pod or the number for its labels is not known yet.
+    WaitingForIdentity,
+    /// Its policy is being made.
+    Regenerating,
+    /// Its policy could not be written; it may do nothing.
+    NotReady,
+    /// All is in place.
+    Ready,
+}
+
+impl State {
+    /// As the API names it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::WaitingForIdentity => "waiting-for-identity",
+            State::Regenerating => "regenerating",
+            State::NotReady => "not-ready",
+            State::Ready => "ready",
+        }
+    }
+}
+
+/// What the datapath was told of an endpoint's policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Slot of the tables.
+    pub slot: u32,
+    /// Revision that connections remember.
+    pub revision: u32,
+    /// Ingress is enforced.
+    pub ingress: bool,
+    /// Egress is enforced.
+    pub egress: bool,
+    /// Revision of the policy repository for which the tables were made; 0: an earlier run's.
+    pub realized: u64,
+}
+
+/// An endpoint of this node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Endpoint {
+    /// What is remembered of it.
+    pub record: EndpointRecord,
+    /// Where it is in its life.
+    pub state: State,
+    /// Its policy in the datapath.
+    pub applied: Applied,
+    /// The endpoint as the datapath has it.
+    pub written: Option<abi::endpoint::Endpoint>,
+    /// Its CiliumEndpoint as it was last published.
+    pub published: Option<Box<crds::CiliumEndpoint>>,
+}
+
+impl Endpoint {
+    /// Namespace and name of its pod.
+    pub fn pod(&self) -> Option<Key> {
+        let is_pod = self.record.kind == Kind::Pod && !self.record.pod.is_empty();
+        is_pod.then(|| (self.record.namespace.clone(), self.record.pod.clone()))
+    }
+
+    /// Its addresses.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        both(self.record.ipv4, self.record.ipv6)
+    }
+
+    /// The endpoint as the datapath is to have it.
+    pub(super) fn value(&self) -> abi::endpoint::Endpoint {
+        let host = if self.record.kind == Kind::Host { abi::endpoint::FLAG_HOST } else { 0 };
+        let not_ready =
+            if self.applied.slot == 0 && self.record.kind != Kind::Host { abi::endpoint::FLAG_NOT_READY } else { 0 };
+        abi::endpoint::Endpoint {
+            ifindex: if self.record.kind == Kind::Host { 0 } else { self.record.ifindex },
+            id: self.record.id,
+            identity: self.record.identity,
+            flags: host | not_ready,
+            mac: abi::Mac(self.record.mac),
+            node_mac: abi::Mac(self.record.node_mac),
+            pad: 0,
+        }
+    }
+}
+
+impl Core {
+    /// All endpoints by number.
+    pub fn endpoints(&self) -> &BTreeMap<u32, Endpoint> {
+        &self.endpoints
+    }
+
+    /// The pod of an endpoint, if it is known and the same that the runtime spoke of.
+    pub fn pod_of(&self, endpoint: &Endpoint) -> Option<&Pod> {
+        let pod = self.pods.get(&endpoint.pod()?)?;
+        let uid = &endpoint.record.uid;
+        (uid.is_empty() || pod.uid.is_empty() || *uid == pod.uid).then_some(pod)
+    }
+
+    /// Takes a new endpoint in. It may do nothing until a flush has given it a policy.
+    pub fn add_endpoint(&mut self, record: EndpointRecord) {
+        self.insert(record, Applied::default());
+    }
+
+    /// Takes an endpoint of an earlier run in, with the policy that the datapath has for it.
+    pub fn restore_endpoint(&mut self, record: EndpointRecord) {
+        let applied = self.slots.restored(record.id);
+        self.insert(record, applied);
+    }
+
+    fn insert(&mut self, mut record: EndpointRecord, applied: Applied) {
+        match record.kind {
+            Kind::Health => (record.identity, record.labels) = (identity::HEALTH, Labels::reserved("health")),
+            Kind::Host => (record.identity, record.labels) = (identity::HOST, Labels::reserved("host")),
+            Kind::Pod if record.identity == identity::UNKNOWN => {
+                (record.identity, record.labels) = (identity::INIT, Labels::reserved("init"));
+            }
+            Kind::Pod => {}
+        }
+        let id = record.id;
+        let state = if record.identity == identity::INIT { State::WaitingForIdentity } else { State::Regenerating };
+        self.queue.push(Op::Persist(Box::new(record.clone())));
+        self.endpoints.insert(id, Endpoint { record, state, applied, written: None, published: None });
+        self.dirty.policies = true;
+        self.dirty.addresses = true;
+        self.refresh_labels(id);
+    }
+
+    /// An endpoint is gone; false: there was none.
+    pub fn remove_endpoint(&mut self, id: u32) -> bool {
+        let Some(endpoint) = self.endpoints.remove(&id) else { return false };
+        let addresses = endpoint.addresses();
+        self.queue.push(Op::RemoveEndpoint(addresses.clone(), endpoint.record.ifindex));
+        self.queue.push(Op::UsePolicy(id, abi::endpoint::EndpointPolicy::default()));
+        self.queue.extend(addresses.into_iter().map(Op::ForgetConnections));
+        self.queue.push(Op::Forget(id));
+        if let Some(key) = endpoint.pod()
+            && endpoint.published.is_some()
+        {
+            self.queue.push(Op::Unpublish(key));
+        }
+        self.dirty.policies = true;
+        self.dirty.addresses = true;
+        true
+    }
+
+    /// A number that no endpoint has; `start` spreads them.
+    pub fn free_endpoint_id(&self, start: u32) -> Option<u32> {
+        (0..65535).map(|step| (start.wrapping_add(step)) % 65535 + 1).find(|id| !self.endpoints.contains_key(id))
+    }
+
+    pub(super) fn set_pod(&mut self, key: Key, pod: Pod) {
+        if self.pods.insert(key.clone(), pod.clone()).as_ref() != Some(&pod) {
+            let of_pod = self.endpoints.values().filter(|e| e.pod().as_ref() == Some(&key));
+            let ids: Vec<u32> = of_pod.map(|e| e.record.id).collect();
+            self.dirty.policies |= !ids.is_empty();
+            ids.into_iter().for_each(|id| self.refresh_labels(id));
+        }
+    }
+
+    pub(super) fn set_namespace(&mut self, name: String, labels: BTreeMap<String, String>) {
+        if self.namespaces.insert(name.clone(), labels.clone()).as_ref() != Some(&labels) {
+            let within = self.endpoints.values().filter(|e| e.record.namespace == name);
+            let ids: Vec<u32> = within.map(|e| e.record.id).collect();
+            ids.into_iter().for_each(|id| self.refresh_labels(id));
+        }
+    }
+
+    pub(super) fn refresh_all_labels(&mut self) {
+        let ids: Vec<u32> = self.endpoints.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.refresh_labels(id));
+    }
+
+    /// The labels that an endpoint's identity is to have, if its pod and namespace are known.
+    fn wanted_labels(&self, endpoint: &Endpoint) -> Option<Labels> {
+        let pod = self.pod_of(endpoint)?;
+        let namespace_labels = self.namespaces.get(&endpoint.record.namespace)?;
+        let workload = Workload {
+            labels: &pod.labels,
+            namespace: &endpoint.record.namespace,
+            namespace_labels,
+            service_account: &pod.service_account,
+            cluster: &self.facts.cluster,
+        };
+        Some(workload_labels(&workload, &self.facts.filter))
+    }
+
+    fn refresh_labels(&mut self, id: u32) {
+        let Some(endpoint) = self.endpoints.get(&id) else { return };
+        let Some(labels) = self.wanted_labels(endpoint) else { return };
+        if endpoint.record.labels == labels {
+            return;
+        }
+        // Of several numbers for the same labels everybody takes the lowest.
+        match self.numbers.get(&labels).and_then(|numbers| numbers.first().copied()) {
+            Some(number) => self.set_identity(id, number, labels),
+            None => {
+                if let Some(endpoint) = self.endpoints.get_mut(&id) {
+                    endpoint.state = State::WaitingForIdentity;
+                }
+                self.request_identity(labels);
+            }
+        }
+    }
+
+    fn request_identity(&mut self, labels: Labels) {
+        if self.requested.insert(labels.clone()) {
+            self.queue.push(Op::AllocateIdentity(labels));
+        }
+    }
+
+    fn set_identity(&mut self, id: u32, number: Identity, labels: Labels) {
+        let Some(endpoint) = self.endpoints.get_mut(&id) else { return };
+        endpoint.record.identity = number;
+        endpoint.record.labels = labels;
+        endpoint.state = State::Regenerating;
+        self.queue.push(Op::Persist(Box::new(endpoint.record.clone())));
+        self.dirty.policies = true;
+        self.dirty.addresses = true;
+    }
+
+    pub(super) fn add_reserved(&mut self) {
+        for (number, _) in ::identity::RESERVED {
+            if let Some(labels) = ::identity::reserved_labels(*number)
+                && *number != identity::UNKNOWN
+            {
+                self.engine.add_identity(*number, &labels);
+                self.identities.insert(*number, labels);
+            }
+        }
+    }
+
+    pub(super) fn add_identity(&mut self, number: Identity, labels: Labels) {
+        if self.identities.get(&number) == Some(&labels) {
+            return;
+        }
+        if let Some(earlier) = self.identities.insert(number, labels.clone()) {
+            self.forget_number(&earlier, number);
+        }
+        self.numbers.entry(labels.clone()).or_default().insert(number);
+        self.engine.add_identity(number, &labels);
+        self.dirty.policies = true;
+    }
+
+    fn forget_number(&mut self, labels: &Labels, number: Identity) {
+        if let Some(numbers) = self.numbers.get_mut(labels) {
+            numbers.remove(&number);
+            if numbers.is_empty() {
+                self.numbers.remove(labels);
+            }
+        }
+    }
+
+    /// A number that an endpoint has is made again; others are forgotten.
+    pub(super) fn identity_gone(&mut self, number: Identity) {
+        let Some(labels) = self.identities.get(&number).cloned() else { return };
+        if self.endpoints.values().any(|e| e.record.identity == number) {
+            self.request_identity(labels);
+            return;
+        }
+        self.identities.remove(&number);
+        self.forget_number(&labels, number);
+        self.engine.remove_identity(number);
+        self.dirty.policies = true;
+    }
+
+    pub(super) fn allocated(&mut self, labels: &Labels, answer: Result<Identity, String>) {
+        self.requested.remove(labels);
+        let Ok(number) = answer else {
+            // Asked again as long as somebody needs it.
+            let ids: Vec<u32> = self.waiting_for(labels);
+            if !ids.is_empty() {
+                self.request_identity(labels.clone());
+            }
+            return;
+        };
+        self.add_identity(number, labels.clone());
+        for id in self.waiting_for(labels) {
+            self.set_identity(id, number, labels.clone());
+        }
+    }
+
+    fn waiting_for(&self, labels: &Labels) -> Vec<u32> {
+        let wants = |e: &&Endpoint| self.wanted_labels(e).as_ref() == Some(labels);
+        self.endpoints.values().filter(wants).map(|e| e.record.id).collect()
+    }
+
+    /// For whom an endpoint's policy is made; nothing: it has none.
+    pub(super) fn subject(&self, endpoint: &Endpoint) -> Option<Subject> {
+        if endpoint.record.kind == Kind::Host {
+            return None;
+        }
+        let ports: BTreeSet<(String, u8, u16)> = self.pod_of(endpoint).map_or_else(BTreeSet::new, |pod| {
+            let known = pod.ports.iter();
+            known
+                .filter_map(|(name, port, protocol)| Some((name.clone(), protocol_number(Some(protocol))?, *port)))
+                .collect()
+        });
+        Some(Subject { identity: endpoint.record.identity, ports })
+    }
+}

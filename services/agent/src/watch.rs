@@ -1,0 +1,234 @@
+//! How do the cluster's objects become events, also when the API comes and goes?
+//!
+//! Each object is parsed by itself: one that cannot be read is reported and leaves the last good state, the others count.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures::StreamExt;
+use k8s_openapi::api::{core::v1 as k8s, discovery::v1::EndpointSlice, networking::v1 as networking};
+use kube::api::{Api, ApiResource, DynamicObject};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+
+use crate::core::Event;
+use crate::engine::PolicyObject;
+use crate::objects::{AgentNode, Key, Node, Pod, RemotePod, read_service, read_slice};
+use crate::ops::{PolicyKey, PolicyKind};
+
+/// What the watchers tell.
+#[derive(Debug)]
+pub enum Told {
+    /// Something changed.
+    Events(Vec<Event>),
+    /// An own CiliumEndpoint was seen to be gone.
+    EndpointGone(Key),
+    /// Everything has been listed once.
+    Synced,
+    /// The API answers, or does not.
+    Reachable(bool),
+}
+
+/// How an object of one kind becomes events.
+struct Reader {
+    resource: ApiResource,
+    selector: watcher::Config,
+    applied: fn(&Key, serde_json::Value) -> Result<Vec<Event>, (Vec<Event>, String)>,
+    gone: fn(Key) -> Event,
+}
+
+type Read = Result<Vec<Event>, (Vec<Event>, String)>;
+
+fn parse<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, (Vec<Event>, String)> {
+    serde_json::from_value(value).map_err(|error| (Vec::new(), error.to_string()))
+}
+
+fn policy_key(kind: PolicyKind, key: &Key) -> PolicyKey {
+    PolicyKey { kind, namespace: key.0.clone(), name: key.1.clone() }
+}
+
+/// A policy that cannot be read is told as such, so that its status can say so.
+fn read_policy<T: DeserializeOwned>(
+    kind: PolicyKind,
+    key: &Key,
+    value: serde_json::Value,
+    wrap: fn(Box<T>) -> PolicyObject,
+) -> Read {
+    let key = policy_key(kind, key);
+    match serde_json::from_value(value) {
+        Ok(object) => Ok(vec![Event::Policy(key, wrap(Box::new(object)))]),
+        Err(error) => Err((vec![Event::PolicyUnreadable(key, error.to_string())], error.to_string())),
+    }
+}
+
+fn reader<K>(applied: fn(&Key, serde_json::Value) -> Read, gone: fn(Key) -> Event) -> Reader
+where
+    K: Resource<DynamicType = ()>,
+{
+    Reader { resource: ApiResource::erase::<K>(&()), selector: watcher::Config::default(), applied, gone }
+}
+
+fn readers(node: &str, network_policy: bool) -> Vec<Reader> {
+    let mut readers = vec![
+        Reader {
+            selector: watcher::Config::default().fields(&format!("spec.nodeName={node}")),
+            ..reader::<k8s::Pod>(
+                |key, value| Ok(vec![Event::Pod(key.clone(), Pod::read(&parse(value)?))]),
+                Event::PodGone,
+            )
+        },
+        reader::<k8s::Namespace>(
+            |key, value| {
+                let namespace: k8s::Namespace = parse(value)?;
+                Ok(vec![Event::Namespace(key.1.clone(), namespace.metadata.labels.unwrap_or_default())])
+            },
+            |key| Event::NamespaceGone(key.1),
+        ),
+        reader::<k8s::Node>(
+            |key, value| Ok(vec![Event::Node(key.1.clone(), Node::read(&parse(value)?))]),
+            |key| Event::NodeGone(key.1),
+        ),
+        reader::<k8s::Service>(
+            |key, value| Ok(vec![Event::Service(key.clone(), read_service(&parse(value)?))]),
+            Event::ServiceGone,
+        ),
+        reader::<EndpointSlice>(
+            |key, mut value| {
+                // A slice without endpoints may say so by null.
+                if value.get("endpoints").is_none_or(serde_json::Value::is_null) {
+                    value["endpoints"] = serde_json::json!([]);
+                }
+                let read = read_slice(&parse(value)?);
+                Ok(read.map(|(service, slice)| Event::Slice(key.clone(), service, slice)).into_iter().collect())
+            },
+            Event::SliceGone,
+        ),
+        reader::<crds::CiliumNode>(
+            |key, value| Ok(vec![Event::AgentNode(key.1.clone(), AgentNode::read(&parse(value)?))]),
+            |key| Event::AgentNodeGone(key.1),
+        ),
+        reader::<crds::CiliumEndpoint>(
+            |key, value| Ok(vec![Event::RemotePod(key.clone(), RemotePod::read(&parse(value)?))]),
+            Event::RemotePodGone,
+        ),
+        reader::<crds::CiliumIdentity>(
+            |_, value| {
+                let identity: crds::CiliumIdentity = parse(value)?;
+                let number = identity.number().ok_or_else(|| (Vec::new(), "its name is no number".to_owned()))?;
+                Ok(vec![Event::Identity(number, identity.labels())])
+            },
+            |key| Event::IdentityGone(key.1.parse().unwrap_or(0)),
+        ),
+        reader::<crds::CiliumNetworkPolicy>(
+            |key, value| read_policy(PolicyKind::Cilium, key, value, PolicyObject::Cilium),
+            |key| Event::PolicyGone(policy_key(PolicyKind::Cilium, &key)),
+        ),
+        reader::<crds::CiliumClusterwideNetworkPolicy>(
+            |key, value| read_policy(PolicyKind::CiliumClusterwide, key, value, PolicyObject::CiliumClusterwide),
+            |key| Event::PolicyGone(policy_key(PolicyKind::CiliumClusterwide, &key)),
+        ),
+        reader::<crds::CiliumCIDRGroup>(
+            |key, value| Ok(vec![Event::CidrGroup(key.1.clone(), parse(value)?)]),
+            |key| Event::CidrGroupGone(key.1),
+        ),
+    ];
+    if network_policy {
+        readers.push(reader::<networking::NetworkPolicy>(
+            |key, value| read_policy(PolicyKind::Kubernetes, key, value, PolicyObject::Kubernetes),
+            |key| Event::PolicyGone(policy_key(PolicyKind::Kubernetes, &key)),
+        ));
+    }
+    readers
+}
+
+/// Watches everything that the agent needs, until the receiver is gone.
+pub fn start(client: &Client, node: &str, network_policy: bool, told: &mpsc::Sender<Told>) {
+    let readers = readers(node, network_policy);
+    let waiting = Arc::new(AtomicUsize::new(readers.len()));
+    for reader in readers {
+        let (client, told, waiting) = (client.clone(), told.clone(), waiting.clone());
+        tokio::spawn(async move { watch(client, reader, told, waiting).await });
+    }
+}
+
+fn key_of(object: &DynamicObject) -> Key {
+    (object.namespace().unwrap_or_default(), object.name_any())
+}
+
+async fn watch(client: Client, reader: Reader, told: mpsc::Sender<Told>, waiting: Arc<AtomicUsize>) {
+    let api: Api<DynamicObject> = Api::all_with(client, &reader.resource);
+    let mut stream = watcher(api, reader.selector.clone()).default_backoff().boxed();
+    let (mut known, mut listing, mut listed) = (BTreeSet::<Key>::new(), BTreeSet::<Key>::new(), false);
+    while let Some(event) = stream.next().await {
+        let mut events = Vec::new();
+        let done = matches!(event, Ok(watcher::Event::InitDone));
+        match event {
+            Ok(watcher::Event::Init) => listing.clear(),
+            Ok(watcher::Event::InitApply(object)) => {
+                let key = key_of(&object);
+                listing.insert(key.clone());
+                known.insert(key.clone());
+                apply(&reader, &key, object, &mut events);
+            }
+            Ok(watcher::Event::InitDone) => {
+                // What was deleted while nobody watched.
+                let gone: Vec<Key> = known.difference(&listing).cloned().collect();
+                for key in gone {
+                    known.remove(&key);
+                    events.push((reader.gone)(key));
+                }
+            }
+            Ok(watcher::Event::Apply(object)) => {
+                let key = key_of(&object);
+                known.insert(key.clone());
+                apply(&reader, &key, object, &mut events);
+            }
+            Ok(watcher::Event::Delete(object)) => {
+                let key = key_of(&object);
+                known.remove(&key);
+                if reader.resource.kind == "CiliumEndpoint" && told.send(Told::EndpointGone(key.clone())).await.is_err()
+                {
+                    return;
+                }
+                events.push((reader.gone)(key));
+            }
+            Err(error) => {
+                tracing::warn!(kind = reader.resource.kind, %error, "watch broken, trying again");
+                if told.send(Told::Reachable(false)).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+        }
+        if !events.is_empty() && told.send(Told::Events(events)).await.is_err() {
+            return;
+        }
+        if done {
+            let all = !std::mem::replace(&mut listed, true) && waiting.fetch_sub(1, Ordering::AcqRel) == 1;
+            let news = if all { Told::Synced } else { Told::Reachable(true) };
+            if told.send(news).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn apply(reader: &Reader, key: &Key, object: DynamicObject, events: &mut Vec<Event>) {
+    let value = serde_json::to_value(object).unwrap_or_default();
+    match (reader.applied)(key, value) {
+        Ok(read) => events.extend(read),
+        Err((instead, reason)) => {
+            tracing::warn!(
+                kind = reader.resource.kind,
+                namespace = key.0,
+                name = key.1,
+                reason,
+                "object cannot be read, left as it was"
+            );
+            events.extend(instead);
+        }
+    }
+}
