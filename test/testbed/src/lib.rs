@@ -1,6 +1,7 @@
 //! A lab to test against: brings one up, types what a user would type, reads what a user would see.
 
 pub mod lab;
+pub mod processes;
 pub mod run;
 pub mod transcript;
 pub mod trials;
