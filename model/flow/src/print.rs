@@ -213,6 +213,3 @@ struct Fields {
     dict: Vec<(&'static str, String)>,
     columns: Vec<(&'static str, String)>,
 }
-
-#[cfg(test)]
-mod tests;
