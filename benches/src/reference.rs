@@ -56,10 +56,17 @@ impl Reference {
     }
 
     fn load(&self, source: &str, name: &str, peer: Option<u32>) -> Result<PathBuf> {
-        let (text, object) = (Path::new(SCRATCH).join(format!("{name}.c")), Path::new(SCRATCH).join(format!("{name}.o")));
+        let (text, object) =
+            (Path::new(SCRATCH).join(format!("{name}.c")), Path::new(SCRATCH).join(format!("{name}.o")));
         fs::write(&text, source)?;
         let peer = peer.map(|p| format!("-DPEER={p}"));
-        let compile = Command::new(self.clang).args(["-target", "bpf", "-O2", "-c"]).args(peer).arg(&text).arg("-o").arg(&object).output();
+        let compile = Command::new(self.clang)
+            .args(["-target", "bpf", "-O2", "-c"])
+            .args(peer)
+            .arg(&text)
+            .arg("-o")
+            .arg(&object)
+            .output();
         succeeded(self.clang, compile)?;
         let pin = Path::new(BPFFS).join(name);
         succeeded("bpftool prog load", Command::new("bpftool").args(["prog", "load"]).args([&object, &pin]).output())?;

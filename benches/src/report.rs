@@ -5,6 +5,8 @@ use std::fmt::Write;
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
+use crate::stats::{median, spread};
+
 /// A promise about a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -47,6 +49,8 @@ pub struct Row {
     pub what: String,
     /// The measured value.
     pub value: f64,
+    /// How far the measurements lie apart: the distance between their quartiles, as a part of the value.
+    pub spread: Option<f64>,
     /// Its unit.
     pub unit: &'static str,
     /// What it was measured against, in the same run: name and value.
@@ -73,7 +77,12 @@ impl Row {
     /// A value by itself.
     pub fn new(bench: &'static str, what: impl Into<String>, value: f64, unit: &'static str) -> Row {
         let what = what.into();
-        Row { bench, goal: None, what, value, unit, against: None, figure: Figure::Itself, demand: None }
+        Row { bench, goal: None, what, value, spread: None, unit, against: None, figure: Figure::Itself, demand: None }
+    }
+
+    /// The median of several measurements.
+    pub fn of(bench: &'static str, what: impl Into<String>, values: &[f64], unit: &'static str) -> Row {
+        Row { spread: Some(spread(values)), ..Row::new(bench, what, median(values), unit) }
     }
 
     /// Sets what it was measured against, and the figure that says how they compare.
@@ -109,12 +118,20 @@ impl Row {
         [
             self.goal.map_or(String::new(), |g| g.to_string()),
             self.what.clone(),
-            format!("{} {}", number(self.value), self.unit),
+            self.measured_in_words(),
             self.against.as_ref().map_or(String::new(), |(name, v)| format!("{name} {} {}", number(*v), self.unit)),
             self.figure_in_words(),
             demand,
             verdict.into(),
         ]
+    }
+
+    fn measured_in_words(&self) -> String {
+        let value = format!("{} {}", number(self.value), self.unit);
+        match self.spread {
+            Some(spread) if spread >= 0.005 => format!("{value} ±{} %", (spread * 50.0).ceil()),
+            _ => value,
+        }
     }
 
     fn figure_in_words(&self) -> String {
@@ -216,15 +233,28 @@ mod tests {
     }
 
     #[test]
+    fn half_the_distance_between_the_quartiles_is_shown() {
+        let row = Row::of("x", "what", &[90.0, 100.0, 110.0, 95.0, 105.0], "ns");
+        assert_eq!(row.measured_in_words(), "100 ns ±5 %");
+        assert_eq!(Row::of("x", "what", &[7.0, 7.0], "ns").measured_in_words(), "7.00 ns");
+    }
+
+    #[test]
     fn numbers_keep_three_digits_and_thousands_are_separated() {
-        assert_eq!([0.4567, 14.73, 118.4, 5443.0, 1234567.0].map(number), ["0.46", "14.7", "118", "5,443", "1,234,567"]);
+        assert_eq!(
+            [0.4567, 14.73, 118.4, 5443.0, 1234567.0].map(number),
+            ["0.46", "14.7", "118", "5,443", "1,234,567"]
+        );
         assert_eq!(number(-123456.0), "-123,456");
     }
 
     #[test]
     fn only_what_lies_between_the_marks_is_replaced() {
         let document = "before <!--a--> old <!--b--> after";
-        assert_eq!(replace_between(document, "<!--a-->", "<!--b-->", "new\n").unwrap(), "before <!--a-->\nnew\n<!--b--> after");
+        assert_eq!(
+            replace_between(document, "<!--a-->", "<!--b-->", "new\n").unwrap(),
+            "before <!--a-->\nnew\n<!--b--> after"
+        );
         assert_eq!(replace_between("no marks", "<!--a-->", "<!--b-->", "new"), None);
     }
 }
