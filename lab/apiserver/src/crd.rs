@@ -1,0 +1,120 @@
+//! CustomResourceDefinitions: are they right, and what becomes of their objects?
+
+use serde_json::{Value, json};
+
+use crate::meta;
+use crate::registry::meta_collection;
+use crate::schema::custom;
+use crate::status::FieldError;
+use crate::store::{Key, Transaction};
+
+/// Where definitions are kept.
+pub const COLLECTION: &str = "customresourcedefinitions.apiextensions.k8s.io";
+
+/// Fills in names that follow from others.
+pub fn defaults(object: &mut Value) {
+    let spec = meta::child(object, "spec");
+    let kind = spec.get("names").map(|names| meta::text(names, "/kind").to_owned()).unwrap_or_default();
+    meta::default(spec, "conversion", json!({"strategy": "None"}));
+    if let Some(Value::Object(names)) = spec.get_mut("names") {
+        meta::default(names, "singular", kind.to_lowercase());
+        meta::default(names, "listKind", format!("{kind}List"));
+    }
+}
+
+/// What is wrong with a definition.
+pub fn check(object: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let (group, plural) = (meta::text(object, "/spec/group"), meta::text(object, "/spec/names/plural"));
+    let wanted = format!("{plural}.{group}");
+    if meta::name(object) != wanted {
+        let rule = format!("must be spec.names.plural+\".\"+spec.group: {wanted:?}");
+        errors.push(FieldError::invalid("metadata.name", &json!(meta::name(object)), &rule));
+    }
+    let scope = &object["spec"]["scope"];
+    if scope != "Namespaced" && scope != "Cluster" {
+        errors.push(FieldError::unsupported("spec.scope", scope, &["Cluster".to_owned(), "Namespaced".to_owned()]));
+    }
+    let versions = meta::list(object, "/spec/versions");
+    if versions.iter().filter(|version| version["storage"] == true).count() != 1 {
+        let rule = "must have exactly one version marked as storage version";
+        errors.push(FieldError::invalid(
+            "spec.versions",
+            &json!(versions.iter().map(|one| &one["name"]).collect::<Vec<_>>()),
+            rule,
+        ));
+    }
+    for (index, version) in versions.iter().enumerate() {
+        let path = format!("spec.versions[{index}]");
+        match version.pointer("/schema/openAPIV3Schema") {
+            None => errors.push(FieldError::required(format!("{path}.schema.openAPIV3Schema"), "schemas are required")),
+            Some(schema) => {
+                let mut bad = Vec::new();
+                custom::bad_patterns(schema, &format!("{path}.schema.openAPIV3Schema"), &mut bad);
+                for (place, pattern, why) in bad {
+                    let rule = format!("must be a valid regular expression, but isn't: {why}");
+                    errors.push(FieldError::invalid(place, &json!(pattern), &rule));
+                }
+            }
+        }
+    }
+    errors
+}
+
+/// Accepts a definition's names, or says whose they are.
+pub fn accept(tx: &Transaction<'_>, object: &mut Value, old: Option<&Value>, now: jiff::Timestamp) -> Vec<FieldError> {
+    let (group, kind) =
+        (meta::text(object, "/spec/group").to_owned(), meta::text(object, "/spec/names/kind").to_owned());
+    let name = meta::name(object).to_owned();
+    let clash = tx.list(COLLECTION, None).into_iter().find(|other| {
+        meta::name(&other.value) != name
+            && meta::text(&other.value, "/spec/group") == group
+            && meta::text(&other.value, "/spec/names/kind") == kind
+    });
+    let now = meta::seconds(now);
+    let since = |condition: &str| {
+        let conditions = old.map_or(&[][..], |old| meta::list(old, "/status/conditions"));
+        let before = conditions.iter().find(|one| one["type"] == condition && one["status"] == "True");
+        before.and_then(|one| one["lastTransitionTime"].as_str()).unwrap_or(&now).to_owned()
+    };
+    let condition = |kind: &str, status: &str, reason: &str, message: &str| json!({"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": since(kind)});
+    let conditions = match clash {
+        Some(other) => vec![
+            condition(
+                "NamesAccepted",
+                "False",
+                "KindConflict",
+                &format!("{kind:?} is already in use by {}", meta::name(&other.value)),
+            ),
+            condition("Established", "False", "NotAccepted", "not all names are accepted"),
+        ],
+        None => vec![
+            condition("NamesAccepted", "True", "NoConflicts", "no conflicts found"),
+            condition("Established", "True", "InitialNamesAccepted", "the initial names have been accepted"),
+        ],
+    };
+    let mut stored: Vec<Value> = old.map(|old| meta::list(old, "/status/storedVersions").to_vec()).unwrap_or_default();
+    let storage = meta::list(object, "/spec/versions").iter().find(|version| version["storage"] == true);
+    if let Some(storage) = storage.map(|version| version["name"].clone()).filter(|name| !stored.contains(name)) {
+        stored.push(storage);
+    }
+    object["status"] =
+        json!({"conditions": conditions, "acceptedNames": object["spec"]["names"], "storedVersions": stored});
+    Vec::new()
+}
+
+/// Whether objects of the definition are served.
+pub fn is_served(definition: &Value) -> bool {
+    meta::list(definition, "/status/conditions")
+        .iter()
+        .any(|one| one["type"] == "Established" && one["status"] == "True")
+}
+
+/// Removes all objects of a definition that goes.
+pub fn remove_objects(tx: &mut Transaction<'_>, definition: &Value) {
+    let collection =
+        meta_collection(meta::text(definition, "/spec/names/plural"), meta::text(definition, "/spec/group"));
+    for object in tx.list(&collection, None) {
+        tx.delete(&Key::new(&collection, meta::namespace(&object.value), meta::name(&object.value)));
+    }
+}
