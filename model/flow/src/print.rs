@@ -10,6 +10,7 @@ mod tabs;
 
 pub use color::Color;
 pub use escape::clean;
+pub use flow::TRACE_POINTS;
 pub use json::{JsonError, json};
 pub use tabs::Tabs;
 

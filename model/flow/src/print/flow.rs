@@ -155,7 +155,7 @@ fn kind(flow: &Flow) -> String {
 }
 
 /// Name of a trace point by its number in events.
-pub(crate) fn trace_point(number: i32) -> String {
+fn trace_point(number: i32) -> String {
     match TRACE_POINTS.get(usize::try_from(number).unwrap_or(usize::MAX)) {
         Some(name) => (*name).to_owned(),
         None => number.to_string(),
@@ -163,7 +163,7 @@ pub(crate) fn trace_point(number: i32) -> String {
 }
 
 /// Names of the trace points, by their numbers.
-pub(crate) const TRACE_POINTS: [&str; 14] = [
+pub const TRACE_POINTS: [&str; 14] = [
     "to-endpoint",
     "to-proxy",
     "to-host",
