@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod model;
+pub mod queue;
 pub mod server;
 
 pub use client::{Client, ClientError};

@@ -24,7 +24,6 @@ pub type Error = kube::Error;
 
 /// A client by kubeconfig or by the pod's service account.
 pub async fn client(settings: &Settings) -> Result<Client, String> {
-    let _ = rustls_provider();
     let config = match &settings.kubeconfig {
         Some(path) => {
             let file =
@@ -36,9 +35,6 @@ pub async fn client(settings: &Settings) -> Result<Client, String> {
     };
     Client::try_from(config).map_err(|e| format!("make a client of the Kubernetes API: {e}"))
 }
-
-/// The client chooses its TLS implementation by features; nothing to install.
-fn rustls_provider() {}
 
 fn code(error: &Error) -> u16 {
     match error {

@@ -7,6 +7,8 @@
 mod addresses;
 mod endpoints;
 mod policies;
+#[cfg(test)]
+pub(crate) mod tests;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};

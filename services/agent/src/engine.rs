@@ -85,3 +85,8 @@ pub trait Engine: Send {
     /// Selectors, what they select and how many rules use them.
     fn selectors(&self) -> Vec<agent_api::Selector>;
 }
+
+/// The implementation over the policy language's repository.
+pub fn repository(_: &crate::config::Settings) -> Result<Box<dyn Engine>, String> {
+    Err("the policy repository is not joined yet".into())
+}

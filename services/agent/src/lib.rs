@@ -1,10 +1,14 @@
 //! The agent: turns the cluster's objects into the datapath's maps and answers about both.
 
 pub mod allocation;
+pub mod answers;
 pub mod cluster;
 pub mod config;
 pub mod core;
+pub mod daemon;
+pub mod directory;
 pub mod engine;
+pub mod health;
 pub mod ipam;
 pub mod ipcache;
 pub mod kernel;
@@ -12,4 +16,9 @@ pub mod network;
 pub mod objects;
 pub mod ops;
 pub mod services;
+pub mod start;
+pub mod state;
 pub mod watch;
+
+pub use health::responder_main as health_responder_main;
+pub use start::main_with;

@@ -5,7 +5,6 @@
 
 mod container;
 mod error;
-mod queue;
 mod request;
 mod result;
 mod steps;
@@ -13,8 +12,8 @@ mod steps;
 use std::io::Read;
 use std::process::ExitCode;
 
+pub use agent_api::queue::{DEFAULT_QUEUE, Queue, QueuedDelete};
 pub use error::{CniError, Code};
-pub use queue::{DEFAULT_QUEUE, Queue, QueuedDelete};
 pub use request::{Attachment, Command, Configuration, Request, SUPPORTED_VERSIONS};
 pub use result::NetworkResult;
 

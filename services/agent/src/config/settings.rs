@@ -37,6 +37,7 @@ pub struct Aggregation(pub u16);
 
 /// The settings that have an effect.
 pub(super) const USED: &[&str] = &[
+    "agent-health-port",
     "allow-localhost",
     "bpf-ct-global-any-max",
     "bpf-ct-global-tcp-max",
@@ -193,6 +194,10 @@ pub struct Settings {
     pub policy_entries: Option<u32>,
     /// Services and backends.
     pub service_entries: Option<u32>,
+    /// TCP port on 127.0.0.1 that says whether the agent is ready.
+    pub health_port: u16,
+    /// Networks that the cluster's pods are of.
+    pub cluster_pools: Vec<ipnet::IpNet>,
     /// Everything that was given, for `GET /v1/config`.
     pub given: Values,
 }
@@ -287,6 +292,8 @@ impl Settings {
             nat_entries: read.parsed("bpf-nat-global-max", number)?,
             policy_entries: read.parsed("bpf-policy-map-max", number)?,
             service_entries: read.parsed("bpf-lb-map-max", number)?,
+            health_port: read.parsed("agent-health-port", "a port number")?.unwrap_or(9879),
+            cluster_pools: networks(&read)?,
             given: values.clone(),
         })
     }
@@ -295,6 +302,18 @@ impl Settings {
     pub fn has_family(&self, address: IpAddr) -> bool {
         if address.is_ipv4() { self.ipv4 } else { self.ipv6 }
     }
+}
+
+/// Each of the two settings may name several networks.
+fn networks(read: &Reader<'_>) -> Result<Vec<ipnet::IpNet>, ConfigError> {
+    let mut all = Vec::new();
+    for name in ["cluster-pool-ipv4-cidr", "cluster-pool-ipv6-cidr"] {
+        let parts = read.text(name).unwrap_or("").split([',', ' ']).filter(|part| !part.is_empty());
+        for part in parts {
+            all.push(part.parse().map_err(|_| wrong(name, part, "a network such as 10.244.0.0/16"))?);
+        }
+    }
+    Ok(all)
 }
 
 fn enforcement(read: &Reader<'_>) -> Result<Enforcement, ConfigError> {

@@ -236,7 +236,7 @@ impl Core {
     }
 
     /// The labels that an endpoint's identity is to have, if its pod and namespace are known.
-    fn wanted_labels(&self, endpoint: &Endpoint) -> Option<Labels> {
+    pub(super) fn wanted_labels(&self, endpoint: &Endpoint) -> Option<Labels> {
         let pod = self.pod_of(endpoint)?;
         let namespace_labels = self.namespaces.get(&endpoint.record.namespace)?;
         let workload = Workload {

@@ -138,7 +138,9 @@ impl Core {
                 if endpoint.written != Some(value) && (endpoint.applied.slot != 0 || endpoint.record.kind == Kind::Host)
                 {
                     endpoint.written = Some(value);
-                    ops.push(Op::SetEndpoint(endpoint.addresses(), value));
+                    let node = self.facts.node_addresses.iter().chain(&self.facts.routers).copied().collect();
+                    let addresses = if endpoint.record.kind == Kind::Host { node } else { endpoint.addresses() };
+                    ops.push(Op::SetEndpoint(addresses, value));
                 }
             }
         }

@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::request::fnv1a;
-
 /// The folder that plugin and agent agree on.
 pub const DEFAULT_QUEUE: &str = "/var/run/cilium/deleteQueue";
 
@@ -75,6 +73,11 @@ impl Queue {
     }
 }
 
+/// FNV-1a, 64 bits: one file for one name.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -82,7 +85,7 @@ mod tests {
 
     #[test]
     fn deletions_wait_once_and_come_out_once() {
-        let folder = std::env::temp_dir().join(format!("cni-queue-{}", std::process::id()));
+        let folder = std::env::temp_dir().join(format!("agent-api-queue-{}", std::process::id()));
         let queue = Queue::new(&folder);
         assert_eq!(queue.drain().unwrap(), (Vec::new(), Vec::new()));
         let delete = QueuedDelete { cni_attachment_id: "c1:eth0".into() };

@@ -1,0 +1,321 @@
+//! What does the agent answer on its socket?
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent_api::server::{Answer, EndpointSelector};
+use agent_api::{
+    AddressPair, ApiError, DaemonConfig, Endpoint, EndpointChangeRequest, Identity, IpEntry, IpamResponse, Map,
+    MonitorEvent, Node, Policy, Selector, Service, StatusResponse,
+};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use crate::core::State;
+use crate::daemon::{Daemon, Message, Sender};
+use crate::network::TUNNEL_OVERHEAD;
+
+/// The socket's side of the agent.
+pub struct Answers {
+    sender: Sender,
+    flushed: watch::Receiver<u64>,
+    events: broadcast::Sender<Arc<MonitorEvent>>,
+}
+
+/// How long an endpoint may wait for its identity before it goes on without one.
+const IDENTITY_PATIENCE: Duration = Duration::from_secs(15);
+/// How long an endpoint may take at all.
+const READY_PATIENCE: Duration = Duration::from_secs(60);
+
+impl Answers {
+    /// Asks the daemon behind `sender`.
+    pub fn new(sender: Sender, flushed: watch::Receiver<u64>, events: broadcast::Sender<Arc<MonitorEvent>>) -> Self {
+        Answers { sender, flushed, events }
+    }
+
+    async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&mut Daemon) -> T + Send + 'static) -> Answer<T> {
+        let stopping = || ApiError::Unavailable("the agent is stopping".into());
+        let (reply, answer) = oneshot::channel();
+        // Whoever asked may be gone by the time of the answer.
+        let call = Box::new(move |daemon: &mut Daemon| drop(reply.send(question(daemon))));
+        self.sender.send(Message::Call(call)).await.map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())
+    }
+
+    /// Waits until an endpoint has its policy, and its identity if that comes in time.
+    async fn wait_ready(&self, id: u32) -> Answer<Endpoint> {
+        let started = tokio::time::Instant::now();
+        let mut flushed = self.flushed.clone();
+        loop {
+            flushed.mark_unchanged();
+            let found = self
+                .ask(move |d| d.core.endpoints().get(&id).map(|e| (e.state, e.applied.slot, e.written.is_some())))
+                .await?;
+            let Some((state, slot, written)) = found else {
+                return Err(ApiError::Conflict(format!("endpoint {id} was removed meanwhile")));
+            };
+            let usable = slot != 0 && written;
+            if usable && (state == State::Ready || started.elapsed() > IDENTITY_PATIENCE) {
+                let all = self.ask(|d| d.core.describe_endpoints()).await?;
+                return all
+                    .into_iter()
+                    .find(|e| e.id == id)
+                    .ok_or_else(|| ApiError::Conflict(format!("endpoint {id} was removed meanwhile")));
+            }
+            if started.elapsed() > READY_PATIENCE {
+                return Err(ApiError::Unavailable(format!(
+                    "endpoint {id} is {} after {} seconds",
+                    state.as_str(),
+                    READY_PATIENCE.as_secs()
+                )));
+            }
+            // A flush is news; the time is looked at now and then.
+            let _ = tokio::time::timeout(Duration::from_millis(500), flushed.changed()).await;
+        }
+    }
+}
+
+impl agent_api::Agent for Answers {
+    async fn status(&self) -> Answer<StatusResponse> {
+        self.ask(|daemon| status(daemon)).await
+    }
+
+    async fn endpoints(&self) -> Answer<Vec<Endpoint>> {
+        self.ask(|d| d.core.describe_endpoints()).await
+    }
+
+    async fn create_endpoint(&self, request: EndpointChangeRequest) -> Answer<Endpoint> {
+        let id = self.ask(move |d| d.begin_endpoint(&request)).await??;
+        self.wait_ready(id).await
+    }
+
+    async fn delete_endpoint(&self, selector: String) -> Answer<()> {
+        let wanted = EndpointSelector::parse(&selector)?;
+        let removed = self.ask(move |d| {
+            let found = d
+                .core
+                .describe_endpoints()
+                .into_iter()
+                .filter(|e| wanted.matches(e) && !e.status.external_identifiers.cni_attachment_id.is_empty());
+            let ids: Vec<u32> = found.map(|e| e.id).collect();
+            ids.into_iter().filter(|id| d.end_endpoint(*id)).count()
+        });
+        if removed.await? == 0 { Err(ApiError::NotFound(format!("endpoint {selector} not found"))) } else { Ok(()) }
+    }
+
+    async fn identities(&self) -> Answer<Vec<Identity>> {
+        self.ask(|d| d.core.describe_identities()).await
+    }
+
+    async fn ips(&self) -> Answer<Vec<IpEntry>> {
+        self.ask(|d| d.core.describe_ips()).await
+    }
+
+    async fn policy(&self) -> Answer<Policy> {
+        self.ask(|d| Policy { policy: d.core.engine().describe(), revision: d.core.engine().revision() }).await
+    }
+
+    async fn selectors(&self) -> Answer<Vec<Selector>> {
+        self.ask(|d| d.core.engine().selectors()).await
+    }
+
+    async fn configuration(&self) -> Answer<DaemonConfig> {
+        self.ask(|d| DaemonConfig {
+            daemon_configuration_map: d.settings.given.clone(),
+            immutable: [("EnableIPv4", d.settings.ipv4), ("EnableIPv6", d.settings.ipv6)]
+                .map(|(name, on)| (name.to_owned(), if on { "Enabled" } else { "Disabled" }.to_owned()))
+                .into(),
+            policy_enforcement: d.settings.enforcement.as_str().into(),
+        })
+        .await
+    }
+
+    async fn services(&self) -> Answer<Vec<Service>> {
+        self.ask(|d| d.core.describe_services()).await
+    }
+
+    async fn nodes(&self) -> Answer<Vec<Node>> {
+        self.ask(|d| d.core.describe_nodes()).await
+    }
+
+    async fn maps(&self) -> Answer<Vec<Map>> {
+        self.ask(|d| {
+            let table = d.core.service_table();
+            let counts = [
+                (abi::pins::IPCACHE4, d.core.ipcache().iter().filter(|(p, _)| p.addr().is_ipv4()).count()),
+                (abi::pins::IPCACHE6, d.core.ipcache().iter().filter(|(p, _)| p.addr().is_ipv6()).count()),
+                (abi::pins::LXC4, d.core.endpoints().values().filter(|e| e.record.ipv4.is_some()).count()),
+                (abi::pins::LXC6, d.core.endpoints().values().filter(|e| e.record.ipv6.is_some()).count()),
+                (
+                    abi::pins::LB4_SERVICES,
+                    table.frontends.values().filter(|f| f.address.ip.is_ipv4()).map(|f| 1 + f.backends.len()).sum(),
+                ),
+                (
+                    abi::pins::LB6_SERVICES,
+                    table.frontends.values().filter(|f| f.address.ip.is_ipv6()).map(|f| 1 + f.backends.len()).sum(),
+                ),
+                (abi::pins::LB4_BACKENDS, table.backends.values().filter(|b| b.ip.is_ipv4()).count()),
+                (abi::pins::LB6_BACKENDS, table.backends.values().filter(|b| b.ip.is_ipv6()).count()),
+            ];
+            let map = |(name, count): (&str, usize)| Map {
+                name: name.into(),
+                num_entries: count as u64,
+                num_errors: 0,
+                cache_enabled: true,
+            };
+            counts.into_iter().map(map).collect()
+        })
+        .await
+    }
+
+    async fn allocate(&self, owner: String) -> Answer<IpamResponse> {
+        self.ask(move |d| {
+            if !d.core.is_synced() {
+                return Err(ApiError::Unavailable("the agent does not know the cluster yet".into()));
+            }
+            let addresses = d.allocate(&owner).map_err(|error| ApiError::Unavailable(error.to_string()))?;
+            Ok(IpamResponse {
+                address: pair(&addresses),
+                host_addressing: pair(&d.core.facts().routers),
+                gateway_mac: d.devices.host.mac.map(|mac| abi::Mac(mac).to_string()).unwrap_or_default(),
+                device_mtu: d.devices.mtu.saturating_sub(TUNNEL_OVERHEAD),
+                route_mtu: d.devices.mtu.saturating_sub(TUNNEL_OVERHEAD),
+            })
+        })
+        .await?
+    }
+
+    async fn release(&self, address: IpAddr) -> Answer<()> {
+        self.ask(move |d| {
+            // An address in use is given back with its endpoint.
+            if !d.core.endpoints().values().any(|e| e.addresses().contains(&address)) {
+                d.release(address);
+            }
+        })
+        .await
+    }
+
+    async fn monitor(&self) -> Answer<mpsc::Receiver<MonitorEvent>> {
+        let (sender, receiver) = mpsc::channel(1024);
+        let mut events = self.events.subscribe();
+        tokio::spawn(async move {
+            loop {
+                match events.recv().await {
+                    Ok(event) => {
+                        if sender.send(MonitorEvent::clone(&event)).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(broadcast::error::RecvError::Lagged(count)) => {
+                        tracing::debug!(count, "a monitor is too slow and missed events");
+                    }
+                    Err(broadcast::error::RecvError::Closed) => return,
+                }
+            }
+        });
+        Ok(receiver)
+    }
+}
+
+fn pair(addresses: &[IpAddr]) -> AddressPair {
+    let first = |v4: bool| addresses.iter().find(|a| a.is_ipv4() == v4).map(IpAddr::to_string).unwrap_or_default();
+    AddressPair { ipv4: first(true), ipv6: first(false) }
+}
+
+fn ok(msg: impl Into<String>) -> agent_api::Status {
+    agent_api::Status { state: "Ok".into(), msg: msg.into() }
+}
+
+fn status(daemon: &Daemon) -> StatusResponse {
+    let facts = daemon.core.facts();
+    let (sent, lost, read) = daemon.event_counts();
+    let endpoints = daemon.core.endpoints().values();
+    let ready = endpoints.clone().filter(|e| e.state == State::Ready).count();
+    let flows = daemon.hubble.as_ref().map(hubble::Hubble::status).unwrap_or_default();
+    let pool = |v4: bool| daemon.pools.iter().find(|p| p.network().addr().is_ipv4() == v4);
+    let used = |pool: &crate::ipam::Pool, name: &str| {
+        format!("{name}: {}/{} allocated from {}", pool.owners().len(), pool.size(), pool.network())
+    };
+    let parts = [pool(true).map(|p| used(p, "IPv4")), pool(false).map(|p| used(p, "IPv6"))];
+    let owners = daemon.pools.iter().flat_map(|p| p.owners());
+    StatusResponse {
+        cilium: if daemon.core.is_synced() {
+            ok(version())
+        } else {
+            agent_api::Status { state: "Warning".into(), msg: "the cluster is not known yet".into() }
+        },
+        kubernetes: agent_api::KubernetesStatus {
+            state: if daemon.reachable { "Ok" } else { "Failure" }.into(),
+            msg: if daemon.reachable {
+                daemon.api_version.clone()
+            } else {
+                "the API does not answer; the last known state holds".into()
+            },
+        },
+        cni_file: match &daemon.settings.cni_conf {
+            Some(path) if daemon.cni_written => {
+                ok(format!("successfully wrote CNI configuration file to {}", path.display()))
+            }
+            Some(_) => agent_api::Status { state: "Warning".into(), msg: "not written yet".into() },
+            None => agent_api::Status { state: "Disabled".into(), msg: String::new() },
+        },
+        cilium_health: if daemon.settings.health_endpoint {
+            ok("")
+        } else {
+            agent_api::Status { state: "Disabled".into(), msg: String::new() }
+        },
+        hubble: agent_api::HubbleStatus {
+            state: if daemon.hubble.is_some() { "Ok" } else { "Disabled" }.into(),
+            current_flows: flows.num_flows,
+            max_flows: flows.max_flows,
+            seen_flows: flows.seen_flows,
+            flows_per_second: flows.flows_rate,
+        },
+        ipam: agent_api::IpamStatus {
+            status: parts.into_iter().flatten().collect::<Vec<_>>().join(", ") + ", ",
+            allocations: owners.map(|(address, owner)| (address.to_string(), owner.clone())).collect(),
+        },
+        routing: "Network: Tunnel [vxlan]   Host: BPF".into(),
+        kube_proxy_replacement: daemon.settings.kube_proxy_replacement.to_string(),
+        devices: vec![format!(
+            "{}  {}",
+            daemon.devices.uplink.name,
+            facts.node_addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        )],
+        masquerading: agent_api::MasqueradeStatus {
+            ipv4: daemon.settings.ipv4 && daemon.settings.masquerade4,
+            ipv6: daemon.settings.ipv6 && daemon.settings.masquerade6,
+            exclusion_cidr: pool(true).map(|p| p.network().to_string()).unwrap_or_default(),
+        },
+        monitor: agent_api::MonitorStatus {
+            cpus: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1)),
+            npages: u64::from(bpf::Sizes::default().event_bytes) / 4096,
+            pagesize: 4096,
+            sent,
+            lost,
+            read,
+        },
+        endpoints: [u32::try_from(endpoints.count()).unwrap_or(u32::MAX), u32::try_from(ready).unwrap_or(u32::MAX)],
+        nodes: daemon.core.describe_nodes(),
+        attach_mode: "TCX".into(),
+        version: version(),
+        k8s_api_versions: vec![
+            "EndpointSliceOrEndpoint".into(),
+            "cilium/v2::CiliumClusterwideNetworkPolicy".into(),
+            "cilium/v2::CiliumEndpoint".into(),
+            "cilium/v2::CiliumNetworkPolicy".into(),
+            "cilium/v2::CiliumNode".into(),
+            "cilium/v2alpha1::CiliumCIDRGroup".into(),
+            "core/v1::Namespace".into(),
+            "core/v1::Pods".into(),
+            "core/v1::Service".into(),
+            "networking.k8s.io/v1::NetworkPolicy".into(),
+        ],
+        policy_revision: daemon.core.engine().revision(),
+    }
+}
+
+/// The version of this agent.
+pub fn version() -> String {
+    format!("{} (axoneme)", env!("CARGO_PKG_VERSION"))
+}

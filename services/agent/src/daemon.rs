@@ -1,0 +1,371 @@
+//! The agent's one task that owns its state: messages in, core asked, operations done.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use agent_api::{ApiError, EndpointChangeRequest};
+use arc_swap::ArcSwap;
+use bpf::Datapath;
+use ipnet::IpNet;
+use netlink::Netlink;
+use tokio::sync::{mpsc, watch};
+
+use crate::allocation;
+use crate::cluster::Cluster;
+use crate::config::Settings;
+use crate::core::{Core, EndpointRecord, Event, Kind, View};
+use crate::ipam::{IpamError, Pool};
+use crate::kernel;
+use crate::network::{self, Devices};
+use crate::ops::Op;
+use crate::state::StateDir;
+use crate::watch::Told;
+
+/// Work that somebody wants done by the owner of the state.
+pub type Call = Box<dyn FnOnce(&mut Daemon) + Send>;
+
+/// What reaches the daemon.
+pub enum Message {
+    /// The cluster.
+    Told(Told),
+    /// Something else happened.
+    Event(Box<Event>),
+    /// A question or an order of the API.
+    Call(Call),
+}
+
+/// Where messages go.
+pub type Sender = mpsc::Sender<Message>;
+
+/// The agent.
+pub struct Daemon {
+    /// What it was told to do.
+    pub settings: Settings,
+    /// What follows from what.
+    pub core: Core,
+    /// The kernel's side.
+    pub datapath: Datapath,
+    /// The node's devices.
+    pub devices: Devices,
+    /// Free addresses of both families.
+    pub pools: Vec<Pool>,
+    /// The node's pod networks.
+    pub pod_networks: Vec<IpNet>,
+    /// Where others look.
+    pub view: Arc<ArcSwap<View>>,
+    /// The API answers.
+    pub reachable: bool,
+    /// Version of the API server.
+    pub api_version: String,
+    /// Events that were read.
+    pub events_read: Arc<AtomicU64>,
+    /// Hubble, if it is on.
+    pub hubble: Option<hubble::Hubble>,
+    /// Whether the runtime's configuration was written.
+    pub cni_written: bool,
+    pub(crate) state: StateDir,
+    pub(crate) cluster: Cluster,
+    pub(crate) netlink: Netlink,
+    pub(crate) writer: mpsc::UnboundedSender<Op>,
+    pub(crate) sender: Sender,
+    pub(crate) flushed: watch::Sender<u64>,
+    pub(crate) routes: Vec<netlink::Route>,
+    pub(crate) next_id: u32,
+}
+
+const MOST_AT_ONCE: usize = 4096;
+
+impl Daemon {
+    /// Runs until nobody can send messages any more, or `stop` says so.
+    pub async fn run(mut self, mut messages: mpsc::Receiver<Message>, mut stop: watch::Receiver<bool>) {
+        loop {
+            let first = tokio::select! {
+                message = messages.recv() => message,
+                _ = stop.changed() => return,
+            };
+            let Some(first) = first else { return };
+            self.take(first);
+            for _ in 0..MOST_AT_ONCE {
+                let Ok(message) = messages.try_recv() else { break };
+                self.take(message);
+            }
+            self.flush().await;
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Event(event) => self.core.handle(*event),
+            Message::Call(call) => call(self),
+            Message::Told(Told::Events(events)) => {
+                self.reachable = true;
+                events.into_iter().for_each(|event| self.core.handle(event));
+            }
+            Message::Told(Told::EndpointGone(key)) => self.core.republish(&key),
+            Message::Told(Told::Reachable(reachable)) => self.reachable = reachable,
+            Message::Told(Told::Synced) => {
+                self.reachable = true;
+                tracing::info!("all objects of the cluster are known");
+                self.core.handle(Event::Synced);
+            }
+        }
+    }
+
+    /// Does what follows from what was taken.
+    pub async fn flush(&mut self) {
+        let ops = self.core.flush();
+        let failed = kernel::apply(&self.datapath, &ops);
+        failed.into_iter().for_each(|slot| self.core.policy_failed(slot));
+        let changed = !ops.is_empty();
+        ops.into_iter().for_each(|op| self.dispatch(op));
+        self.write_routes().await;
+        if changed {
+            let view = self.core.view(&self.view.load());
+            self.view.store(Arc::new(view));
+            self.tell_hubble();
+        }
+        if self.core.is_synced() && !self.cni_written {
+            self.write_cni();
+        }
+        self.flushed.send_modify(|count| *count += 1);
+    }
+
+    /// The observers of the cluster: one on each node.
+    fn tell_hubble(&self) {
+        let (Some(hubble), Some(listen)) = (&self.hubble, &self.settings.hubble_listen) else { return };
+        let port = listen.rsplit(':').next().unwrap_or("4244");
+        let peer = |node: agent_api::Node| {
+            let address =
+                if node.ipv4.is_empty() { format!("[{}]:{port}", node.ipv6) } else { format!("{}:{port}", node.ipv4) };
+            hubble::PeerAddress { name: node.name, address, tls_server_name: None }
+        };
+        hubble.peers().set(self.core.describe_nodes().into_iter().map(peer));
+    }
+
+    fn dispatch(&mut self, op: Op) {
+        match op {
+            Op::AllocateIdentity(labels) => self.allocate_identity(labels),
+            Op::Persist(record) if record.kind == Kind::Pod => {
+                if let Err(error) = self.state.save(&record) {
+                    tracing::error!(endpoint = record.id, %error, "endpoint cannot be remembered");
+                }
+            }
+            Op::Forget(id) => {
+                if let Err(error) = self.state.remove(id) {
+                    tracing::error!(endpoint = id, %error, "endpoint cannot be forgotten");
+                }
+            }
+            Op::Publish(..) | Op::Unpublish(_) | Op::PolicyStatus(..) => {
+                // The writer ends with the process only.
+                let _ = self.writer.send(op);
+            }
+            _ => {}
+        }
+    }
+
+    fn allocate_identity(&self, labels: labels::Labels) {
+        let (cluster, sender) = (self.cluster.clone(), self.sender.clone());
+        let known: BTreeMap<_, _> = self.core.identities().clone();
+        tokio::spawn(async move {
+            let answer = allocation::allocate(&cluster, |number| known.get(&number).cloned(), &labels).await;
+            if let Err(error) = &answer {
+                tracing::warn!(%labels, %error, "no identity yet, trying again");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            let event = Event::Allocated(labels, answer.map_err(|error| error.to_string()));
+            // At the end of the process nobody waits for it.
+            let _ = sender.send(Message::Event(Box::new(event))).await;
+        });
+    }
+
+    async fn write_routes(&mut self) {
+        let facts = self.core.facts();
+        let wanted =
+            network::pod_routes(&self.devices, &self.pod_networks, &facts.routers, self.core.nodes(), &facts.node);
+        if wanted == self.routes {
+            return;
+        }
+        match network::write_routes(&self.netlink, &self.devices, &wanted).await {
+            Ok(()) => self.routes = wanted,
+            Err(error) => tracing::error!(%error, "routes to pods cannot be written"),
+        }
+    }
+
+    fn write_cni(&mut self) {
+        self.cni_written = true;
+        let Some(path) = &self.settings.cni_conf else { return };
+        let conflist = serde_json::json!({
+            "cniVersion": "1.1.0",
+            "name": "cilium",
+            "plugins": [{ "type": "cilium-cni", "agent-socket": self.settings.socket, "delete-queue": self.settings.state_dir.join("deleteQueue") }],
+        });
+        let text = format!("{conflist:#}\n");
+        match crate::state::write_atomically(path, text.as_bytes()) {
+            Ok(()) => tracing::info!(path = %path.display(), "ready: the runtime may add containers"),
+            Err(error) => {
+                self.cni_written = false;
+                tracing::error!(path = %path.display(), %error, "CNI configuration cannot be written");
+            }
+        }
+    }
+
+    /// Hands out an address of each family.
+    pub fn allocate(&mut self, owner: &str) -> Result<Vec<IpAddr>, IpamError> {
+        let mut taken = Vec::new();
+        for pool in &mut self.pools {
+            match pool.allocate(owner) {
+                Ok(address) => taken.push(address),
+                Err(error) => {
+                    taken.into_iter().for_each(|address| self.release(address));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Takes an address back.
+    pub fn release(&mut self, address: IpAddr) {
+        self.pools.iter_mut().for_each(|pool| {
+            pool.release(address);
+        });
+    }
+
+    /// Takes a new endpoint in: programs first, then everything else; its number.
+    pub fn begin_endpoint(&mut self, request: &EndpointChangeRequest) -> Result<u32, ApiError> {
+        let mut record = record(request)?;
+        for address in crate::core::both(record.ipv4, record.ipv6) {
+            let other = self.core.endpoints().values().find(|e| e.addresses().contains(&address));
+            if let Some(other) = other.filter(|other| other.record.attachment != record.attachment) {
+                let id = other.record.id;
+                return Err(ApiError::Conflict(format!("{address} belongs to endpoint {id}")));
+            }
+        }
+        let earlier: Vec<u32> = self
+            .core
+            .endpoints()
+            .values()
+            .filter(|e| e.record.attachment == record.attachment)
+            .map(|e| e.record.id)
+            .collect();
+        earlier.into_iter().for_each(|id| {
+            self.core.remove_endpoint(id);
+        });
+        self.next_id = self.next_id.wrapping_add(1);
+        record.id = self
+            .core
+            .free_endpoint_id(self.next_id)
+            .ok_or_else(|| ApiError::Unavailable("all endpoint numbers are in use".into()))?;
+        self.datapath.attach_container(record.ifindex).map_err(|error| ApiError::Failed(error.to_string()))?;
+        let (id, owner) = (record.id, format!("{}/{}", record.namespace, record.pod));
+        for address in crate::core::both(record.ipv4, record.ipv6) {
+            for pool in self.pools.iter_mut().filter(|pool| pool.network().contains(&address)) {
+                pool.claim(address, &owner).map_err(|error| ApiError::Conflict(error.to_string()))?;
+            }
+        }
+        self.look_for_pod(&record);
+        self.core.add_endpoint(record);
+        Ok(id)
+    }
+
+    /// The watch may be late: the pod is asked for once.
+    fn look_for_pod(&self, record: &EndpointRecord) {
+        let key = (record.namespace.clone(), record.pod.clone());
+        if key.1.is_empty() {
+            return;
+        }
+        let (cluster, sender) = (self.cluster.clone(), self.sender.clone());
+        tokio::spawn(async move {
+            if let Ok(Some(namespace)) = cluster.namespace(&key.0).await {
+                let event = Event::Namespace(key.0.clone(), namespace.metadata.labels.unwrap_or_default());
+                let _ = sender.send(Message::Event(Box::new(event))).await;
+            }
+            if let Ok(Some(pod)) = cluster.pod(&key).await {
+                let event = Event::Pod(key, crate::objects::Pod::read(&pod));
+                let _ = sender.send(Message::Event(Box::new(event))).await;
+            }
+        });
+    }
+
+    /// Removes an endpoint and gives its addresses back; false: there was none.
+    pub fn end_endpoint(&mut self, id: u32) -> bool {
+        let addresses = self.core.endpoints().get(&id).map(|e| e.addresses()).unwrap_or_default();
+        let removed = self.core.remove_endpoint(id);
+        addresses.into_iter().for_each(|address| self.release(address));
+        removed
+    }
+
+    /// Endpoints of an earlier run: those whose device is still there go on as they are.
+    pub fn restore(&mut self, records: Vec<EndpointRecord>, links: &BTreeMap<u32, String>) {
+        let mut kept = BTreeSet::new();
+        for record in records {
+            let alive = links.get(&record.ifindex) == Some(&record.device) && record.kind == Kind::Pod;
+            let owner = format!("{}/{}", record.namespace, record.pod);
+            let id = record.id;
+            let addresses = crate::core::both(record.ipv4, record.ipv6);
+            self.core.restore_endpoint(record.clone());
+            if !alive {
+                tracing::info!(endpoint = id, device = record.device, "endpoint ended while the agent was away");
+                self.core.remove_endpoint(id);
+                continue;
+            }
+            for address in addresses {
+                for pool in self.pools.iter_mut().filter(|pool| pool.network().contains(&address)) {
+                    if let Err(error) = pool.claim(address, &owner) {
+                        tracing::error!(endpoint = id, %error, "address of a restored endpoint");
+                    }
+                }
+            }
+            if let Err(error) = self.datapath.attach_container(record.ifindex) {
+                tracing::error!(endpoint = id, %error, "programs of a restored endpoint stay those of the earlier run");
+            }
+            kept.insert(id);
+        }
+        tracing::info!(count = kept.len(), "endpoints restored");
+    }
+
+    /// Counts of the datapath's events: sent, lost, read.
+    pub fn event_counts(&self) -> (u64, u64, u64) {
+        let (sent, lost) = self.datapath.maps().event_counters().unwrap_or_default();
+        (sent, lost, self.events_read.load(Ordering::Relaxed))
+    }
+}
+
+fn record(request: &EndpointChangeRequest) -> Result<EndpointRecord, ApiError> {
+    let invalid = |what: &str, text: &str| ApiError::Invalid(format!("{what} {text:?} cannot be read"));
+    let address = |text: &str| -> Result<Option<IpAddr>, ApiError> {
+        if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(|_| invalid("address", text)) }
+    };
+    let mac = |text: &str| parse_mac(text).ok_or_else(|| invalid("Ethernet address", text));
+    if request.interface_index == 0 || request.cni_attachment_id.is_empty() {
+        return Err(ApiError::Invalid("an endpoint needs interface-index and cni-attachment-id".into()));
+    }
+    let (v4, v6) = (address(&request.addressing.ipv4)?, address(&request.addressing.ipv6)?);
+    if v4.is_none() && v6.is_none() {
+        return Err(ApiError::Invalid("an endpoint needs an address".into()));
+    }
+    Ok(EndpointRecord {
+        attachment: request.cni_attachment_id.clone(),
+        container_id: request.container_id.clone(),
+        container_device: request.container_interface_name.clone(),
+        namespace: request.k8s_namespace.clone(),
+        pod: request.k8s_pod_name.clone(),
+        uid: request.k8s_uid.clone(),
+        ifindex: request.interface_index,
+        device: request.interface_name.clone(),
+        mac: mac(&request.mac)?,
+        node_mac: mac(&request.host_mac)?,
+        ipv4: v4.and_then(|a| if let IpAddr::V4(a) = a { Some(a) } else { None }),
+        ipv6: v6.and_then(|a| if let IpAddr::V6(a) = a { Some(a) } else { None }),
+        netns_cookie: request.netns_cookie.clone(),
+        ..EndpointRecord::default()
+    })
+}
+
+fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let bytes: Option<Vec<u8>> = text.split(':').map(|part| u8::from_str_radix(part, 16).ok()).collect();
+    bytes?.try_into().ok()
+}

@@ -1,0 +1,72 @@
+//! What does Hubble know of addresses, identities, devices and rules? The agent's latest snapshot.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use abi::identity::Identity;
+use arc_swap::ArcSwap;
+use flow::proto::flow::{Policy, Service};
+use flow::{Directory, Node, Peer};
+
+use crate::core::View;
+
+/// The agent's knowledge for Hubble.
+pub struct Snapshot {
+    node: Arc<Node>,
+    devices: HashMap<u32, Arc<str>>,
+    view: Arc<ArcSwap<View>>,
+}
+
+impl Snapshot {
+    /// Of this node, with these devices besides those of endpoints.
+    pub fn new(node: Node, devices: HashMap<u32, Arc<str>>, view: Arc<ArcSwap<View>>) -> Self {
+        Snapshot { node: Arc::new(node), devices, view }
+    }
+}
+
+impl Directory for Snapshot {
+    fn node(&self) -> Arc<Node> {
+        self.node.clone()
+    }
+
+    fn peer(&self, address: IpAddr) -> Option<Arc<Peer>> {
+        let view = self.view.load();
+        if let Some(peer) = view.peers.get(&address) {
+            return Some(peer.clone());
+        }
+        view.networks.iter().find(|(prefix, _)| prefix.contains(&address)).map(|(_, peer)| peer.clone())
+    }
+
+    fn labels(&self, identity: Identity) -> Option<Arc<[String]>> {
+        self.view.load().labels.get(&identity).cloned()
+    }
+
+    fn names(&self, _endpoint: u32, _address: IpAddr) -> Option<Arc<[String]>> {
+        // Names come with the DNS proxy.
+        None
+    }
+
+    fn service(&self, address: IpAddr, port: u16) -> Option<Service> {
+        let view = self.view.load();
+        let (namespace, name) = view.services.get(&(address, port))?.service.clone();
+        Some(Service { name, namespace })
+    }
+
+    fn interface(&self, index: u32) -> Option<Arc<str>> {
+        self.view.load().devices.get(&index).or_else(|| self.devices.get(&index)).cloned()
+    }
+
+    fn policies(&self, endpoint: u32, rule_set: u32) -> Option<Arc<[Policy]>> {
+        let view = self.view.load();
+        let rules = view.tables.get(&endpoint)?.rule_sets.get(&rule_set)?;
+        let policy = |rule: &crate::engine::RulePolicy| Policy {
+            name: rule.name.clone(),
+            namespace: rule.namespace.clone(),
+            labels: rule.labels.clone(),
+            revision: rule.revision,
+            kind: rule.kind.clone(),
+        };
+        Some(rules.iter().map(policy).collect())
+    }
+}

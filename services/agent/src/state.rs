@@ -1,0 +1,92 @@
+//! What survives a restart of the agent: one file for each endpoint.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::core::EndpointRecord;
+
+const FILE: &str = "ep_config.json";
+
+/// The folder of remembered endpoints.
+#[derive(Clone, Debug)]
+pub struct StateDir(PathBuf);
+
+impl StateDir {
+    /// `state` within the agent's folder.
+    pub fn new(folder: &Path) -> Self {
+        StateDir(folder.join("state"))
+    }
+
+    /// Remembers an endpoint: the old file or the new one is there, never half of one.
+    pub fn save(&self, record: &EndpointRecord) -> io::Result<()> {
+        let folder = self.0.join(record.id.to_string());
+        std::fs::create_dir_all(&folder)?;
+        write_atomically(&folder.join(FILE), &serde_json::to_vec(record)?)
+    }
+
+    /// Forgets an endpoint; forgotten already is success.
+    pub fn remove(&self, id: u32) -> io::Result<()> {
+        match std::fs::remove_dir_all(self.0.join(id.to_string())) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// All endpoints; files that cannot be read are named.
+    pub fn load(&self) -> io::Result<(Vec<EndpointRecord>, Vec<String>)> {
+        let (mut records, mut unreadable) = (Vec::new(), Vec::new());
+        let entries = match std::fs::read_dir(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((records, unreadable)),
+            other => other?,
+        };
+        for entry in entries {
+            let folder = entry?.path();
+            let record = std::fs::read(folder.join(FILE)).ok();
+            let record = record.and_then(|bytes| serde_json::from_slice::<EndpointRecord>(&bytes).ok());
+            let name = folder.file_name().and_then(|n| n.to_str()).and_then(|n| n.parse::<u32>().ok());
+            match record.filter(|record| Some(record.id) == name && record.id != 0) {
+                Some(record) => records.push(record),
+                None => unreadable.push(folder.display().to_string()),
+            }
+        }
+        records.sort_by_key(|record| record.id);
+        Ok((records, unreadable))
+    }
+}
+
+/// Writes aside and renames.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use std::io::Write;
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(format!(".{}", std::process::id()));
+    let mut file = std::fs::File::create(&aside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(aside, path)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_written_state_is_named_and_does_no_harm() {
+        let folder = std::env::temp_dir().join(format!("agent-state-{}", std::process::id()));
+        let state = StateDir::new(&folder);
+        assert_eq!(state.load().unwrap(), (Vec::new(), Vec::new()));
+        let labels = labels::Labels::parse(["k8s:app=web"]).unwrap();
+        let record = EndpointRecord { id: 7, pod: "web".into(), identity: 4711, labels, ..EndpointRecord::default() };
+        state.save(&record).unwrap();
+        std::fs::create_dir_all(folder.join("state/8")).unwrap();
+        std::fs::write(folder.join("state/8/ep_config.json"), b"{\"id\":8,\"ki").unwrap();
+        let (records, unreadable) = state.load().unwrap();
+        assert_eq!((records, unreadable.len()), (vec![record], 1));
+        state.remove(7).unwrap();
+        state.remove(7).unwrap();
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}
