@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::registry::Registry;
 use crate::services::Allocation;
-use crate::store::{Key, Store};
+use crate::store::Store;
 use crate::token::Signer;
 use crate::{Config, Error, KubeletResolver, StaticToken, crd, meta};
 
@@ -83,9 +83,4 @@ impl Api {
 fn registry_of(store: &Store) -> Registry {
     let (definitions, _) = store.list(crd::COLLECTION, None);
     Registry::new(definitions.iter().map(|object| &object.value).filter(|definition| crd::is_served(definition)))
-}
-
-/// The key of an object of a resource.
-pub fn key(collection: &str, namespace: Option<&str>, name: &str) -> Key {
-    Key::new(collection, namespace.unwrap_or_default(), name)
 }

@@ -59,20 +59,6 @@ impl Fields {
         }
     }
 
-    /// Removes the other's paths, and whatever lies below paths that the other holds as a whole.
-    pub fn subtract(&mut self, other: &Self) {
-        self.member &= !other.member;
-        self.children.retain(|element, inner| {
-            if let Some(removed) = other.children.get(element) {
-                if removed.member && removed.children.is_empty() {
-                    return false;
-                }
-                inner.subtract(removed);
-            }
-            !inner.is_empty()
-        });
-    }
-
     /// The paths in both.
     pub fn intersect(&self, other: &Self) -> Self {
         let mut both = Self { member: self.member && other.member, children: BTreeMap::new() };
@@ -190,13 +176,13 @@ pub fn changed(schema: Option<&Schema>, old: &Value, new: &Value) -> Fields {
                 let difference = match before.iter().find(|old| id(old).as_ref() == Some(&name)) {
                     Some(old) if old == item => continue,
                     Some(old) => changed(schema.item(), old, item),
-                    None => whole(schema.item(), item),
+                    None => whole_item(schema.item(), item),
                 };
                 set.children.insert(name, difference);
             }
             for item in before.iter().filter(|old| !after.iter().any(|new| id(new) == id(old))) {
                 let Some(name) = id(item) else { return Fields::leaf() };
-                set.children.insert(name, whole(schema.item(), item));
+                set.children.insert(name, whole_item(schema.item(), item));
             }
         }
         _ => return Fields::leaf(),
@@ -206,8 +192,14 @@ pub fn changed(schema: Option<&Schema>, old: &Value, new: &Value) -> Fields {
 
 fn whole(schema: Option<&Schema>, value: &Value) -> Fields {
     let mut set = Fields::of(schema, value);
-    set.member = true;
+    // A structure is owned by its fields; a map is there, or not, apart from its keys.
+    let structure = schema.is_some_and(|schema| !schema.resolve().properties.is_empty());
+    set.member = set.children.is_empty() || !structure;
     set
+}
+
+fn whole_item(schema: Option<&Schema>, item: &Value) -> Fields {
+    Fields { member: true, ..whole(schema, item) }
 }
 
 #[cfg(test)]

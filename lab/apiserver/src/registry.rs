@@ -65,10 +65,6 @@ impl Resource {
     pub fn is_stored(&self) -> bool {
         self.verbs.contains(&"get")
     }
-
-    pub fn qualified(&self) -> String {
-        crate::status::qualified(&self.plural, &self.group)
-    }
 }
 
 /// All resources.
@@ -96,11 +92,6 @@ impl Registry {
 
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
         self.index.get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
-    }
-
-    pub fn by_kind(&self, api_version: &str, kind: &str) -> Option<&Arc<Resource>> {
-        let (group, version) = meta::split_api_version(api_version);
-        self.resources.iter().find(|one| one.group == group && one.version == version && one.kind == kind)
     }
 
     pub fn all(&self) -> &[Arc<Resource>] {
@@ -242,7 +233,7 @@ mod tests {
     #[test]
     fn every_built_in_resource_has_a_schema() {
         for resource in kinds::builtin() {
-            assert!(!resource.schema.resolve().properties.is_empty(), "{}", resource.qualified());
+            assert!(!resource.schema.resolve().properties.is_empty(), "{}", resource.collection);
         }
     }
 }

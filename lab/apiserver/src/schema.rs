@@ -5,6 +5,7 @@ pub mod check;
 pub mod custom;
 pub mod fill;
 pub mod prune;
+pub mod wire;
 
 use indexmap::IndexMap;
 use serde_json::Value;
@@ -90,6 +91,10 @@ pub struct Schema {
     pub list: ListKind,
     /// The field that strategic merge patches tell items apart by.
     pub merge_key: Option<String>,
+    /// Field numbers in protobuf, from the outer message to the inner one.
+    pub wire: Vec<u32>,
+    /// Absence and zero are different things.
+    pub pointer: bool,
     pub default: Option<Value>,
     pub limits: Limits,
     pub all_of: Vec<Schema>,

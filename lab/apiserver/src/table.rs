@@ -170,7 +170,7 @@ mod tests {
     fn every_row_has_as_many_cells_as_its_table_has_columns() {
         for resource in crate::kinds::builtin().into_iter().filter(Resource::is_stored) {
             let cells = cells(&resource, &json!({"metadata": {"name": "x"}}), jiff::Timestamp::UNIX_EPOCH);
-            assert_eq!(cells.len(), columns(&resource).as_array().map_or(0, Vec::len), "{}", resource.qualified());
+            assert_eq!(cells.len(), columns(&resource).as_array().map_or(0, Vec::len), "{}", resource.collection);
             assert_eq!(cells.len(), layout(&resource.collection).len());
         }
     }

@@ -21,6 +21,7 @@ use crate::rbac::{self, Action};
 use crate::registry::Resource;
 use crate::render::{Form, Include, negotiate};
 use crate::request::{Query, Target};
+use crate::schema::wire;
 use crate::status::Status;
 use crate::store::{Key, Object};
 use crate::{crd, proxy, render, watch};
@@ -226,9 +227,11 @@ pub fn decode(bytes: &Bytes, content_type: &str) -> Result<Value, Status> {
             let text = std::str::from_utf8(bytes).map_err(|error| fault(&error))?;
             serde_saphyr::from_str(text).map_err(|error| fault(&error))
         }
+        "application/vnd.kubernetes.protobuf" => wire::decode(bytes)
+            .map_err(|why| Status::bad_request(format!("the body is not understood as protobuf: {why}"))),
         other => Err(Status::unsupported_media(format!(
             "the body of the request was in an unknown format ({other}) - accepted media types include: \
-             application/json, application/yaml"
+             application/json, application/yaml, application/vnd.kubernetes.protobuf"
         ))),
     }
 }

@@ -13,6 +13,7 @@ pub fn find(name: &str) -> Option<&'static Schema> {
 }
 
 /// Every type and its name.
+#[cfg(test)]
 pub fn all() -> impl Iterator<Item = (&'static String, &'static Schema)> {
     TYPES.iter()
 }
@@ -53,7 +54,12 @@ fn add_field(owner: &mut Schema, line: &str) {
             }
             Some(("keys", keys)) => schema.list = ListKind::Map(keys.split(',').map(str::to_owned).collect()),
             _ if word == "set" => schema.list = ListKind::Set,
-            _ => schema.atomic = word == "atomic",
+            _ if word == "ptr" => schema.pointer = true,
+            _ if word == "atomic" => schema.atomic = true,
+            _ => {
+                let numbers = word.trim_start_matches('#').split('.');
+                schema.wire = numbers.filter_map(|number| number.parse().ok()).collect();
+            }
         }
     }
     if required {

@@ -169,6 +169,10 @@ fn limits(limits: &Limits, value: &Value, path: &str, errors: &mut Vec<FieldErro
     if let Some(least) = least.filter(|least| count < *least) {
         fault(format!("should have at least {least} {what}"));
     }
+    let repeated = |items: &Vec<Value>| items.iter().enumerate().any(|(index, item)| items[..index].contains(item));
+    if limits.unique_items && value.as_array().is_some_and(repeated) {
+        fault("shouldn't contain duplicates".to_owned());
+    }
     if !limits.values.is_empty() && !limits.values.contains(value) {
         let allowed: Vec<String> =
             limits.values.iter().map(|one| one.as_str().map_or_else(|| one.to_string(), str::to_owned)).collect();
