@@ -32,9 +32,8 @@ pub(crate) fn bound(address: SocketAddr, kind: SockType, alone: bool) -> io::Res
     if address.is_ipv6() {
         setsockopt(&fd, sockopt::Ipv6V6Only, &alone)?;
     }
-    if !address.ip().is_unspecified() {
-        setsockopt(&fd, sockopt::IpFreebind, &true)?;
-    }
+    // also for wildcards: by IPv6, answers may leave from an address of no device only with this
+    setsockopt(&fd, sockopt::IpFreebind, &true)?;
     socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
     Ok(fd)
 }
