@@ -170,7 +170,7 @@ fn short_flags(line: &mut Line, text: &str, words: &mut impl Iterator<Item = Str
                 value.to_owned()
             }
             (None, Some(implied)) => implied.to_owned(),
-            (None, None) if !rest.is_empty() => std::mem::replace(&mut rest, "").to_owned(),
+            (None, None) if !rest.is_empty() => std::mem::take(&mut rest).to_owned(),
             (None, None) => words.next().ok_or_else(|| Error::NoValue(format!("-{letter}")))?,
         };
         push(line, flag, value)?;

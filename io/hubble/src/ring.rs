@@ -84,9 +84,12 @@ pub enum Read {
     NotYet,
 }
 
+/// A place for an entry, and the sequence number of the one that is there.
+type Slot = Mutex<Option<(u64, Entry)>>;
+
 /// See the module.
 pub struct Ring {
-    slots: Box<[Mutex<Option<(u64, Entry)>>]>,
+    slots: Box<[Slot]>,
     capacity: u64,
     /// Sequence number of the next entry.
     next: AtomicU64,
@@ -164,7 +167,7 @@ impl Ring {
         }
     }
 
-    fn slot(&self, sequence: u64) -> &Mutex<Option<(u64, Entry)>> {
+    fn slot(&self, sequence: u64) -> &Slot {
         &self.slots[(sequence & self.capacity) as usize]
     }
 }

@@ -94,27 +94,28 @@ pub(crate) fn flows(
     mask: Option<Mask>,
 ) -> Answers<GetFlowsResponse> {
     let (sender, receiver) = mpsc::channel(BACKLOG);
+    // Found here and not in the task, so that whoever has the answer's head misses nothing that happens after it.
+    let wanted = |entry: &Entry| match filters.is_empty() {
+        true => entry.is_flow(),
+        false => inner.flow(entry).is_some_and(|flow| filters.pass(&flow)),
+    };
+    let walk = Walk::new(inner.clone(), query, wanted);
     tokio::spawn(async move {
         tokio::select! {
             () = sender.closed() => {}
-            _ = send_flows(inner, query, filters, mask, &sender) => {}
+            _ = send_flows(walk, filters, mask, &sender) => {}
         }
     });
     Box::pin(ReceiverStream::new(receiver))
 }
 
 async fn send_flows(
-    inner: Arc<Inner>,
-    query: Query,
+    mut walk: Walk,
     filters: Filters,
     mask: Option<Mask>,
     sender: &Sender<GetFlowsResponse>,
 ) -> Result<(), Gone> {
-    let wanted = |entry: &Entry| match filters.is_empty() {
-        true => entry.is_flow(),
-        false => inner.flow(entry).is_some_and(|flow| filters.pass(&flow)),
-    };
-    let mut walk = Walk::new(inner.clone(), query, wanted);
+    let (inner, query) = (walk.inner.clone(), walk.query);
     let mut losses = Losses::new(inner.config.lost_interval);
     let mut sent = 0;
     while !query.satisfied(sent) {
@@ -179,22 +180,22 @@ pub(crate) fn events<T: Send + 'static>(
     make: impl Fn(&Inner, &Entry) -> Option<T> + Send + Sync + 'static,
 ) -> Answers<T> {
     let (sender, receiver) = mpsc::channel(BACKLOG);
+    let walk = Walk::new(inner.clone(), query, |entry| make(&inner, entry).is_some());
     tokio::spawn(async move {
         tokio::select! {
             () = sender.closed() => {}
-            _ = send_events(inner, query, make, &sender) => {}
+            _ = send_events(walk, make, &sender) => {}
         }
     });
     Box::pin(ReceiverStream::new(receiver))
 }
 
 async fn send_events<T>(
-    inner: Arc<Inner>,
-    query: Query,
+    mut walk: Walk,
     make: impl Fn(&Inner, &Entry) -> Option<T>,
     sender: &Sender<T>,
 ) -> Result<(), Gone> {
-    let mut walk = Walk::new(inner.clone(), query, |entry| make(&inner, entry).is_some());
+    let (inner, query) = (walk.inner.clone(), walk.query);
     let mut sent = 0;
     while !query.satisfied(sent) {
         let entry = match walk.step() {

@@ -47,7 +47,7 @@ pub(crate) async fn ordered(sources: Vec<Source>, client: &Client, patience: Dur
             sources.remove(index);
         }
         let first = sources.iter_mut().filter(|(_, head)| head.is_some());
-        let first = first.min_by_key(|(_, head)| head.as_ref().map(|response| rank(response)));
+        let first = first.min_by_key(|(_, head)| head.as_ref().map(rank));
         if let Some(response) = first.and_then(|(_, head)| head.take()) {
             send(client, response).await?;
         }
@@ -150,7 +150,7 @@ mod tests {
     fn flow(nanos: i64) -> GetFlowsResponse {
         GetFlowsResponse {
             time: Some(Timestamp::from_nanos(nanos)),
-            response_types: Some(ResponseTypes::Flow(Box::new(Flow::default()))),
+            response_types: Some(ResponseTypes::Flow(Box::<Flow>::default())),
             ..GetFlowsResponse::default()
         }
     }
