@@ -6,7 +6,13 @@ mod merge;
 mod observer;
 mod pool;
 
-use std::{ffi::OsString, fs, io, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString,
+    fs,
+    io::{self, IsTerminal as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::Parser;
 use hubble::{
@@ -99,7 +105,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn serve_until_signal(options: &Serve) -> Result<(), RelayError> {
     // A caller that set up logging before keeps it.
     let level = if options.debug { tracing::Level::DEBUG } else { tracing::Level::INFO };
-    let _ = tracing_subscriber::fmt().with_writer(io::stderr).with_max_level(level).try_init();
+    let terminal = io::stderr().is_terminal();
+    let _ = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(terminal).with_max_level(level).try_init();
     let runtime = tokio::runtime::Runtime::new().map_err(RelayError::Start)?;
     runtime.block_on(async {
         let stop = CancellationToken::new();
