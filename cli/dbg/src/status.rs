@@ -1,0 +1,105 @@
+//! How does the agent's own state look as text?
+
+use std::fmt::Write;
+
+use agent_api::StatusResponse;
+
+use crate::tabwriter::align;
+
+/// `cilium-dbg status --brief`.
+pub fn brief(status: &StatusResponse) -> String {
+    let bad = |state: &str| matches!(state, "Warning" | "Failure");
+    if bad(&status.kubernetes.state) {
+        return format!("error in kubernetes: {}\n", status.kubernetes.msg);
+    }
+    if bad(&status.cilium.state) {
+        return format!("error in cilium: {}\n", status.cilium.msg);
+    }
+    "OK\n".into()
+}
+
+/// `cilium-dbg status`, and with `--verbose`.
+pub fn full(status: &StatusResponse, verbose: bool) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "{name}:\t{value}");
+    };
+    line("Kubernetes", format!("{}\t{}", status.kubernetes.state, status.kubernetes.msg));
+    line("Kubernetes APIs", format!("[\"{}\"]", status.k8s_api_versions.join("\", \"")));
+    let replacement = if status.kube_proxy_replacement == "true" { "True" } else { "False" };
+    line("KubeProxyReplacement", format!("{replacement}\t[{}]", status.devices.join(", ")));
+    line("Host firewall", "Disabled".into());
+    line("SRv6", "Disabled".into());
+    line("CNI Chaining", "none".into());
+    line("CNI Config file", status.cni_file.msg.clone());
+    line("Cilium", format!("{}   {}", status.cilium.state, status.cilium.msg));
+    let monitor = &status.monitor;
+    line(
+        "NodeMonitor",
+        format!(
+            "Listening for events on {} CPUs with {}x{} of shared memory",
+            monitor.cpus, monitor.npages, monitor.pagesize
+        ),
+    );
+    if monitor.lost > 0 {
+        line("", format!("{} events lost, 0 unknown notifications", monitor.lost));
+    }
+    line("Cilium health daemon", format!("{}\t{}", status.cilium_health.state, status.cilium_health.msg));
+    line("IPAM", status.ipam.status.clone());
+    if verbose {
+        let _ = writeln!(text, "Allocated addresses:");
+        for (address, owner) in &status.ipam.allocations {
+            let _ = writeln!(text, "  {address} ({owner})");
+        }
+    }
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "{name}:\t{value}");
+    };
+    line("IPv4 BIG TCP", "Disabled".into());
+    line("IPv6 BIG TCP", "Disabled".into());
+    line("BandwidthManager", "Disabled".into());
+    line("Routing", status.routing.clone());
+    line("Attach Mode", status.attach_mode.clone());
+    let on = |on: bool| if on { "Enabled" } else { "Disabled" };
+    let masquerade = &status.masquerading;
+    let device = status.devices.first().and_then(|d| d.split(' ').next()).unwrap_or_default();
+    line(
+        "Masquerading",
+        format!(
+            "BPF\t[{device}]\t{} [IPv4: {}, IPv6: {}]",
+            masquerade.exclusion_cidr,
+            on(masquerade.ipv4),
+            on(masquerade.ipv6)
+        ),
+    );
+    let hubble = &status.hubble;
+    let share = if hubble.max_flows == 0 { 0.0 } else { hubble.current_flows as f64 * 100.0 / hubble.max_flows as f64 };
+    line(
+        "Hubble",
+        format!(
+            "{}\tCurrent/Max Flows: {}/{} ({share:.2}%), Flows/s: {:.2}\tMetrics: Disabled",
+            hubble.state, hubble.current_flows, hubble.max_flows, hubble.flows_per_second
+        ),
+    );
+    line("Encryption", "Disabled".into());
+    line("Endpoints", format!("{}/{} ready", status.endpoints[1], status.endpoints[0]));
+    line("Nodes", status.nodes.len().to_string());
+    line("Events", format!("{} sent, {} lost, {} read", monitor.sent, monitor.lost, monitor.read));
+    align(&text, 0, 3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_is_told_in_one_line() {
+        let mut status = StatusResponse::default();
+        status.kubernetes.state = "Ok".into();
+        assert_eq!(brief(&status), "OK\n");
+        status.kubernetes.state = "Failure".into();
+        status.kubernetes.msg = "the API does not answer".into();
+        assert_eq!(brief(&status), "error in kubernetes: the API does not answer\n");
+        assert!(full(&status, true).contains("Kubernetes:             Failure   the API does not answer\n"));
+    }
+}
