@@ -187,6 +187,16 @@ mod tests {
     }
 
     #[test]
+    fn the_examples_are_read() {
+        for text in [
+            include_str!("../../../examples/world.yaml"),
+            include_str!("../../../test/scenarios/workloads/oke-world.yaml"),
+        ] {
+            parse(text).unwrap().names().unwrap();
+        }
+    }
+
+    #[test]
     fn mistakes_are_named() {
         for (text, part) in [
             ("servers: [{port: 22, kind: ssh}]", "ssh"),

@@ -1,6 +1,8 @@
 //! Do questions get their answers over sockets: the cluster's own, forwarded ones, long ones, and none?
 #![allow(clippy::unwrap_used)]
 
+mod with_api_server;
+
 use super::*;
 use crate::message::{answer_to, ask, framed};
 use crate::zone::{Records, Zone};

@@ -20,9 +20,13 @@ const CONNECT: Duration = Duration::from_secs(3);
 
 type Shared = Arc<RwLock<Cluster>>;
 
-/// Keeps `cluster` as the API server says, for ever; tries again for as long as it does not answer.
+/// Keeps `cluster` as the API server of this pod's cluster says, for ever.
 pub async fn keep(cluster: Shared) {
-    let client = client().await;
+    keep_from(client().await, cluster).await;
+}
+
+/// Keeps `cluster` as this API server says, for ever; tries again for as long as it does not answer.
+pub(super) async fn keep_from(client: Client, cluster: Shared) {
     tokio::join!(
         follow::<Namespace>(client.clone(), cluster.clone()),
         follow::<Service>(client.clone(), cluster.clone()),
