@@ -41,8 +41,9 @@ pub fn main_with<I: IntoIterator<Item = String>>(arguments: I) -> ExitCode {
     }
     let environment = std::env::vars().collect();
     let result = settings(&arguments, &environment).and_then(|settings| {
+        let engine = engine::repository(&settings).map_err(anyhow::Error::msg)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        runtime.block_on(run(settings))
+        runtime.block_on(run(settings, engine))
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -74,10 +75,10 @@ fn settings(arguments: &[String], environment: &config::Values) -> Result<Settin
 }
 
 /// Runs the agent until it is told to stop. Programs, maps, links and devices stay in place.
-pub async fn run(settings: Settings) -> Result<()> {
+pub async fn run(settings: Settings, engine: Box<dyn engine::Engine>) -> Result<()> {
     let mut stop = Stop::new()?;
     tokio::select! {
-        result = serve(settings, stop.receiver.clone()) => result,
+        result = serve(settings, engine, stop.receiver.clone()) => result,
         () = stop.wait() => Ok(()),
     }
 }
@@ -111,7 +112,7 @@ impl Stop {
     }
 }
 
-async fn serve(settings: Settings, stop: watch::Receiver<bool>) -> Result<()> {
+async fn serve(settings: Settings, engine: Box<dyn engine::Engine>, stop: watch::Receiver<bool>) -> Result<()> {
     let cluster = Cluster::new(cluster::client(&settings).await.map_err(anyhow::Error::msg)?);
     let node = own_node(&cluster, &settings).await;
     let netlink = Netlink::open()?;
@@ -127,7 +128,6 @@ async fn serve(settings: Settings, stop: watch::Receiver<bool>) -> Result<()> {
     let view = Arc::new(ArcSwap::from_pointee(View::default()));
     let events_read = Arc::new(AtomicU64::new(0));
     let hubble = hubble(&settings, &devices, &node, &view)?;
-    let engine = engine::repository(&settings).map_err(anyhow::Error::msg)?;
     let core = Core::new(facts, engine, kernel::found(datapath.maps())?);
     let reader = datapath.events()?;
     let mut daemon = Daemon {
