@@ -105,7 +105,10 @@ mod tests {
     fn a_command_needs_no_image_and_no_command_needs_one() {
         let words = |w: &[&str]| w.iter().map(|s| s.to_string()).collect::<Vec<_>>();
         assert_eq!(argv("x/y:1", &words(&["sleep"]), &words(&["1"])).unwrap(), ["sleep", "1"]);
-        assert_eq!(argv("x/agnhost:2", &[], &words(&["netexec"])).unwrap(), ["axoneme", "lab-app", "agnhost", "netexec"]);
+        assert_eq!(
+            argv("x/agnhost:2", &[], &words(&["netexec"])).unwrap(),
+            ["axoneme", "lab-app", "agnhost", "netexec"]
+        );
         assert_eq!(argv("agnhost", &[], &[]).unwrap(), ["axoneme", "lab-app", "agnhost", "pause"]);
         assert!(argv("x/y:1", &[], &[]).unwrap_err().contains("agnhost, "));
     }

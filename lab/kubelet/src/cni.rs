@@ -220,22 +220,22 @@ mod tests {
         )
         .unwrap();
         let request = network.request(&network.plugins[1], Some(&json!({"ips": []})));
-        assert_eq!(
-            request,
-            json!({"type":"portmap","name":"cilium","cniVersion":"1.1.0","prevResult":{"ips":[]}})
-        );
+        assert_eq!(request, json!({"type":"portmap","name":"cilium","cniVersion":"1.1.0","prevResult":{"ips":[]}}));
     }
 
     #[test]
     fn half_written_files_are_errors() {
-        for text in ["", "{", r#"{"name":"x","plugins":[]}"#, r#"{"plugins":[{"type":"a"}]}"#, r#"{"name":"x","plugins":[{}]}"#] {
+        for text in
+            ["", "{", r#"{"name":"x","plugins":[]}"#, r#"{"plugins":[{"type":"a"}]}"#, r#"{"name":"x","plugins":[{}]}"#]
+        {
             assert!(Network::parse(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn addresses_of_both_families_are_read() {
-        let result = json!({"ips": [{"address": "10.244.1.7/32"}, {"address": "fd00:10:244:1::7/128"}, {"address": "x"}]});
+        let result =
+            json!({"ips": [{"address": "10.244.1.7/32"}, {"address": "fd00:10:244:1::7/128"}, {"address": "x"}]});
         let expected: Vec<IpAddr> = vec!["10.244.1.7".parse().unwrap(), "fd00:10:244:1::7".parse().unwrap()];
         assert_eq!(addresses(&result), expected);
     }

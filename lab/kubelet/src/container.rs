@@ -6,8 +6,8 @@ use crate::kubelet::{Node, lock};
 use crate::namespaces::{Kind, Namespace};
 use crate::plan::{self, Places, Refusal};
 use crate::pod::{PodState, Prepared, fresh_id};
-use crate::process::{Process, exit_code};
 use crate::prober::{self, Verdict};
+use crate::process::{Process, exit_code};
 use crate::spawner::{Launch, Processes, Streams};
 use crate::status::{Ended, State};
 use crate::{Error, Result, While, cgroup, logs};
@@ -100,10 +100,7 @@ pub struct Task {
 /// How one run ended.
 enum Run {
     /// It could not begin.
-    Refused {
-        reason: &'static str,
-        message: String,
-    },
+    Refused { reason: &'static str, message: String },
     /// It ran.
     Over(Ended),
     /// The pod shall end.

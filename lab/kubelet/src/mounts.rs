@@ -36,12 +36,8 @@ pub fn overlay(lower: &Path, scratch: &Path) -> Result<PathBuf> {
     for dir in [&upper, &work, &merged] {
         fs::create_dir_all(dir).while_doing(|| format!("create {}", dir.display()))?;
     }
-    let data = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        option_value(lower),
-        option_value(&upper),
-        option_value(&work)
-    );
+    let data =
+        format!("lowerdir={},upperdir={},workdir={}", option_value(lower), option_value(&upper), option_value(&work));
     mount(Some("overlay"), &merged, Some("overlay"), MsFlags::empty(), Some(data.as_str()))
         .while_doing(|| format!("mount an overlay of {} on {}", lower.display(), merged.display()))?;
     Ok(merged)

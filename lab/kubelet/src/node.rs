@@ -29,7 +29,8 @@ pub struct Capacity {
 pub fn capacity() -> Capacity {
     let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
     let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kibibytes = info.lines().find_map(|l| l.strip_prefix("MemTotal:")?.trim().split(' ').next()?.parse::<u64>().ok());
+    let kibibytes =
+        info.lines().find_map(|l| l.strip_prefix("MemTotal:")?.trim().split(' ').next()?.parse::<u64>().ok());
     Capacity { cpus, memory: kibibytes.unwrap_or(0) * 1024 }
 }
 
@@ -81,7 +82,13 @@ fn arch() -> &'static str {
 }
 
 /// The node's status; `ready` is why it is not, if it is not.
-pub fn status(settings: &Settings, capacity: &Capacity, ready: &Result<(), String>, old: &Node, now: Timestamp) -> Value {
+pub fn status(
+    settings: &Settings,
+    capacity: &Capacity,
+    ready: &Result<(), String>,
+    old: &Node,
+    now: Timestamp,
+) -> Value {
     let mut addresses: Vec<Value> =
         settings.addresses.iter().map(|a| json!({"type": "InternalIP", "address": a.to_string()})).collect();
     addresses.push(json!({"type": "Hostname", "address": settings.node}));

@@ -55,11 +55,11 @@ pub struct Source<'a> {
 pub fn program(source: &Source, places: &Places) -> Result<Program, Refusal> {
     let Source { pod, container, .. } = *source;
     let env = environment::environment(pod, container, source.objects, source.facts).map_err(Refusal::Configuration)?;
-    let expanded = |words: &Option<Vec<String>>| -> Vec<String> {
-        words.iter().flatten().map(|w| expand(w, &env)).collect()
-    };
+    let expanded =
+        |words: &Option<Vec<String>>| -> Vec<String> { words.iter().flatten().map(|w| expand(w, &env)).collect() };
     let image = container.image.as_deref().unwrap_or_default();
-    let argv = catalogue::argv(image, &expanded(&container.command), &expanded(&container.args)).map_err(Refusal::Image)?;
+    let argv =
+        catalogue::argv(image, &expanded(&container.command), &expanded(&container.args)).map_err(Refusal::Image)?;
     let mut binds = base_binds(pod, places);
     let credentials = volumes::wants_credentials(pod);
     binds.extend(
@@ -163,7 +163,8 @@ mod tests {
     }
 
     fn plan(spec: serde_json::Value) -> Result<Program, Refusal> {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec})).unwrap();
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec})).unwrap();
         let (objects, facts) = (Objects::default(), Facts::default());
         let contents = volumes::contents(&pod, &objects, &facts, &volumes::Credentials::default()).unwrap();
         let container = &pod.spec.as_ref().unwrap().containers[0];

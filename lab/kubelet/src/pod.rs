@@ -274,7 +274,9 @@ async fn attach(node: &Node, state: &PodState, pod: &Pod, attached: &mut Option<
     let (made, ()) = namespaces::create(&kinds, || {
         nix::unistd::sethostname(&hostname).while_doing(|| format!("set the host name {hostname}"))?;
         loopback_up()?;
-        for (key, value) in [("net/ipv4/ping_group_range", "0 2147483647"), ("net/ipv4/ip_unprivileged_port_start", "0")] {
+        for (key, value) in
+            [("net/ipv4/ping_group_range", "0 2147483647"), ("net/ipv4/ip_unprivileged_port_start", "0")]
+        {
             // Container runtimes open these two; a kernel without them is no reason to fail.
             let _ = std::fs::write(Path::new("/proc/sys").join(key), value);
         }
@@ -391,7 +393,9 @@ fn write_etc(node: &Node, pod: &Pod, facts: &Facts, folder: &Path) -> Result<()>
     let resolver = plan::resolver(pod, &node.settings.dns, &node.settings.domain);
     let resolv = match resolver {
         Some(resolver) => resolver.text(),
-        None => std::fs::read_to_string("/etc/resolv.conf").while_doing(|| "read the node's /etc/resolv.conf".into())?,
+        None => {
+            std::fs::read_to_string("/etc/resolv.conf").while_doing(|| "read the node's /etc/resolv.conf".into())?
+        }
     };
     let aliases: Vec<(String, Vec<String>)> = pod
         .spec
@@ -401,10 +405,7 @@ fn write_etc(node: &Node, pod: &Pod, facts: &Facts, folder: &Path) -> Result<()>
         .collect();
     let addresses: Vec<_> = facts.pod_ips.iter().filter_map(|ip| ip.parse().ok()).collect();
     let hosts = files::hosts(&addresses, &plan::hostname(pod), &aliases);
-    volumes::write(
-        folder,
-        &[("resolv.conf".into(), resolv.into_bytes()), ("hosts".into(), hosts.into_bytes())].into(),
-    )
+    volumes::write(folder, &[("resolv.conf".into(), resolv.into_bytes()), ("hosts".into(), hosts.into_bytes())].into())
 }
 
 /// Everything of the namespace that the pod names, and its services.

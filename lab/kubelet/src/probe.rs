@@ -90,7 +90,10 @@ mod tests {
 
     #[test]
     fn answers_count_in_a_row_only() {
-        assert_eq!(judged(1, 3, &[true, false, false, true, false, false, false]), [Good, Open, Open, Good, Open, Open, Bad]);
+        assert_eq!(
+            judged(1, 3, &[true, false, false, true, false, false, false]),
+            [Good, Open, Open, Good, Open, Open, Bad]
+        );
         assert_eq!(judged(2, 1, &[true, true, false, true]), [Open, Good, Bad, Open]);
     }
 }

@@ -134,7 +134,10 @@ impl Asker<'_> {
         if let Some(tcp) = &probe.tcp_socket {
             let port = number(&tcp.port, self.container.ports.as_deref().unwrap_or_default())?;
             let host = self.host(tcp.host.as_deref())?;
-            return TcpStream::connect((host, port)).await.map(drop).map_err(|e| format!("dial tcp {host}:{port}: {e}"));
+            return TcpStream::connect((host, port))
+                .await
+                .map(drop)
+                .map_err(|e| format!("dial tcp {host}:{port}: {e}"));
         }
         Err("this kind of probe is not supported: exec, httpGet and tcpSocket are".into())
     }

@@ -23,7 +23,9 @@ impl Process {
         // SAFETY: the kernel has just made this descriptor for us.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         // SAFETY: an owned descriptor answers with one number as long as it lives, and the handle owns it.
-        let handle = unsafe { AsyncFd::register(fd) }.map_err(std::io::Error::from).while_doing(|| format!("watch process {}", child.id()))?;
+        let handle = unsafe { AsyncFd::register(fd) }
+            .map_err(std::io::Error::from)
+            .while_doing(|| format!("watch process {}", child.id()))?;
         Ok(Process { child, handle })
     }
 

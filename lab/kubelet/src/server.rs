@@ -109,7 +109,8 @@ fn decode(text: &str) -> String {
 }
 
 fn find(node: &Node, namespace: &str, pod: &str) -> std::result::Result<Arc<PodState>, Refused> {
-    node.pod(namespace, pod).ok_or_else(|| (StatusCode::NOT_FOUND, format!("pod {namespace}/{pod} is not on this node")))
+    node.pod(namespace, pod)
+        .ok_or_else(|| (StatusCode::NOT_FOUND, format!("pod {namespace}/{pod} is not on this node")))
 }
 
 async fn pods(State(node): State<Arc<Node>>) -> Response {
@@ -191,9 +192,10 @@ async fn follow_log(mut log: FollowedLog, first: Vec<u8>, lines: mpsc::Sender<st
     }
     let mut rest = Vec::new();
     loop {
-        let over = !log.state.container(&log.container).is_some_and(|c| {
-            c.restarts == log.run && matches!(c.state, crate::status::State::Running(_))
-        });
+        let over = !log
+            .state
+            .container(&log.container)
+            .is_some_and(|c| c.restarts == log.run && matches!(c.state, crate::status::State::Running(_)));
         let fresh = match read_from(&log.path, &mut log.end) {
             Ok(fresh) => fresh,
             Err(error) => {
@@ -239,9 +241,9 @@ async fn exec(
 ) -> std::result::Result<Response, Refused> {
     let query = Query::parse(query);
     let state = find(&node, &namespace, &pod)?;
-    let live = state.live(&container).ok_or_else(|| {
-        (StatusCode::BAD_REQUEST, format!("container {container} of pod {pod} is not running"))
-    })?;
+    let live = state
+        .live(&container)
+        .ok_or_else(|| (StatusCode::BAD_REQUEST, format!("container {container} of pod {pod} is not running")))?;
     let wanted = Wanted {
         argv: query.all("command"),
         input: query.flag(["stdin", "input"]),
@@ -327,7 +329,11 @@ async fn write_all(mut messages: mpsc::Receiver<Message>, mut sender: SplitSink<
     let _ = sender.close().await;
 }
 
-async fn read_all(channel: Channel, mut reader: Box<dyn tokio::io::AsyncRead + Send + Unpin>, queue: mpsc::Sender<Message>) {
+async fn read_all(
+    channel: Channel,
+    mut reader: Box<dyn tokio::io::AsyncRead + Send + Unpin>,
+    queue: mpsc::Sender<Message>,
+) {
     let mut part = vec![0u8; 16 << 10];
     // A terminal whose last user has gone answers with an error.
     while let Ok(n @ 1..) = reader.read(&mut part).await {
@@ -368,10 +374,8 @@ async fn begin(node: &Node, live: &crate::container::Live, wanted: &Wanted) -> R
         }
         None => None,
     };
-    let outputs: Vec<(Channel, Box<dyn tokio::io::AsyncRead + Send + Unpin>)> = vec![
-        (Channel::Output, Box::new(receiver(output)?)),
-        (Channel::Error, Box::new(receiver(error)?)),
-    ];
+    let outputs: Vec<(Channel, Box<dyn tokio::io::AsyncRead + Send + Unpin>)> =
+        vec![(Channel::Output, Box::new(receiver(output)?)), (Channel::Error, Box::new(receiver(error)?))];
     Ok(Command { process, input, outputs, terminal: None })
 }
 

@@ -157,7 +157,10 @@ fn start(launch: Launch) -> Result<Child> {
         terminal: launch.terminal,
         user: launch.user,
         extra: launch.extra,
-        directory: launch.directory.map(|d| std::ffi::CString::new(d.into_os_string().into_encoded_bytes())).transpose(),
+        directory: launch
+            .directory
+            .map(|d| std::ffi::CString::new(d.into_os_string().into_encoded_bytes()))
+            .transpose(),
     };
     let setup = ChildSetup { directory: setup.directory, ..setup };
     // SAFETY: between fork and exec only system calls are made, on values that were allocated before.

@@ -237,7 +237,8 @@ pub fn inherited(pod: &Pod, now: Timestamp) -> BTreeMap<String, Runtime> {
             let started = s.state.as_ref().and_then(|s| s.running.as_ref()?.started_at.as_ref()).map_or(now, |t| t.0);
             let message = Some("the kubelet that ran it has ended".to_string());
             let last = Ended { code: 137, reason: "Error".into(), message, started, finished: now, id };
-            let runtime = Runtime { last: Some(last), restarts: s.restart_count + 1, ..Runtime::new("ContainerCreating") };
+            let runtime =
+                Runtime { last: Some(last), restarts: s.restart_count + 1, ..Runtime::new("ContainerCreating") };
             (s.name.clone(), runtime)
         })
         .collect()

@@ -52,7 +52,8 @@ pub fn contents(
     let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
     let mut all = BTreeMap::new();
     for volume in volumes {
-        let content = content(volume, pod, objects, facts, credentials).map_err(|e| format!("MountVolume.SetUp failed for volume {:?}: {e}", volume.name))?;
+        let content = content(volume, pod, objects, facts, credentials)
+            .map_err(|e| format!("MountVolume.SetUp failed for volume {:?}: {e}", volume.name))?;
         all.insert(volume.name.clone(), content);
     }
     if wants_credentials(pod) {
@@ -86,7 +87,12 @@ fn content(
         let name = &source.name;
         let optional = source.optional == Some(true);
         let map = objects.config_maps.get(name);
-        return Ok(Content::Files(picked(map.map(map_files), &format!("configmap {name:?}"), &source.items, optional)?));
+        return Ok(Content::Files(picked(
+            map.map(map_files),
+            &format!("configmap {name:?}"),
+            &source.items,
+            optional,
+        )?));
     }
     if let Some(source) = &volume.secret {
         let name = source.secret_name.clone().unwrap_or_default();
@@ -116,7 +122,8 @@ fn content(
         }
         return Ok(Content::Files(files));
     }
-    Err("this kind of volume is not supported: configMap, secret, emptyDir, hostPath, projected and downwardAPI are".into())
+    Err("this kind of volume is not supported: configMap, secret, emptyDir, hostPath, projected and downwardAPI are"
+        .into())
 }
 
 fn projected(
@@ -323,8 +330,10 @@ mod tests {
     fn maps_become_files_and_missing_ones_are_named() {
         let mut objects = Objects::default();
         objects.config_maps.insert("m".into(), serde_json::from_value(json!({"data": {"a": "1", "b": "2"}})).unwrap());
-        let get = |volumes, objects: &Objects| contents(&pod(volumes), objects, &Facts::default(), &Credentials::default());
-        let all = get(json!([{"name": "v", "configMap": {"name": "m", "items": [{"key": "a", "path": "x/a"}]}}]), &objects);
+        let get =
+            |volumes, objects: &Objects| contents(&pod(volumes), objects, &Facts::default(), &Credentials::default());
+        let all =
+            get(json!([{"name": "v", "configMap": {"name": "m", "items": [{"key": "a", "path": "x/a"}]}}]), &objects);
         assert_eq!(all.unwrap()["v"], Content::Files([(PathBuf::from("x/a"), b"1".to_vec())].into()));
         let error = get(json!([{"name": "v", "secret": {"secretName": "s"}}]), &objects).unwrap_err();
         assert_eq!(error, "MountVolume.SetUp failed for volume \"v\": secret \"s\" not found");
