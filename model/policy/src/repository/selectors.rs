@@ -1,0 +1,136 @@
+//! Which identities does each peer selector select?
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use identity::NumericIdentity;
+use ipnet::IpNet;
+
+use crate::peer::{Context, Learned, Peer, PeerIdentity};
+
+/// Number of a selector; none is used twice.
+pub(super) type SelectorId = u64;
+
+/// The distinct selectors of all policies, each with the identities that it selects.
+#[derive(Default)]
+pub(super) struct Selectors {
+    by_id: HashMap<SelectorId, Selector>,
+    by_peer: HashMap<Peer, SelectorId>,
+    learned: HashMap<Learned, Vec<IpNet>>,
+    next: SelectorId,
+}
+
+struct Selector {
+    peer: Peer,
+    uses: usize,
+    members: HashSet<NumericIdentity>,
+}
+
+impl Selectors {
+    /// The selector's number, one use more.
+    pub fn acquire(&mut self, peer: &Peer) -> SelectorId {
+        if let Some(&id) = self.by_peer.get(peer) {
+            if let Some(selector) = self.by_id.get_mut(&id) {
+                selector.uses += 1;
+            }
+            return id;
+        }
+        let id = self.next;
+        self.next += 1;
+        self.by_peer.insert(peer.clone(), id);
+        self.by_id.insert(id, Selector { peer: peer.clone(), uses: 1, members: HashSet::new() });
+        id
+    }
+
+    /// One use less. If it was the last one the selector is gone; yields whom it selected then.
+    pub fn release(&mut self, id: SelectorId) -> Vec<NumericIdentity> {
+        let Some(selector) = self.by_id.get_mut(&id) else { return Vec::new() };
+        selector.uses -= 1;
+        if selector.uses > 0 {
+            return Vec::new();
+        }
+        let gone = self.by_id.remove(&id);
+        gone.map(|selector| {
+            self.by_peer.remove(&selector.peer);
+            selector.members.into_iter().collect()
+        })
+        .unwrap_or_default()
+    }
+
+    /// The number of a selector that is in use.
+    pub fn id(&self, peer: &Peer) -> Option<SelectorId> {
+        self.by_peer.get(peer).copied()
+    }
+
+    /// The selector of a number.
+    pub fn peer(&self, id: SelectorId) -> Option<&Peer> {
+        self.by_id.get(&id).map(|selector| &selector.peer)
+    }
+
+    /// How often it is used.
+    pub fn uses(&self, id: SelectorId) -> usize {
+        self.by_id.get(&id).map_or(0, |selector| selector.uses)
+    }
+
+    /// Remembers the addresses of a name, a group or a service, asked for or not.
+    pub fn set_learned(&mut self, learned: &Learned, addresses: Vec<IpNet>) {
+        if addresses.is_empty() {
+            self.learned.remove(learned);
+        } else {
+            self.learned.insert(learned.clone(), addresses);
+        }
+    }
+
+    /// What is to be learned.
+    pub fn learned(&self) -> impl Iterator<Item = &Learned> {
+        self.by_peer.keys().filter_map(|peer| match peer {
+            Peer::Learned(learned) => Some(learned),
+            Peer::All | Peer::Labels(_) | Peer::Entity { .. } | Peer::Cidr(_) => None,
+        })
+    }
+
+    /// The prefixes that a selector needs identities for.
+    pub fn prefixes(&self, peer: &Peer) -> Vec<IpNet> {
+        peer.prefixes(self.addresses(peer)).collect()
+    }
+
+    /// The selectors that select an identity.
+    pub fn selecting(&self, identity: &PeerIdentity, context: &Context<'_>) -> BTreeSet<SelectorId> {
+        let selects = |selector: &Selector| selector.peer.selects(identity, context, self.addresses(&selector.peer));
+        self.by_id.iter().filter(|(_, selector)| selects(selector)).map(|(id, _)| *id).collect()
+    }
+
+    /// True if a selector selects an identity.
+    pub fn selects(&self, id: SelectorId, identity: &PeerIdentity, context: &Context<'_>) -> bool {
+        let selector = self.by_id.get(&id);
+        selector.is_some_and(|one| one.peer.selects(identity, context, self.addresses(&one.peer)))
+    }
+
+    /// An identity was selected by some and is by others.
+    pub fn moved(&mut self, identity: NumericIdentity, from: &BTreeSet<SelectorId>, to: &BTreeSet<SelectorId>) {
+        from.difference(to).for_each(|id| self.set_member(*id, identity, false));
+        to.difference(from).for_each(|id| self.set_member(*id, identity, true));
+    }
+
+    /// An identity is selected or is not any more.
+    pub fn set_member(&mut self, id: SelectorId, identity: NumericIdentity, selected: bool) {
+        let Some(selector) = self.by_id.get_mut(&id) else { return };
+        if selected {
+            selector.members.insert(identity);
+        } else {
+            selector.members.remove(&identity);
+        }
+    }
+
+    /// Whom some of these select.
+    pub fn members(&self, ids: &[SelectorId]) -> BTreeSet<NumericIdentity> {
+        let selectors = ids.iter().filter_map(|id| self.by_id.get(id));
+        selectors.flat_map(|selector| selector.members.iter().copied()).collect()
+    }
+
+    fn addresses(&self, peer: &Peer) -> &[IpNet] {
+        match peer {
+            Peer::Learned(learned) => self.learned.get(learned).map(Vec::as_slice).unwrap_or_default(),
+            Peer::All | Peer::Labels(_) | Peer::Entity { .. } | Peer::Cidr(_) => &[],
+        }
+    }
+}
