@@ -15,7 +15,8 @@ use crate::http::{Body, json as reply, respond};
 use crate::registry::{Registry, Resource};
 use crate::status::Status;
 
-const PROTO_V2: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// Asked for with an `@` before the version, which is not allowed in answers.
+const PROTO_V2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// Answers `/openapi/v2`, `/openapi/v3` and the documents below it.
 ///

@@ -84,6 +84,22 @@ pub fn qualified(plural: &str, group: &str) -> String {
     if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") }
 }
 
+/// Conflicts by owner, one line for each field.
+fn conflicts_text(causes: &[(String, String)]) -> String {
+    let mut text = format!("Apply failed with {} conflicts:", causes.len());
+    let mut last = "";
+    let single = causes.iter().all(|(_, message)| *message == causes[0].1);
+    for (field, message) in causes {
+        if message != last {
+            let plural = message.replacen("conflict with", "conflicts with", 1);
+            text.push_str(&format!("{}{plural}:", if single { ' ' } else { '\n' }));
+        }
+        text.push_str(&format!("\n- {field}"));
+        last = message;
+    }
+    text
+}
+
 impl Status {
     fn plain(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
         Self { code, reason, message: message.into(), details: Map::new() }
@@ -126,23 +142,10 @@ impl Status {
 
     /// Conflicts of field owners: each cause is (field, message).
     pub fn owned_by_others(causes: &[(String, String)]) -> Self {
-        let plural = if causes.len() == 1 { "conflict" } else { "conflicts" };
-        let mut text = format!("Apply failed with {} {plural}:", causes.len());
-        match causes {
-            [(field, message)] => text.push_str(&format!(" {message}: {field}")),
-            _ => {
-                let mut last = "";
-                for (field, message) in causes {
-                    if message != last {
-                        text.push_str(&format!("\n{message}:"));
-                    } else if last.is_empty() {
-                        text.push(' ');
-                    }
-                    text.push_str(&format!("\n- {field}"));
-                    last = message;
-                }
-            }
-        }
+        let text = match causes {
+            [(field, message)] => format!("Apply failed with 1 conflict: {message}: {field}"),
+            _ => conflicts_text(causes),
+        };
         let causes: Vec<Value> = causes
             .iter()
             .map(|(field, message)| json!({"reason": "FieldManagerConflict", "message": message, "field": field}))

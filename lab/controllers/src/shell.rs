@@ -65,6 +65,11 @@ pub async fn run(client: Client, config: Config) -> Result<(), Error> {
     }
 }
 
+/// Fields that controllers write are noted as theirs.
+fn as_controllers() -> PostParams {
+    PostParams { field_manager: Some("kube-controller-manager".to_owned()), ..PostParams::default() }
+}
+
 fn api(client: &Client, kind: Kind, namespace: &str) -> Api<DynamicObject> {
     let (group, name, plural) = kind.names();
     let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, "v1", name), plural);
@@ -228,7 +233,7 @@ impl Shell {
             "lastTimestamp": now, "source": {"component": news.component}, "reportingComponent": news.component,
         });
         let Ok(event) = serde_json::from_value(event) else { return };
-        match events.create(&PostParams::default(), &event).await {
+        match events.create(&as_controllers(), &event).await {
             Ok(_) => {
                 if self.told.len() > REMEMBERED {
                     self.told.clear();
@@ -303,17 +308,17 @@ async fn attempt(client: &Client, action: Action) -> Result<Done, kube::Error> {
     match action {
         Action::Create(kind, object) => {
             let api = api(client, kind, read::namespace(&object));
-            let made = api.create(&PostParams::default(), &parse(object)?).await?;
+            let made = api.create(&as_controllers(), &parse(object)?).await?;
             Ok(Done::Made(kind, plain(kind, made)))
         }
         Action::Replace(kind, object) => {
             let (api, name) = (api(client, kind, read::namespace(&object)), read::name(&object).to_owned());
-            let written = api.replace(&name, &PostParams::default(), &parse(object)?).await?;
+            let written = api.replace(&name, &as_controllers(), &parse(object)?).await?;
             Ok(Done::Written(kind, plain(kind, written)))
         }
         Action::ReplaceStatus(kind, object) => {
             let (api, name) = (api(client, kind, read::namespace(&object)), read::name(&object).to_owned());
-            let written = api.replace_status(&name, &PostParams::default(), &parse(object)?).await?;
+            let written = api.replace_status(&name, &as_controllers(), &parse(object)?).await?;
             Ok(Done::Written(kind, plain(kind, written)))
         }
         Action::Delete { kind, object, grace } => {
@@ -337,8 +342,7 @@ async fn attempt(client: &Client, action: Action) -> Result<Done, kube::Error> {
                 "target": {"apiVersion": "v1", "kind": "Node", "name": node},
             });
             let api = api(client, Kind::Pod, read::namespace(&pod));
-            let _: Value =
-                api.create_subresource("binding", read::name(&pod), &PostParams::default(), &binding).await?;
+            let _: Value = api.create_subresource("binding", read::name(&pod), &as_controllers(), &binding).await?;
             pod["spec"]["nodeName"] = node.into();
             Ok(Done::Assumed(Kind::Pod, pod))
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -92,6 +93,27 @@ async fn kubelet(client: Client, name: String, index: usize) {
         },
     });
     let _ = nodes.create(&PostParams::default(), &serde_json::from_value(node).expect("a node")).await;
+    tokio::select! {
+        () = beat(&client, &name) => {}
+        () = run_pods(&client, &name, index) => {}
+    }
+}
+
+/// Renews the node's lease.
+async fn beat(client: &Client, name: &str) {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-node-lease");
+    loop {
+        let now = jiff::Timestamp::now();
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name},
+            "spec": {"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": now.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()},
+        });
+        let _ = leases.patch(name, &PatchParams::apply("kubelet").force(), &Patch::Apply(&lease)).await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+}
+
+async fn run_pods(client: &Client, name: &str, index: usize) {
     let pods: Api<Pod> = Api::all(client.clone());
     let mine = watcher::Config::default().fields(&format!("spec.nodeName={name}"));
     let mut stream = watcher(pods, mine).default_backoff().applied_objects().boxed();
