@@ -13,6 +13,7 @@ mod rounds;
 mod services;
 mod stats;
 mod supervisor;
+mod tcx;
 mod topology;
 mod wire;
 mod workload;

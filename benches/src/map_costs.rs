@@ -10,7 +10,7 @@ use bpf::{Hook, Sizes};
 
 use crate::node::{Node, address4, address6, small};
 use crate::policies::{FIRST_PEER, tables};
-use crate::report::{Demand, Figure, Row};
+use crate::report::{Demand, Figure, Row, whole};
 use crate::stats::{median, paired_ratio};
 use crate::supervisor::pin;
 use crate::topology::{Pod, Topology, add_pod};
@@ -118,7 +118,12 @@ pub fn slots(rounds: usize) -> Result<Vec<Row>> {
             }
             Ok(())
         })?;
-        rows.push(Row::of("slots", format!("policy of {entries} entries built and switched"), &times, "µs"));
+        rows.push(Row::of(
+            "slots",
+            format!("policy of {} entries built and switched", whole(entries as u64)),
+            &times,
+            "µs",
+        ));
     }
     Ok(rows)
 }

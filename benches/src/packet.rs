@@ -10,6 +10,8 @@ pub const SYN_ACK: u8 = 0x12;
 /// Everything afterwards.
 pub const ACK: u8 = 0x10;
 
+const PORT_DENIED: u16 = 9;
+
 /// IP version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
@@ -22,6 +24,11 @@ pub enum Family {
 /// A segment from the client pod's port to the server pod.
 pub fn to_server(topology: &Topology, family: Family, port: u16, flags: u8) -> Vec<u8> {
     segment((&topology.client, port), (&topology.server, PORT_CONNECT), family, flags)
+}
+
+/// A segment from the client pod to a port of the server pod that no policy allows.
+pub fn denied(topology: &Topology, family: Family, port: u16) -> Vec<u8> {
+    segment((&topology.client, port), (&topology.server, PORT_DENIED), family, SYN)
 }
 
 /// A segment from the server pod to the client pod's port.

@@ -8,7 +8,8 @@ use anyhow::{Context, Result, bail};
 use netlink::Namespace;
 
 use crate::supervisor::{BPFFS, SCRATCH};
-use crate::topology::Topology;
+use crate::tcx;
+use crate::topology::{Pod, Topology};
 
 const REDIRECT: &str = include_str!("../c/redirect.bpf.c");
 const EMPTY: &str = include_str!("../c/empty.bpf.c");
@@ -24,7 +25,7 @@ pub struct Reference {
 pub enum Attachment {
     /// As ours are.
     Tcx,
-    /// The older way; bpftool before 7.5 knows no other.
+    /// The older way, where the kernel knows no other.
     Clsact,
 }
 
@@ -44,8 +45,8 @@ impl Reference {
         let (client, server) = (&topology.client, &topology.server);
         let to_server = self.load(REDIRECT, "to_server", Some(server.ifindex))?;
         let to_client = self.load(REDIRECT, "to_client", Some(client.ifindex))?;
-        attach(&topology.node, &to_server, &client.device)?;
-        attach(&topology.node, &to_client, &server.device)
+        attach(&topology.node, &to_server, client)?;
+        attach(&topology.node, &to_client, server)
     }
 
     /// Loads the program that does nothing.
@@ -74,17 +75,19 @@ impl Reference {
     }
 }
 
-fn attach(node: &Namespace, program: &Path, device: &str) -> Result<Attachment> {
-    let run = |tool: &str, words: &[&str]| {
-        let command = || Command::new(tool).args(words).stdin(Stdio::null()).output();
-        succeeded(&format!("{tool} {}", words.join(" ")), node.run(command)?)
-    };
-    let program = program.to_str().context("a path in UTF-8")?;
-    if run("bpftool", &["net", "attach", "tcx_ingress", "pinned", program, "dev", device]).is_ok() {
+fn attach(node: &Namespace, program: &Path, pod: &Pod) -> Result<Attachment> {
+    if let Ok(link) = node.run(|| tcx::attach(program, pod.ifindex))? {
+        // It is to live as long as the namespaces, and these end with the process.
+        std::mem::forget(link);
         return Ok(Attachment::Tcx);
     }
-    run("tc", &["qdisc", "add", "dev", device, "clsact"])?;
-    run("tc", &["filter", "add", "dev", device, "ingress", "bpf", "da", "object-pinned", program])?;
+    let tc = |words: &[&str]| -> Result<String> {
+        let command = || Command::new("tc").args(words).stdin(Stdio::null()).output();
+        succeeded(&format!("tc {}", words.join(" ")), node.run(command)?)
+    };
+    let (device, program) = (pod.device.as_str(), program.to_str().context("a path in UTF-8")?);
+    tc(&["qdisc", "add", "dev", device, "clsact"])?;
+    tc(&["filter", "add", "dev", device, "ingress", "bpf", "da", "object-pinned", program])?;
     Ok(Attachment::Clsact)
 }
 

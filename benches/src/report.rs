@@ -191,6 +191,11 @@ fn number(value: f64) -> String {
     }
 }
 
+/// A whole number with its thousands separated.
+pub fn whole(value: u64) -> String {
+    grouped(value as f64)
+}
+
 fn grouped(value: f64) -> String {
     let digits = format!("{value:.0}");
     let from_end = |i: usize| digits.len() - i;

@@ -10,7 +10,7 @@ use bpf::Sizes;
 use crate::node::Node;
 use crate::observer;
 use crate::reference::{Attachment, Reference};
-use crate::report::{Demand, Figure, Row};
+use crate::report::{Demand, Figure, Row, whole};
 use crate::rounds::{Plan, Series, Variant, run};
 use crate::stats::{median, paired_difference, paired_ratio};
 use crate::topology::Topology;
@@ -120,7 +120,7 @@ impl Wire {
         std::thread::sleep(Duration::from_millis(50));
         let (sent, lost) = node.datapath.maps().event_counters()?;
         let missing = lost + sent.abs_diff(stored.load(Ordering::Relaxed));
-        let what = format!("flow events lost of {} (stored or counted as lost, all of them)", sent + lost);
+        let what = format!("flow events lost, of {}", whole(sent + lost));
         Ok(Row::new("crr", what, missing as f64, "").goal(6, Demand::AtMost(0.0)))
     }
 }
