@@ -7,7 +7,7 @@ use crate::progress::{Line, Reporter};
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
-use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams};
+use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::Scope;
 use serde_json::Value;
@@ -49,8 +49,7 @@ async fn bootstrap(layout: &Layout, options: &Options, reporter: &Reporter) -> R
     steps.done("objects of the cluster");
     wait(&client, options, &mut steps).await?;
     for file in &options.files {
-        let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-        for object in manifests::documents(&text).with_context(|| format!("in {}", file.display()))? {
+        for object in manifests::read(file)? {
             applier.apply(&object).await.with_context(|| format!("in {}", file.display()))?;
         }
         steps.done(&format!("objects of {}", file.display()));
@@ -101,10 +100,19 @@ impl Applier {
             Scope::Namespaced => Api::namespaced_with(self.client.clone(), namespace, &resource),
         };
         let parameters = PatchParams::apply("lab").force();
+        let create = PostParams { field_manager: Some("lab".into()), ..PostParams::default() };
+        let typed: DynamicObject = serde_json::from_value(object.clone()).with_context(|| format!("read {label}"))?;
         let limit = Instant::now() + Duration::from_secs(5);
+        let mut exists = false;
         loop {
-            match api.patch(&name, &parameters, &Patch::Apply(object)).await {
+            // Nearly all objects are new, and making one costs the server less than merging.
+            let done = match exists {
+                false => api.create(&create, &typed).await,
+                true => api.patch(&name, &parameters, &Patch::Apply(object)).await,
+            };
+            match done {
                 Ok(_) => return Ok(()),
+                Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" && !exists => exists = true,
                 Err(kube::Error::Api(status)) if status.code < 500 && status.code != 429 => {
                     bail!("apply {label}: {}", status.message)
                 }

@@ -28,6 +28,12 @@ pub fn objects(options: &Options) -> Result<Vec<Value>> {
     Ok(all)
 }
 
+/// The objects of a file.
+pub fn read(file: &std::path::Path) -> Result<Vec<Value>> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    documents(&text).with_context(|| format!("in {}", file.display()))
+}
+
 /// The documents of a YAML text; empty ones are skipped, lists are opened.
 pub fn documents(text: &str) -> Result<Vec<Value>> {
     let mut all = Vec::new();

@@ -26,6 +26,9 @@ pub fn up(options: &Options, audience: &mut dyn Audience) -> Result<Ports> {
     if !nix::unistd::geteuid().is_root() {
         bail!("a lab makes network namespaces and loads programs into the kernel: run it as root");
     }
+    for file in &options.files {
+        crate::manifests::read(file)?;
+    }
     down::clear_stale(Some(&options.name));
     down::expect_free(&options.name)?;
     let layout = Layout::of(&options.name);

@@ -275,7 +275,7 @@ async fn run_command(node: &Node, live: &crate::container::Live, wanted: Wanted,
         Err(error) => {
             let status = streams::failed(&error.to_string()).to_string();
             let _ = sender.send(binary(Channel::Status, status.as_bytes())).await;
-            let _ = sender.send(Message::Close(None)).await;
+            let _ = sender.send(goodbye()).await;
             return;
         }
     };
@@ -311,9 +311,14 @@ async fn run_command(node: &Node, live: &crate::container::Live, wanted: Wanted,
     }
     let status = status.map_or_else(|e| streams::failed(&e.to_string()), |s| streams::ended(exit_code(s)));
     let _ = queue.send(binary(Channel::Status, status.to_string().as_bytes())).await;
-    let _ = queue.send(Message::Close(Some(CloseFrame { code: 1000, reason: "".into() }))).await;
+    let _ = queue.send(goodbye()).await;
     drop(queue);
     let _ = tokio::time::timeout(Duration::from_secs(5), writer).await;
+}
+
+/// A close without code is an error to clients.
+fn goodbye() -> Message {
+    Message::Close(Some(CloseFrame { code: 1000, reason: "".into() }))
 }
 
 fn binary(channel: Channel, bytes: &[u8]) -> Message {
@@ -476,7 +481,7 @@ async fn attach(
         }
         follower.abort();
         let _ = socket.send(binary(Channel::Status, streams::ended(0).to_string().as_bytes())).await;
-        let _ = socket.send(Message::Close(None)).await;
+        let _ = socket.send(goodbye()).await;
     }))
 }
 
@@ -520,7 +525,7 @@ async fn forward(state: &PodState, port: u16, mut socket: WebSocket) {
             let mut message = vec![1u8];
             message.extend_from_slice(format!("port {port}: {error}").as_bytes());
             let _ = socket.send(Message::Binary(message.into())).await;
-            let _ = socket.send(Message::Close(None)).await;
+            let _ = socket.send(goodbye()).await;
             return;
         }
     };
@@ -546,7 +551,7 @@ async fn forward(state: &PodState, port: u16, mut socket: WebSocket) {
             }
         }
     }
-    let _ = socket.send(Message::Close(None)).await;
+    let _ = socket.send(goodbye()).await;
 }
 
 /// Connects to the pod's loopback address inside its network namespace.
