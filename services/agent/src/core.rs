@@ -23,7 +23,7 @@ pub use endpoints::{Endpoint, EndpointRecord, Kind, State};
 pub use view::View;
 
 use crate::config::Enforcement;
-use crate::engine::{Engine, PolicyObject};
+use crate::engine::Engine;
 use crate::ipcache::IpCache;
 use crate::objects::{AgentNode, Key, Node, Pod, RemotePod};
 use crate::ops::{Op, PolicyKey};
@@ -97,9 +97,7 @@ pub enum Event {
     /// A slice (namespace, name) is gone.
     SliceGone(Key),
     /// A policy object is there or changed.
-    Policy(PolicyKey, PolicyObject),
-    /// A policy object cannot be read; the last good state of it stays.
-    PolicyUnreadable(PolicyKey, String),
+    Policy(PolicyKey, Box<serde_json::Value>),
     /// A policy object is gone.
     PolicyGone(PolicyKey),
     /// A group of prefixes is there or changed.
@@ -129,6 +127,7 @@ pub struct Core {
     slices: BTreeMap<Key, Key>,
     service_table: Table,
     slots: Slots,
+    named: BTreeMap<Identity, crate::engine::NamedPorts>,
     ipcache: IpCache,
     written: BTreeMap<IpNet, RemoteEndpoint>,
     dirty: Dirty,
@@ -184,6 +183,7 @@ impl Core {
             slices: BTreeMap::new(),
             service_table: found.services,
             slots: Slots::new(&found.slots, &found.policies),
+            named: BTreeMap::new(),
             ipcache,
             written: found.ipcache,
             dirty: Dirty { policies: true, addresses: true, services: true },
@@ -228,7 +228,10 @@ impl Core {
             }
             Event::AgentNodeGone(name) => self.dirty.addresses |= self.agent_nodes.remove(&name).is_some(),
             Event::RemotePod(key, pod) => {
-                self.dirty.addresses |= self.remote_pods.insert(key, pod.clone()).as_ref() != Some(&pod);
+                let before = self.remote_pods.insert(key, pod.clone());
+                self.dirty.addresses |= before.as_ref() != Some(&pod);
+                // Egress rules may name its ports.
+                self.dirty.policies |= !pod.ports.is_empty() && before.as_ref() != Some(&pod);
             }
             Event::RemotePodGone(key) => self.dirty.addresses |= self.remote_pods.remove(&key).is_some(),
             Event::Identity(number, labels) => self.add_identity(number, labels),
@@ -247,8 +250,7 @@ impl Core {
             }
             Event::Slice(key, service, slice) => self.set_slice(key, service, slice),
             Event::SliceGone(key) => self.remove_slice(&key),
-            Event::Policy(key, object) => self.set_policy(key, object),
-            Event::PolicyUnreadable(key, reason) => self.queue.push(Op::PolicyStatus(key, vec![reason])),
+            Event::Policy(key, object) => self.set_policy(key, &object),
             Event::PolicyGone(key) => {
                 self.engine.remove_policy(&key);
                 self.dirty.policies = true;
@@ -289,7 +291,7 @@ impl Core {
         }
     }
 
-    fn set_policy(&mut self, key: PolicyKey, object: PolicyObject) {
+    fn set_policy(&mut self, key: PolicyKey, object: &serde_json::Value) {
         let problems = self.engine.set_policy(&key, object);
         self.queue.push(Op::PolicyStatus(key, problems));
         self.dirty.policies = true;

@@ -1,5 +1,7 @@
 //! What does the agent ask of the policy language's implementation?
 
+mod repository;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -9,6 +11,8 @@ use ipnet::IpNet;
 use labels::Labels;
 
 use crate::ops::PolicyKey;
+
+pub use repository::repository;
 
 /// A policy of one subject as the datapath reads it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -40,32 +44,15 @@ pub struct RulePolicy {
     pub revision: u64,
 }
 
-/// For whom a policy is made.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Subject {
-    /// Its identity.
-    pub identity: Identity,
-    /// Its named ports: name, protocol, number.
-    pub ports: BTreeSet<(String, u8, u16)>,
-}
-
-/// A policy object, as the API gives it.
-#[derive(Clone, Debug)]
-pub enum PolicyObject {
-    /// CiliumNetworkPolicy
-    Cilium(Box<crds::CiliumNetworkPolicy>),
-    /// CiliumClusterwideNetworkPolicy
-    CiliumClusterwide(Box<crds::CiliumClusterwideNetworkPolicy>),
-    /// NetworkPolicy
-    Kubernetes(Box<crds::NetworkPolicy>),
-}
+/// Ports with names: protocol and name, with all numbers that pods of one identity give it.
+pub type NamedPorts = BTreeMap<(u8, String), BTreeSet<u16>>;
 
 /// Holds policies and identities and resolves them.
 pub trait Engine: Send {
     /// Grows with each change of a policy.
     fn revision(&self) -> u64;
-    /// Adds or replaces a policy object; what is wrong with it. Rules without problems count, the others are left out.
-    fn set_policy(&mut self, key: &PolicyKey, object: PolicyObject) -> Vec<String>;
+    /// Adds or replaces a policy object; what is wrong with it. One with problems leaves the last good state of it.
+    fn set_policy(&mut self, key: &PolicyKey, object: &serde_json::Value) -> Vec<String>;
     /// Removes a policy object.
     fn remove_policy(&mut self, key: &PolicyKey);
     /// Adds or replaces a group of prefixes.
@@ -78,15 +65,14 @@ pub trait Engine: Send {
     fn remove_identity(&mut self, identity: Identity);
     /// Every prefix that policies name, each of which needs an identity, with the labels for it.
     fn prefixes(&self) -> BTreeMap<IpNet, Labels>;
-    /// A subject's policy.
-    fn resolve(&self, subject: &Subject) -> Tables;
+    /// Which ports of an identity's pods have names.
+    fn set_named_ports(&mut self, identity: Identity, ports: NamedPorts);
+    /// The policy of the endpoints of an identity; nothing: the identity is not known.
+    fn resolve(&mut self, subject: Identity) -> Option<Tables>;
+    /// The identity has no endpoints on this node any more.
+    fn release(&mut self, subject: Identity);
     /// The policies as JSON text.
     fn describe(&self) -> String;
     /// Selectors, what they select and how many rules use them.
     fn selectors(&self) -> Vec<agent_api::Selector>;
-}
-
-/// The implementation over the policy language's repository.
-pub fn repository(_: &crate::config::Settings) -> Result<Box<dyn Engine>, String> {
-    Err("the policy repository is not joined yet".into())
 }

@@ -69,6 +69,8 @@ pub struct RemotePod {
     pub addresses: BTreeSet<IpAddr>,
     /// Address of its node.
     pub node: Option<IpAddr>,
+    /// Protocol, name and number of its named ports.
+    pub ports: Vec<(u8, String, u16)>,
 }
 
 fn port(number: i32) -> Option<u16> {
@@ -162,12 +164,16 @@ impl RemotePod {
     /// Reads a CiliumEndpoint.
     pub fn read(endpoint: &crds::CiliumEndpoint) -> RemotePod {
         let status = endpoint.status.clone().unwrap_or_default();
+        let named = status.named_ports.iter();
+        let named = named.filter_map(|p| Some((protocol_number(p.protocol.as_deref())?, p.name.clone()?, p.port?)));
+        let ports = named.collect();
         let networking = status.networking.unwrap_or_default();
         let pairs = networking.addressing.iter().flat_map(|pair| [&pair.ipv4, &pair.ipv6]).flatten();
         RemotePod {
             identity: status.identity.and_then(|i| i.id).and_then(|id| u32::try_from(id).ok()).filter(|id| *id != 0),
             addresses: pairs.filter_map(|text| text.parse().ok()).collect(),
             node: networking.node.and_then(|text| text.parse().ok()),
+            ports,
         }
     }
 }

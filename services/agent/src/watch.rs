@@ -15,7 +15,6 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use crate::core::Event;
-use crate::engine::PolicyObject;
 use crate::objects::{AgentNode, Key, Node, Pod, RemotePod, read_service, read_slice};
 use crate::ops::{PolicyKey, PolicyKind};
 
@@ -36,32 +35,23 @@ pub enum Told {
 struct Reader {
     resource: ApiResource,
     selector: watcher::Config,
-    applied: fn(&Key, serde_json::Value) -> Result<Vec<Event>, (Vec<Event>, String)>,
+    applied: fn(&Key, serde_json::Value) -> Result<Vec<Event>, String>,
     gone: fn(Key) -> Event,
 }
 
-type Read = Result<Vec<Event>, (Vec<Event>, String)>;
+type Read = Result<Vec<Event>, String>;
 
-fn parse<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, (Vec<Event>, String)> {
-    serde_json::from_value(value).map_err(|error| (Vec::new(), error.to_string()))
+fn parse<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, String> {
+    serde_json::from_value(value).map_err(|error| error.to_string())
 }
 
 fn policy_key(kind: PolicyKind, key: &Key) -> PolicyKey {
     PolicyKey { kind, namespace: key.0.clone(), name: key.1.clone() }
 }
 
-/// A policy that cannot be read is told as such, so that its status can say so.
-fn read_policy<T: DeserializeOwned>(
-    kind: PolicyKind,
-    key: &Key,
-    value: serde_json::Value,
-    wrap: fn(Box<T>) -> PolicyObject,
-) -> Read {
-    let key = policy_key(kind, key);
-    match serde_json::from_value(value) {
-        Ok(object) => Ok(vec![Event::Policy(key, wrap(Box::new(object)))]),
-        Err(error) => Err((vec![Event::PolicyUnreadable(key, error.to_string())], error.to_string())),
-    }
+/// Policies are read by those who know their language, unknown fields and all.
+fn policy(kind: PolicyKind, key: &Key, value: serde_json::Value) -> Read {
+    Ok(vec![Event::Policy(policy_key(kind, key), Box::new(value))])
 }
 
 fn reader<K>(applied: fn(&Key, serde_json::Value) -> Read, gone: fn(Key) -> Event) -> Reader
@@ -117,17 +107,17 @@ fn readers(node: &str, network_policy: bool) -> Vec<Reader> {
         reader::<crds::CiliumIdentity>(
             |_, value| {
                 let identity: crds::CiliumIdentity = parse(value)?;
-                let number = identity.number().ok_or_else(|| (Vec::new(), "its name is no number".to_owned()))?;
+                let number = identity.number().ok_or_else(|| "its name is no number".to_owned())?;
                 Ok(vec![Event::Identity(number, identity.labels())])
             },
             |key| Event::IdentityGone(key.1.parse().unwrap_or(0)),
         ),
         reader::<crds::CiliumNetworkPolicy>(
-            |key, value| read_policy(PolicyKind::Cilium, key, value, PolicyObject::Cilium),
+            |key, value| policy(PolicyKind::Cilium, key, value),
             |key| Event::PolicyGone(policy_key(PolicyKind::Cilium, &key)),
         ),
         reader::<crds::CiliumClusterwideNetworkPolicy>(
-            |key, value| read_policy(PolicyKind::CiliumClusterwide, key, value, PolicyObject::CiliumClusterwide),
+            |key, value| policy(PolicyKind::CiliumClusterwide, key, value),
             |key| Event::PolicyGone(policy_key(PolicyKind::CiliumClusterwide, &key)),
         ),
         reader::<crds::CiliumCIDRGroup>(
@@ -137,7 +127,7 @@ fn readers(node: &str, network_policy: bool) -> Vec<Reader> {
     ];
     if network_policy {
         readers.push(reader::<networking::NetworkPolicy>(
-            |key, value| read_policy(PolicyKind::Kubernetes, key, value, PolicyObject::Kubernetes),
+            |key, value| policy(PolicyKind::Kubernetes, key, value),
             |key| Event::PolicyGone(policy_key(PolicyKind::Kubernetes, &key)),
         ));
     }
@@ -217,10 +207,13 @@ async fn watch(client: Client, reader: Reader, told: mpsc::Sender<Told>, waiting
 }
 
 fn apply(reader: &Reader, key: &Key, object: DynamicObject, events: &mut Vec<Event>) {
-    let value = serde_json::to_value(object).unwrap_or_default();
+    let mut value = serde_json::to_value(object).unwrap_or_default();
+    // Items of a list need not say what they are.
+    value["apiVersion"] = reader.resource.api_version.clone().into();
+    value["kind"] = reader.resource.kind.clone().into();
     match (reader.applied)(key, value) {
         Ok(read) => events.extend(read),
-        Err((instead, reason)) => {
+        Err(reason) => {
             tracing::warn!(
                 kind = reader.resource.kind,
                 namespace = key.0,
@@ -228,7 +221,6 @@ fn apply(reader: &Reader, key: &Key, object: DynamicObject, events: &mut Vec<Eve
                 reason,
                 "object cannot be read, left as it was"
             );
-            events.extend(instead);
         }
     }
 }

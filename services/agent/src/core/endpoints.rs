@@ -1,6 +1,6 @@
 //! What is an endpoint of this node, and how does its identity follow from its pod?
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use abi::identity::{self, Identity};
@@ -8,7 +8,7 @@ use labels::{Labels, Workload, workload_labels};
 use serde::{Deserialize, Serialize};
 
 use super::{Core, both};
-use crate::engine::Subject;
+use crate::engine::NamedPorts;
 use crate::objects::{Key, Pod, protocol_number};
 use crate::ops::Op;
 
@@ -349,17 +349,32 @@ impl Core {
         self.endpoints.values().filter(wants).map(|e| e.record.id).collect()
     }
 
-    /// For whom an endpoint's policy is made; nothing: it has none.
-    pub(super) fn subject(&self, endpoint: &Endpoint) -> Option<Subject> {
-        if endpoint.record.kind == Kind::Host {
-            return None;
+    /// The identity for which an endpoint's policy is made; nothing: it has none.
+    pub(super) fn subject(endpoint: &Endpoint) -> Option<Identity> {
+        (endpoint.record.kind != Kind::Host).then_some(endpoint.record.identity)
+    }
+
+    /// Named ports of all pods by their identity.
+    pub(super) fn named_ports(&self) -> BTreeMap<Identity, NamedPorts> {
+        let mut all: BTreeMap<Identity, NamedPorts> = BTreeMap::new();
+        let mut add = |identity, protocol, name: &String, port| {
+            let ports = all.entry(identity).or_default();
+            ports.entry((protocol, name.clone())).or_default().insert(port);
+        };
+        for endpoint in self.endpoints.values() {
+            for (name, port, protocol) in self.pod_of(endpoint).iter().flat_map(|pod| &pod.ports) {
+                if let Some(protocol) = protocol_number(Some(protocol)) {
+                    add(endpoint.record.identity, protocol, name, *port);
+                }
+            }
         }
-        let ports: BTreeSet<(String, u8, u16)> = self.pod_of(endpoint).map_or_else(BTreeSet::new, |pod| {
-            let known = pod.ports.iter();
-            known
-                .filter_map(|(name, port, protocol)| Some((name.clone(), protocol_number(Some(protocol))?, *port)))
-                .collect()
-        });
-        Some(Subject { identity: endpoint.record.identity, ports })
+        for pod in self.remote_pods.values() {
+            for (protocol, name, port) in &pod.ports {
+                if let Some(identity) = pod.identity {
+                    add(identity, *protocol, name, *port);
+                }
+            }
+        }
+        all
     }
 }

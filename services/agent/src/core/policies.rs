@@ -7,7 +7,9 @@ use abi::endpoint::{EndpointPolicy, MODE_EGRESS, MODE_INGRESS};
 
 use super::endpoints::{Applied, Kind, State};
 use super::{Core, Endpoint};
-use crate::engine::{Subject, Tables};
+use abi::identity::Identity;
+
+use crate::engine::Tables;
 use crate::ops::Op;
 
 const REVISION_BITS: u32 = 0x3fff_ffff;
@@ -16,7 +18,7 @@ const MOST_SLOTS: u32 = 16384;
 /// The policies in the datapath.
 #[derive(Debug, Default)]
 pub struct Slots {
-    installed: BTreeMap<Subject, Installed>,
+    installed: BTreeMap<Identity, Installed>,
     used: BTreeSet<u32>,
     /// Slots of an earlier run, until their endpoints have new ones.
     earlier: BTreeSet<u32>,
@@ -70,13 +72,16 @@ fn applied(policy: &EndpointPolicy) -> Applied {
 impl Core {
     /// Makes the policies of all subjects; removals go to `late`.
     pub(super) fn resolve_policies(&mut self, ops: &mut Vec<Op>, late: &mut Vec<Op>) {
-        let subjects: BTreeSet<Subject> = self.endpoints.values().filter_map(|e| self.subject(e)).collect();
-        let gone: Vec<Subject> = self.slots.installed.keys().filter(|s| !subjects.contains(*s)).cloned().collect();
+        let subjects: BTreeSet<Identity> = self.endpoints.values().filter_map(Core::subject).collect();
+        let gone: Vec<Identity> = self.slots.installed.keys().filter(|s| !subjects.contains(*s)).copied().collect();
+        self.tell_named_ports();
         for subject in subjects {
-            let tables = self.engine.resolve(&subject);
-            self.install(subject, tables, ops, late);
+            if let Some(tables) = self.engine.resolve(subject) {
+                self.install(subject, tables, ops, late);
+            }
         }
         for subject in gone {
+            self.engine.release(subject);
             if let Some(installed) = self.slots.installed.remove(&subject) {
                 self.slots.used.remove(&installed.slot);
                 late.push(Op::FreeSlot(installed.slot));
@@ -89,7 +94,19 @@ impl Core {
         }
     }
 
-    fn install(&mut self, subject: Subject, tables: Tables, ops: &mut Vec<Op>, late: &mut Vec<Op>) {
+    fn tell_named_ports(&mut self) {
+        let now = self.named_ports();
+        let gone: Vec<Identity> = self.named.keys().filter(|identity| !now.contains_key(*identity)).copied().collect();
+        gone.into_iter().for_each(|identity| self.engine.set_named_ports(identity, Default::default()));
+        for (identity, ports) in &now {
+            if self.named.get(identity) != Some(ports) {
+                self.engine.set_named_ports(*identity, ports.clone());
+            }
+        }
+        self.named = now;
+    }
+
+    fn install(&mut self, subject: Identity, tables: Tables, ops: &mut Vec<Op>, late: &mut Vec<Op>) {
         let revision = self.engine.revision();
         if let Some(installed) = self.slots.installed.get_mut(&subject)
             && same_but_for_classes(&installed.tables, &tables)
@@ -120,7 +137,7 @@ impl Core {
         let ids: Vec<u32> = self.endpoints.keys().copied().collect();
         for id in ids {
             let Some(endpoint) = self.endpoints.get(&id) else { continue };
-            let subject = self.subject(endpoint);
+            let subject = Core::subject(endpoint);
             let installed =
                 subject.and_then(|s| self.slots.installed.get(&s)).map(|i| (i.slot, i.tables.clone(), i.revision));
             if let Some((slot, tables, realized)) = installed {
@@ -177,7 +194,7 @@ impl Core {
 
     /// The tables that an endpoint uses.
     pub fn tables(&self, endpoint: &Endpoint) -> Option<Arc<Tables>> {
-        let subject = self.subject(endpoint)?;
+        let subject = Core::subject(endpoint)?;
         self.slots.installed.get(&subject).map(|installed| installed.tables.clone())
     }
 }

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use labels::{LabelFilter, Labels};
 
 use super::*;
-use crate::engine::{Subject, Tables};
+use crate::engine::Tables;
 use crate::ipcache::Change;
 use crate::ops::PolicyKind;
 
@@ -26,11 +26,9 @@ impl Engine for Fake {
     fn revision(&self) -> u64 {
         self.revision + 1
     }
-    fn set_policy(&mut self, _: &PolicyKey, object: PolicyObject) -> Vec<String> {
+    fn set_policy(&mut self, _: &PolicyKey, object: &serde_json::Value) -> Vec<String> {
         self.revision += 1;
-        if let PolicyObject::Cilium(policy) = object
-            && let Some(prefix) = policy.metadata.annotations.and_then(|a| a.get("prefix")?.parse::<IpNet>().ok())
-        {
+        if let Some(prefix) = object["prefix"].as_str().and_then(|text| text.parse::<IpNet>().ok()) {
             self.prefixes
                 .insert(prefix, ::identity::cidr_labels(prefix, ::identity::Families { ipv4: true, ipv6: false }));
         }
@@ -51,7 +49,9 @@ impl Engine for Fake {
     fn prefixes(&self) -> BTreeMap<IpNet, Labels> {
         self.prefixes.clone()
     }
-    fn resolve(&self, _: &Subject) -> Tables {
+    fn set_named_ports(&mut self, _: Identity, _: crate::engine::NamedPorts) {}
+    fn release(&mut self, _: Identity) {}
+    fn resolve(&mut self, _: Identity) -> Option<Tables> {
         let key = VerdictKey {
             prefix_len: PREFIX_ANY_PROTOCOL,
             class: 1,
@@ -64,12 +64,12 @@ impl Engine for Fake {
             .identities
             .iter()
             .filter(|(number, labels)| labels.get("k8s", "friend").is_some() || identity::is_node_local(**number));
-        Tables {
+        Some(Tables {
             ingress: self.revision > 0,
             classes: friends.map(|(number, _)| (*number, 1)).collect(),
             verdicts: vec![(key, entry)],
             ..Tables::default()
-        }
+        })
     }
     fn describe(&self) -> String {
         "[]".into()
@@ -123,10 +123,8 @@ fn record(id: u32, name: &str) -> EndpointRecord {
 }
 
 fn policy(name: &str, prefix: Option<&str>) -> Event {
-    let mut object = crds::CiliumNetworkPolicy::default();
-    object.metadata.annotations = prefix.map(|p| [("prefix".to_owned(), p.to_owned())].into());
     let key = PolicyKey { kind: PolicyKind::Cilium, namespace: "default".into(), name: name.into() };
-    Event::Policy(key, PolicyObject::Cilium(Box::new(object)))
+    Event::Policy(key, Box::new(serde_json::json!({ "prefix": prefix })))
 }
 
 fn position(ops: &[Op], what: impl Fn(&Op) -> bool) -> usize {
@@ -202,7 +200,12 @@ fn a_new_identity_is_one_class_entry_before_its_addresses() {
     core.handle(Event::Identity(2000, friend));
     core.handle(Event::RemotePod(
         key("far"),
-        RemotePod { identity: Some(2000), addresses: [ip("10.244.2.9")].into(), node: Some(ip("172.18.0.3")) },
+        RemotePod {
+            identity: Some(2000),
+            addresses: [ip("10.244.2.9")].into(),
+            node: Some(ip("172.18.0.3")),
+            ..RemotePod::default()
+        },
     ));
     let ops = core.flush();
     let class = position(&ops, |op| matches!(op, Op::SetClass(_, 2000, 1)));
@@ -314,7 +317,7 @@ fn nothing_is_touched_before_the_cluster_is_known() {
     assert!(ops.iter().all(|op| matches!(op, Op::Persist(_))), "{ops:#?}");
     core.handle(Event::RemotePod(
         key("far"),
-        RemotePod { identity: Some(2000), addresses: [far.addr()].into(), node: None },
+        RemotePod { identity: Some(2000), addresses: [far.addr()].into(), ..RemotePod::default() },
     ));
     core.handle(Event::Synced);
     let ops = core.flush();

@@ -1,0 +1,220 @@
+//! How does the policy language's repository serve the agent?
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ::identity::Families;
+use abi::identity::Identity;
+use ipnet::IpNet;
+use labels::{Labels, Selector};
+use policy::{AllowLocalhost, Context, Learned, Mode, Peer, PeerIdentity, PolicyRef, Repository, RuleSet};
+
+use super::{Engine, NamedPorts, RulePolicy, Tables};
+use crate::config::{Enforcement, Settings};
+use crate::ops::{PolicyKey, PolicyKind};
+
+/// The implementation over the policy language's repository.
+pub fn repository(settings: &Settings) -> Result<Box<dyn Engine>, String> {
+    let allow_localhost = match settings.given.get("allow-localhost").map(String::as_str) {
+        None | Some("" | "auto" | "always") => AllowLocalhost::Always,
+        Some("policy") => AllowLocalhost::Policy,
+        Some(other) => return Err(format!("setting allow-localhost: {other:?} is not auto, always or policy")),
+    };
+    let mode = match settings.enforcement {
+        Enforcement::Default => Mode::Default,
+        Enforcement::Always => Mode::Always,
+        Enforcement::Never => Mode::Never,
+    };
+    let settings = policy::Settings {
+        mode,
+        cluster_name: settings.cluster.clone(),
+        families: Families { ipv4: settings.ipv4, ipv6: settings.ipv6 },
+        allow_localhost,
+        // There is no proxy yet: rules at the application's level are refused rather than taken for wider ones.
+        l7_proxy: false,
+        ..policy::Settings::default()
+    };
+    Ok(Box::new(Policies { repository: Repository::new(settings), groups: BTreeMap::new() }))
+}
+
+struct Policies {
+    repository: Repository,
+    groups: BTreeMap<String, Group>,
+}
+
+struct Group {
+    labels: Labels,
+    prefixes: Vec<IpNet>,
+}
+
+fn reference(key: &PolicyKey) -> PolicyRef {
+    let kind = match key.kind {
+        PolicyKind::Cilium => policy::PolicyKind::CiliumNetworkPolicy,
+        PolicyKind::CiliumClusterwide => policy::PolicyKind::CiliumClusterwideNetworkPolicy,
+        PolicyKind::Kubernetes => policy::PolicyKind::NetworkPolicy,
+    };
+    PolicyRef { kind, namespace: key.namespace.clone(), name: key.name.clone() }
+}
+
+impl Policies {
+    /// Tells the repository the prefixes of the groups that its policies name.
+    fn teach(&mut self) {
+        let wanted: Vec<Learned> = self.repository.learned().cloned().collect();
+        for learned in wanted {
+            let addresses = match &learned {
+                Learned::Group(name, _) => {
+                    self.groups.get(name).map(|group| group.prefixes.clone()).unwrap_or_default()
+                }
+                Learned::Groups(selector, _) => self.of_groups(selector),
+                // Names come with the DNS proxy, services by their own issue; until then they are nobody.
+                Learned::Name(_) | Learned::Pattern(_) | Learned::Service(..) | Learned::Services(..) => continue,
+            };
+            self.repository.set_learned(&learned, addresses);
+        }
+    }
+
+    fn of_groups(&self, selector: &Selector) -> Vec<IpNet> {
+        let selected = self.groups.values().filter(|group| selector.matches(&group.labels));
+        let prefixes: BTreeSet<IpNet> = selected.flat_map(|group| group.prefixes.iter().copied()).collect();
+        prefixes.into_iter().collect()
+    }
+}
+
+impl Engine for Policies {
+    fn revision(&self) -> u64 {
+        self.repository.revision()
+    }
+
+    fn set_policy(&mut self, _: &PolicyKey, object: &serde_json::Value) -> Vec<String> {
+        let source = crds::Source::default();
+        match policy::PolicyObject::from_value(object, &source, self.repository.settings()) {
+            Ok(object) => {
+                self.repository.upsert_policy(object);
+                self.teach();
+                Vec::new()
+            }
+            Err(problems) => problems.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn remove_policy(&mut self, key: &PolicyKey) {
+        self.repository.remove_policy(&reference(key));
+    }
+
+    fn set_cidr_group(&mut self, name: &str, group: &crds::CiliumCIDRGroup) {
+        let labels = group.metadata.labels.iter().flatten();
+        let labels = labels.map(|(key, value)| labels::Label::new(labels::source::CIDR_GROUP, key, value)).collect();
+        let prefixes = group.spec.external_cidrs.iter().filter_map(|text| text.parse().ok()).collect();
+        self.groups.insert(name.to_owned(), Group { labels, prefixes });
+        self.teach();
+    }
+
+    fn remove_cidr_group(&mut self, name: &str) {
+        self.groups.remove(name);
+        self.teach();
+    }
+
+    fn add_identity(&mut self, identity: Identity, labels: &Labels) {
+        self.repository.upsert_identity(identity, labels);
+    }
+
+    fn remove_identity(&mut self, identity: Identity) {
+        self.repository.remove_identity(identity);
+    }
+
+    fn prefixes(&self) -> BTreeMap<IpNet, Labels> {
+        let families = self.repository.settings().families;
+        self.repository
+            .prefixes()
+            .into_iter()
+            .map(|prefix| (prefix, ::identity::cidr_labels(prefix, families)))
+            .collect()
+    }
+
+    fn set_named_ports(&mut self, identity: Identity, ports: NamedPorts) {
+        self.repository.set_named_ports(identity, ports);
+    }
+
+    fn resolve(&mut self, subject: Identity) -> Option<Tables> {
+        let policy = self.repository.subject_policy(subject)?;
+        let revision = self.repository.revision();
+        Some(Tables {
+            ingress: policy.ingress_enforced,
+            egress: policy.egress_enforced,
+            classes: policy.classes.clone(),
+            verdicts: policy.verdicts.clone(),
+            rule_sets: policy.rule_sets.iter().map(|set| (set.id, describe_rules(set, revision))).collect(),
+        })
+    }
+
+    fn release(&mut self, subject: Identity) {
+        self.repository.release_subject(subject);
+    }
+
+    fn describe(&self) -> String {
+        let policies = self.repository.policies().map(|policy| {
+            let rules: Vec<String> = policy.rules.iter().map(|rule| rule.origin.to_string()).collect();
+            let reference = &policy.reference;
+            serde_json::json!({
+                "kind": reference.kind.name(),
+                "namespace": reference.namespace,
+                "name": reference.name,
+                "uid": policy.uid,
+                "rules": rules,
+            })
+        });
+        format!("{:#}", serde_json::Value::Array(policies.collect()))
+    }
+
+    fn selectors(&self) -> Vec<agent_api::Selector> {
+        let settings = self.repository.settings();
+        let context = Context {
+            cluster_name: &settings.cluster_name,
+            families: settings.families,
+            cidr_matches_nodes: settings.cidr_matches_nodes,
+        };
+        let known: Vec<PeerIdentity> = self
+            .repository
+            .identities()
+            .map(|(identity, labels)| PeerIdentity::new(identity, labels.clone()))
+            .collect();
+        let mut users: BTreeMap<&Peer, (u32, BTreeSet<String>)> = BTreeMap::new();
+        for object in self.repository.policies() {
+            for peer in object.rules.iter().flat_map(|rule| &rule.peers) {
+                let entry = users.entry(peer).or_default();
+                entry.0 += 1;
+                entry.1.insert(object.reference.to_string());
+            }
+        }
+        let describe = |(peer, (count, names)): (&Peer, (u32, BTreeSet<String>))| {
+            let mut identities: Vec<u32> =
+                known.iter().filter(|one| peer.selects(one, &context, &[])).map(|one| one.identity).collect();
+            identities.sort_unstable();
+            agent_api::Selector {
+                selector: peer.to_string(),
+                identities,
+                users: count,
+                labels: names.into_iter().collect(),
+            }
+        };
+        users.into_iter().map(describe).collect()
+    }
+}
+
+/// The policies of a rule set's rules; of several rules of one policy that have the same labels, one.
+fn describe_rules(set: &RuleSet, revision: u64) -> Arc<[RulePolicy]> {
+    let mut policies: Vec<RulePolicy> = Vec::new();
+    for rule in set.rules.iter() {
+        let policy = RulePolicy {
+            kind: rule.policy.kind.name().into(),
+            namespace: rule.policy.namespace.clone(),
+            name: rule.policy.name.clone(),
+            labels: rule.labels.to_strings(),
+            revision,
+        };
+        if !policies.contains(&policy) {
+            policies.push(policy);
+        }
+    }
+    policies.into()
+}
