@@ -16,13 +16,12 @@ use crate::model::{Endpoint, EndpointChangeRequest, IpamResponse, MonitorEvent};
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody listens on the socket.
-    #[error("cannot reach the agent at {socket}: {source}\nIs the agent running?")]
+    #[error("cannot reach the agent at {socket}: {reason}\nIs the agent running?")]
     Unreachable {
         /// The socket.
         socket: String,
         /// Why.
-        #[source]
-        source: std::io::Error,
+        reason: String,
     },
     /// The connection broke or the answer was not understood.
     #[error("{request}: {reason}")]
@@ -151,7 +150,10 @@ impl Client {
     async fn send(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Response<Incoming>, ClientError> {
         let name = format!("{method} {path}");
         let broken = |reason: String| ClientError::Broken { request: name.clone(), reason };
-        let unreachable = |source| ClientError::Unreachable { socket: self.socket.display().to_string(), source };
+        let unreachable = |error: std::io::Error| ClientError::Unreachable {
+            socket: self.socket.display().to_string(),
+            reason: error.to_string(),
+        };
         let stream = UnixStream::connect(&self.socket).await.map_err(unreachable)?;
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = handshake.map_err(|e| broken(e.to_string()))?;
