@@ -56,6 +56,11 @@ fn closing(text: &str) -> Option<usize> {
     None
 }
 
+/// A scalar as it is written without quotes.
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
 fn select<'a>(value: &'a Value, inside: &str) -> Vec<&'a Value> {
     let inside = inside.trim();
     if inside == "*" {
@@ -70,11 +75,7 @@ fn select<'a>(value: &'a Value, inside: &str) -> Vec<&'a Value> {
         let path = left.trim().trim_start_matches('@');
         let wanted = right.trim().trim_matches(['"', '\'']);
         let items = value.as_array().map_or(&[][..], Vec::as_slice);
-        let equal = |item: &&Value| {
-            find(item, path)
-                .iter()
-                .any(|found| found.as_str().map_or_else(|| found.to_string() == wanted, |text| text == wanted))
-        };
+        let equal = |item: &&Value| find(item, path).iter().any(|found| text(found) == wanted);
         return items.iter().filter(equal).collect();
     }
     let quoted = inside.trim_matches(['"', '\'']);

@@ -333,9 +333,8 @@ pub fn write_changed(
     check_preconditions(call, old, &new)?;
     let mut object = combine(resource, &old.value, new, part);
     keep_system_fields(&old.value, &mut object);
-    if part == Part::Main {
-        complete(call, tx, Some(&old.value), &mut object)?;
-    } else if resource.custom {
+    // Status of built-in kinds is written by components that know what they do.
+    if part == Part::Main || resource.custom {
         complete(call, tx, Some(&old.value), &mut object)?;
     }
     bump_generation(resource, &old.value, &mut object);
