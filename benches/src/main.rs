@@ -44,7 +44,7 @@ struct Arguments {
     #[arg(long)]
     markdown: bool,
     /// Rounds; the medians are over these.
-    #[arg(long, default_value_t = 9)]
+    #[arg(long, default_value_t = 15)]
     rounds: usize,
     /// Milliseconds of each variant in each round.
     #[arg(long, default_value_t = 350)]

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use netlink::Namespace;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::{RcvBuf, SndBuf};
 
 use crate::stats::quantile;
 use crate::supervisor::pin;
@@ -24,6 +26,8 @@ pub const PORT_UDP: u16 = 7004;
 
 /// Time that a slice runs before it counts.
 const WARM_UP: Duration = Duration::from_millis(15);
+/// Bytes that a stream may have on the way; where the kernel finds the size itself, connections differ by a quarter.
+const STREAM_BUFFER: usize = 512 << 10;
 /// Datagrams that are on the way together.
 const BURST: usize = 32;
 
@@ -41,7 +45,6 @@ pub struct Workloads {
     client: Namespace,
     server_address: Ipv4Addr,
     echo: TcpStream,
-    sink: TcpStream,
     sunk: Arc<AtomicU64>,
     udp: (UdpSocket, UdpSocket),
 }
@@ -58,10 +61,10 @@ impl Workloads {
         })?;
         serve(topology, PORT_SINK, move |stream| swallow(stream, &received))?;
         let client = topology.client.namespace.clone();
-        let (echo, sink) = (connect(&client, address, PORT_ECHO)?, connect(&client, address, PORT_SINK)?);
+        let echo = connect(&client, address, PORT_ECHO)?;
         let udp = (udp(&client, topology.client.v4, 0)?, udp(&topology.server.namespace, address, PORT_UDP)?);
         udp.0.connect((address, PORT_UDP))?;
-        Ok(Workloads { client, server_address: address, echo, sink, sunk, udp })
+        Ok(Workloads { client, server_address: address, echo, sunk, udp })
     }
 
     /// One byte there and back: latency in µs.
@@ -91,9 +94,10 @@ impl Workloads {
         })?
     }
 
-    /// A stream of bytes: Gbit/s that arrive.
+    /// A stream of bytes over a new connection: Gbit/s that arrive.
     pub fn stream(&mut self, length: Duration) -> Result<Slice> {
-        let (sink, sunk) = (&mut self.sink, &self.sunk);
+        let (mut sink, sunk) = (connect(&self.client, self.server_address, PORT_SINK)?, &self.sunk);
+        setsockopt(&sink, SndBuf, &STREAM_BUFFER)?;
         on_own_thread(|| {
             let buffer = vec![0x5a; 128 << 10];
             send_for(WARM_UP, || Ok(sink.write_all(&buffer)?))?;
@@ -125,6 +129,7 @@ impl Workloads {
 fn serve(topology: &Topology, port: u16, mut each: impl FnMut(&mut TcpStream) + Send + 'static) -> Result<()> {
     let address = (topology.server.v4, port);
     let listener = topology.server.namespace.run(|| TcpListener::bind(address))?.context("listen")?;
+    setsockopt(&listener, RcvBuf, &STREAM_BUFFER)?;
     let forever = move || -> Result<()> {
         pin()?;
         loop {
