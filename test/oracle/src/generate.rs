@@ -95,6 +95,8 @@ const ENTITIES: &[&str] = &[
     "health",
     "none",
     "kube-apiserver",
+    "kube-apiserver",
+    "kube-apiserver",
 ];
 const PORT_NAMES: &[&str] = &["web", "dns", "odd"];
 
@@ -137,7 +139,8 @@ pub fn world(random: &mut Random) -> World {
 pub fn add_workload(random: &mut Random, world: &mut World) -> NumericIdentity {
     let elsewhere = random.once_in(6);
     let base = if elsewhere { 3 << 16 } else { 256 };
-    let identity = base + random.below(1000) as u32;
+    // Few numbers, so that a number comes back with other labels.
+    let identity = base + random.below(30) as u32;
     let mut labels = vec![
         Label::k8s("app", random.pick(APPS)),
         Label::k8s(labels::POD_NAMESPACE, random.pick(NAMESPACES)),

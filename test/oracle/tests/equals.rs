@@ -204,10 +204,14 @@ fn changes_lead_where_a_fresh_start_leads() {
         let mut world = generate::world(&mut random);
         let mut engine = Engine::new(&world);
         for step in 0..40 {
-            change(&mut random, &mut world, &mut engine);
+            let touched = change(&mut random, &mut world, &mut engine);
             let mut fresh = if step % 10 == 9 { Some(Engine::new(&world)) } else { None };
-            for _ in 0..8 {
-                let packet = generate::packet(&mut random, &world);
+            for at in 0..12 {
+                let mut packet = generate::packet(&mut random, &world);
+                // Half of the packets are from or to whom the change was about.
+                if let Some(other) = touched.filter(|_| at % 2 == 0) {
+                    packet.other = other;
+                }
                 let found = engine.decision(&packet);
                 compare(&world, &packet, &found, seed);
                 assert_eq!(
@@ -228,25 +232,27 @@ fn changes_lead_where_a_fresh_start_leads() {
     }
 }
 
-/// One step of a cluster's life.
-fn change(random: &mut Random, world: &mut World, engine: &mut Engine) {
-    match random.below(10) {
+/// One step of a cluster's life; says whom it was about.
+fn change(random: &mut Random, world: &mut World, engine: &mut Engine) -> Option<Other> {
+    match random.below(11) {
         0..=2 => {
             let policy = generate::policy(random, &world.settings);
             upsert(world, policy.clone());
             let change = engine.repository.upsert_policy(policy);
             engine.take(change);
+            None
         }
         3 if !world.policies.is_empty() => {
             let gone = world.policies.swap_remove(random.below(world.policies.len()));
             let change = engine.repository.remove_policy(&gone.reference);
             engine.take(change);
+            None
         }
         4..=6 => {
             let identity = generate::add_workload(random, world);
-            if let Some(party) = world.parties.get(&identity).cloned() {
-                engine.add(identity, &party.labels, &party.ports);
-            }
+            let party = world.parties.get(&identity).cloned()?;
+            engine.add(identity, &party.labels, &party.ports);
+            Some(Other::Party(identity))
         }
         7 => {
             let workloads: Vec<NumericIdentity> = world.parties.keys().copied().filter(|one| *one > 255).collect();
@@ -255,8 +261,20 @@ fn change(random: &mut Random, world: &mut World, engine: &mut Engine) {
                 world.parties.remove(&gone);
                 engine.remove(gone);
             }
+            None
         }
         8 => {
+            // The own node becomes one that serves the API, or is none any more; and gets another label.
+            let host = world.parties.get_mut(&1).expect("the own node");
+            let api = if random.once_in(2) { vec!["reserved:kube-apiserver"] } else { Vec::new() };
+            let role = if random.once_in(2) { "k8s:app=x" } else { "k8s:app=y" };
+            host.labels = Labels::parse(["reserved:host", role].into_iter().chain(api)).expect("labels");
+            let labels = host.labels.clone();
+            let change = engine.repository.upsert_identity(1, &labels);
+            engine.take(change);
+            Some(Other::Party(1))
+        }
+        9 => {
             let identities: Vec<NumericIdentity> = world.parties.keys().copied().filter(|one| *one > 255).collect();
             let identity = random.pick(&identities);
             let ports = generate::named_ports(random);
@@ -264,6 +282,7 @@ fn change(random: &mut Random, world: &mut World, engine: &mut Engine) {
             party.ports.clone_from(&ports);
             let change = engine.repository.set_named_ports(identity, ports);
             engine.take(change);
+            Some(Other::Party(identity))
         }
         _ => {
             let name = policy::Learned::Name("one.example".to_owned());
@@ -275,6 +294,7 @@ fn change(random: &mut Random, world: &mut World, engine: &mut Engine) {
             world.learned.insert(name.clone(), some.clone());
             let change = engine.repository.set_learned(&name, some);
             engine.take(change);
+            Some(Other::Address(random.pick(&["10.1.2.3", "10.9.9.9", "11.0.0.1"]).parse().expect("an address")))
         }
     }
 }
