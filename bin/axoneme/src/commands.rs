@@ -27,6 +27,9 @@ const COMMANDS: &[Command] = &[
     #[cfg(feature = "datapath")]
     shown("cilium-agent", "the agent of a node", |args| agent::main_with(words(args))),
     shown("cilium-operator", "cluster-wide chores", |args| operator::main_with(words(args))),
+    shown("cilium", "state and settings of the cluster's network", |args| cli_cilium::main_with(words(args))),
+    #[cfg(feature = "datapath")]
+    shown("cilium-dbg", "state of the agent and of the kernel's maps", |args| cli_dbg::main_with(words(args))),
     shown("hubble-relay", "one observer over those of all nodes", |args| relay::run(args.iter().cloned())),
     shown("cilium-cni", "the network plugin that container runtimes call", |args| {
         logged();
