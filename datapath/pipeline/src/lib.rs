@@ -1,2 +1,17 @@
 //! What happens to a packet: the one implementation, for the kernel and natively.
 #![no_std]
+#![forbid(unsafe_code)]
+
+pub mod admit;
+pub mod entry;
+pub mod env;
+pub mod family;
+pub mod forward;
+pub mod masquerade;
+pub mod neighbour;
+pub mod packet;
+pub mod quoted;
+pub mod report;
+pub mod service;
+pub mod track;
+pub mod work;

@@ -1,0 +1,103 @@
+//! May this connection pass this endpoint, in this direction? Asks the policy and says so.
+
+use crate::env::Env;
+use crate::family::Family;
+use crate::packet::Packet;
+use crate::report::{self, About};
+use abi::endpoint::EndpointPolicy;
+use abi::identity::Identity;
+use abi::policy::{self, VerdictEntry, VerdictKey};
+use abi::{DropReason, config, endpoint, event};
+
+/// One side of a connection.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Side {
+    /// The endpoint whose policy is asked.
+    pub endpoint: u32,
+    /// The other side's identity.
+    pub peer: Identity,
+    /// Identity of the packet's source, for events.
+    pub source: Identity,
+    /// Identity of the packet's destination.
+    pub destination: Identity,
+    /// Interface, for events.
+    pub ifindex: u32,
+    /// 0 for the first packet of a connection: then an allowance is reported too.
+    pub admitted: u32,
+    /// Answer: `revision_and_modes` of the policy that admits the connection now.
+    pub revision: u32,
+    /// Answer: the rule set that decided, if the policy had to be asked.
+    pub rule_set: u32,
+    /// Reverse NAT index of the service that was asked for.
+    pub rev_nat: u16,
+    /// Seen from the endpoint.
+    pub direction: u8,
+    /// Answer: 1 if the policy was asked.
+    pub asked: u8,
+}
+
+abi::plain!(Side: u32, Identity, Identity, Identity, u32, u32, u32, u32, u16, u8, u8);
+
+/// Asks the endpoint's policy. The answers go into `side`: a function of the kernel's returns one register.
+#[inline(never)]
+pub fn admit<A: Family, E: Env>(env: &E, p: &Packet<A>, side: &mut Side) -> Result<(), DropReason> {
+    let Some(EndpointPolicy { slot, revision_and_modes: revision }) = env.policy(side.endpoint) else {
+        return Err(DropReason::EP_NOT_READY);
+    };
+    side.revision = revision;
+    let class = env.class(slot, side.peer).unwrap_or(policy::CLASS_OTHERS);
+    let key = VerdictKey {
+        prefix_len: policy::PREFIX_FULL,
+        class,
+        direction: side.direction,
+        protocol: p.protocol,
+        port: p.policy_port(),
+    };
+    // no entry, no passage
+    let entry = env.verdict(slot, &key).unwrap_or_default();
+    let (verdict, reason) = judge(&entry);
+    let audited = reason.is_some() && env.config().is_some_and(|c| c.flags & config::FLAG_POLICY_AUDIT != 0);
+    let modes = if side.direction == policy::DIR_EGRESS { endpoint::MODE_EGRESS } else { endpoint::MODE_INGRESS };
+    let about = About {
+        source: side.source,
+        destination: side.destination,
+        endpoint: side.endpoint,
+        ifindex: side.ifindex,
+        rule_set: entry.rule_set,
+        revision: revision & !(endpoint::MODE_EGRESS | endpoint::MODE_INGRESS),
+        kind: event::KIND_POLICY_VERDICT,
+        code: verdict,
+        detail: entry.match_type,
+        direction: side.direction,
+        flags: if audited { event::FLAG_AUDITED } else { 0 },
+        pad: 0,
+        rev_nat: side.rev_nat,
+    };
+    if revision & modes != 0 && (side.admitted == 0 || reason.is_some()) {
+        report::packet(env, p, &about);
+    }
+    match reason {
+        Some(reason) if !audited => {
+            report::dropped(env, p, reason, &about);
+            Err(DropReason(0))
+        }
+        _ => {
+            side.rule_set = entry.rule_set;
+            side.asked = 1;
+            Ok(())
+        }
+    }
+}
+
+/// The verdict, and why the packet is dropped if it is.
+#[inline(always)]
+fn judge(entry: &VerdictEntry) -> (u8, Option<DropReason>) {
+    match entry.verdict {
+        policy::VERDICT_ALLOW => (policy::VERDICT_ALLOW, None),
+        policy::VERDICT_DENY => (policy::VERDICT_DENY, Some(DropReason::POLICY_DENY)),
+        // there is no proxy behind the port
+        policy::VERDICT_REDIRECT => (policy::VERDICT_REDIRECT, Some(DropReason::PROXY_LOOKUP_FAILED)),
+        _ => (policy::VERDICT_DEFAULT_DENY, Some(DropReason::POLICY)),
+    }
+}
