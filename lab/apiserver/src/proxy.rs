@@ -1,7 +1,14 @@
 //! How do logs, exec, attach and port-forward reach the kubelet of the pod's node?
 //!
 //! The request is rewritten to the kubelet's path and sent on; after an upgrade both byte streams are joined unchanged.
+//! Kubelets speak WebSocket; for clients that speak SPDY their streams are translated.
 
+mod inflate;
+mod spdy;
+mod streams;
+mod websocket;
+
+use base64::Engine as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONNECTION, HOST, HeaderName, HeaderValue, UPGRADE};
@@ -9,17 +16,20 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::api::Api;
 use crate::http::Body;
 use crate::meta;
 use crate::status::Status;
 use crate::verbs::Call;
 use crate::{KubeletAddress, http};
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// Protocols of streams that kubelets of lab speak.
 const WEBSOCKET: &str = "websocket";
+const SPDY: &str = "spdy/3.1";
+const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
+const PROTOCOL: &str = "x-stream-protocol-version";
 
 pub async fn serve(call: Call, request: Request<Incoming>) -> Result<Response<Body>, Status> {
     let pod = call.current()?;
@@ -30,21 +40,98 @@ pub async fn serve(call: Call, request: Request<Incoming>) -> Result<Response<Bo
     }
     let path = kubelet_path(&call, &pod.value)?;
     let upgrade = request.headers().get(UPGRADE).and_then(|value| value.to_str().ok()).map(str::to_lowercase);
-    if let Some(other) = upgrade.as_deref().filter(|protocol| *protocol != WEBSOCKET) {
-        return Err(unsupported_upgrade(other));
+    match upgrade.as_deref() {
+        None if call.subresource() != "log" => Err(Status::bad_request("Upgrade request required")),
+        Some(SPDY) => translate(call, request, node, &path).await,
+        // Port-forward inside of a WebSocket is SPDY inside of a WebSocket: clients then speak SPDY itself.
+        Some(WEBSOCKET)
+            if call.subresource() == "portforward" && offers(&request, "sec-websocket-protocol", TUNNEL) =>
+        {
+            Err(Status::bad_request("unable to upgrade: port-forward is served over SPDY/3.1"))
+        }
+        None | Some(WEBSOCKET) => forward(request, connect(&call.api, node).await?, &path, node).await,
+        Some(other) => {
+            Err(Status::bad_request(format!("unable to upgrade to {other:?}: websocket and SPDY/3.1 are served")))
+        }
     }
-    if upgrade.is_none() && call.subresource() != "log" {
-        return Err(Status::bad_request("Upgrade request required"));
-    }
-    let stream = connect(&call, node).await?;
-    forward(request, stream, &path, node).await
 }
 
-/// Clients that know only SPDY are told what would work.
-fn unsupported_upgrade(protocol: &str) -> Status {
-    Status::bad_request(format!(
-        "unable to upgrade to {protocol:?}: streams are served over WebSocket (kubectl 1.30 or newer uses it)"
-    ))
+/// Whether one of the request's headers of this name lists the value.
+fn offers(request: &Request<Incoming>, header: &str, value: &str) -> bool {
+    let all = request.headers().get_all(header).into_iter().filter_map(|one| one.to_str().ok());
+    all.flat_map(|text| text.split(',')).any(|one| one.trim().eq_ignore_ascii_case(value))
+}
+
+/// Serves a client that speaks SPDY, by a WebSocket to the kubelet.
+async fn translate(
+    call: Call,
+    mut request: Request<Incoming>,
+    node: &str,
+    path: &str,
+) -> Result<Response<Body>, Status> {
+    let ports = call.subresource() == "portforward";
+    let protocol = if ports { "portforward.k8s.io" } else { "v4.channel.k8s.io" };
+    if !offers(&request, PROTOCOL, protocol) {
+        let mut status = Status::bad_request(format!("unable to upgrade: the protocol {protocol} is served"));
+        status.code = 403;
+        return Err(status);
+    }
+    let upgraded = hyper::upgrade::on(&mut request);
+    if ports {
+        let (node, path) = (node.to_owned(), path.to_owned());
+        tokio::spawn(async move {
+            let Ok(client) = upgraded.await else { return };
+            let dial = move |port: u16| {
+                let (api, node, path) = (call.api.clone(), node.clone(), format!("{path}?port={port}"));
+                async move { socket(&api, &node, &path).await.map_err(|status| status.message) }
+            };
+            streams::forward(TokioIo::new(client), dial).await;
+        });
+    } else {
+        let kubelet = socket(&call.api, node, path).await?;
+        let expected = streams::expected(&call.query);
+        tokio::spawn(async move {
+            let Ok(client) = upgraded.await else { return };
+            streams::exec(TokioIo::new(client), kubelet, expected).await;
+        });
+    }
+    let mut response = Response::new(http::whole(hyper::body::Bytes::new()));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("SPDY/3.1"));
+    headers.insert(PROTOCOL, HeaderValue::from_static(protocol));
+    Ok(response)
+}
+
+/// A WebSocket to the kubelet.
+async fn socket(api: &Api, node: &str, path: &str) -> Result<streams::Socket, Status> {
+    let fault = |error: &dyn std::fmt::Display| Status::internal(format!("node {node}: {error}"));
+    let stream = connect(api, node).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| fault(&error))?;
+    tokio::spawn(connection.with_upgrades());
+    let key = base64::engine::general_purpose::STANDARD.encode(rand::random::<[u8; 16]>());
+    let request = Request::get(path)
+        .header(HOST, "kubelet")
+        .header(CONNECTION, "Upgrade")
+        .header(UPGRADE, WEBSOCKET)
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-key", key)
+        .header("sec-websocket-protocol", "v5.channel.k8s.io, v4.channel.k8s.io")
+        .body(http::whole(hyper::body::Bytes::new()))
+        .map_err(|error| fault(&error))?;
+    let mut answer = sender.send_request(request).await.map_err(|error| fault(&error))?;
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let upgraded = hyper::upgrade::on(&mut answer).await.map_err(|error| fault(&error))?;
+        return Ok(streams::Socket::new(Box::new(TokioIo::new(upgraded))));
+    }
+    let code = answer.status().as_u16();
+    let text = answer.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).trim().to_owned();
+    let mut status = if code < 500 { Status::bad_request(text) } else { Status::internal(text) };
+    status.code = code;
+    Err(status)
 }
 
 /// The path and query that the kubelet knows.
@@ -90,10 +177,10 @@ fn container(call: &Call, pod: &serde_json::Value, sub: &str) -> Result<String, 
     }
 }
 
-async fn connect(call: &Call, node: &str) -> Result<Box<dyn Stream>, Status> {
+async fn connect(api: &Api, node: &str) -> Result<Box<dyn Stream>, Status> {
     let fault =
         |reason: &dyn std::fmt::Display| Status::internal(format!("error dialing backend: node {node}: {reason}"));
-    let address = call.api.kubelets.kubelet(node).ok_or_else(|| fault(&"no kubelet of that name is known"))?;
+    let address = api.kubelets.kubelet(node).ok_or_else(|| fault(&"no kubelet of that name is known"))?;
     match address {
         KubeletAddress::Unix(path) => {
             let stream = tokio::net::UnixStream::connect(&path).await;

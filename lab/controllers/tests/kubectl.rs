@@ -113,6 +113,51 @@ async fn a_deployment_lives_from_apply_to_delete() {
     cluster.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logs_commands_and_ports_of_pods_are_reached() {
+    use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(folder.path(), "127.0.0.1:0", 1).await;
+    if kubectl(&cluster, "version --client").await.is_none() {
+        return;
+    }
+    let session = Session(&cluster);
+    session.run("wait --for=create serviceaccount/default --timeout=10s").await;
+    session.run("run one --image=img --port=8080").await;
+    session.run("wait --for=condition=Ready pod/one --timeout=10s").await;
+    assert_eq!(session.run("logs one --tail=5").await, "default/one/one tailLines=5\n");
+    assert_eq!(session.run("exec one -- echo hello world").await, "hello world\n");
+    let failed = session.refuse("exec one -- false").await;
+    assert!(failed.contains("exit code 3"), "{failed}");
+
+    let mut command = tokio::process::Command::new("kubectl");
+    command.args(["exec", "-i", "one", "--", "cat"]).env("KUBECONFIG", &cluster.kubeconfig);
+    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let text = "0123456789".repeat(20_000);
+    let mut input = child.stdin.take().unwrap();
+    let written = text.clone();
+    tokio::spawn(async move { input.write_all(written.as_bytes()).await });
+    let output = child.wait_with_output().await.unwrap();
+    assert_eq!(output.stdout.len(), text.len());
+    assert!(output.status.success());
+
+    let mut command = tokio::process::Command::new("kubectl");
+    command.args(["port-forward", "pod/one", ":8080"]).env("KUBECONFIG", &cluster.kubeconfig).kill_on_drop(true);
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = tokio::io::BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = lines.next_line().await.unwrap().unwrap();
+    let address = line.split_whitespace().nth(2).unwrap().to_owned();
+    for _ in 0..3 {
+        let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let mut answer = [0; 64];
+        let count = stream.read(&mut answer).await.unwrap();
+        assert!(answer[..count].ends_with(b"port 8080\n"));
+    }
+    cluster.stop().await;
+}
+
 const DEFINITION: &str = r#"
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition

@@ -1,5 +1,7 @@
 //! A cluster without machines: the API server, the controllers, and nodes whose kubelets only say that pods run.
 
+mod streams;
+
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
@@ -36,6 +38,8 @@ impl Cluster {
         );
         let kubeconfig = folder.join("kubeconfig");
         std::fs::write(&kubeconfig, &text).expect("a kubeconfig");
+        let mut tasks = tokio::task::JoinSet::new();
+        let kubelets = streams::serve(&mut tasks).await;
         let certificate = authority.identity.certificate.clone();
         let config = apiserver::Config {
             identity: authority.server("kube-apiserver", &["127.0.0.1".to_owned()]).expect("a certificate"),
@@ -47,14 +51,13 @@ impl Cluster {
             node_ports: 30000..=32767,
             advertise: vec![SocketAddr::from(([172, 18, 0, 2], 6443))],
             version: "v1.34.0".to_owned(),
-            kubelets: Arc::new(|_: &str| None),
+            kubelets: Arc::new(move |_: &str| Some(apiserver::KubeletAddress::Tcp(kubelets))),
         };
         let server = apiserver::serve(config).await.expect("a server");
         let file = kube::config::Kubeconfig::from_yaml(&text).expect("it is YAML");
         let options = kube::config::KubeConfigOptions::default();
         let config = kube::Config::from_custom_kubeconfig(file, &options).await.expect("a kubeconfig");
         let client = Client::try_from(config).expect("a client");
-        let mut tasks = tokio::task::JoinSet::new();
         let controllers = controllers::Config {
             pod_cidrs: vec![("10.244.0.0/16".parse().expect("a range"), 24)],
             authority: certificate,
