@@ -25,8 +25,14 @@ const COMMANDS: &[Command] = &[
     shown("lab", "clusters on this machine: up, down, status", |args| cli_lab::main_with(args.iter().cloned())),
     shown("hubble", "flows of the cluster", |args| cli_hubble::main_with(args.iter().cloned())),
     #[cfg(feature = "datapath")]
-    shown("cilium-agent", "the agent of a node", |args| agent::main_with(words(args))),
-    shown("cilium-operator", "cluster-wide chores", |args| operator::main_with(words(args))),
+    shown("cilium-agent", "the agent of a node", |args| {
+        logged_at("info");
+        agent::main_with(words(args))
+    }),
+    shown("cilium-operator", "cluster-wide chores", |args| {
+        logged_at("info");
+        operator::main_with(words(args))
+    }),
     shown("cilium", "state and settings of the cluster's network", |args| cli_cilium::main_with(words(args))),
     #[cfg(feature = "datapath")]
     shown("cilium-dbg", "state of the agent and of the kernel's maps", |args| cli_dbg::main_with(words(args))),
@@ -81,8 +87,13 @@ fn words(args: &[OsString]) -> Vec<String> {
 
 /// Logs to standard error what `RUST_LOG` asks for.
 fn logged() {
+    logged_at("warn");
+}
+
+/// As [`logged`]; without `RUST_LOG` from this level on.
+fn logged_at(level: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
     let _ = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).with_ansi(false).try_init();
 }
 

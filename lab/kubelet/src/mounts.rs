@@ -50,9 +50,12 @@ fn option_value(path: &Path) -> String {
 
 /// Makes `new_root` the root of this mount namespace and lets go of the old one.
 pub fn pivot(new_root: &Path) -> Result<()> {
+    let old_root = fs::File::open("/").while_doing(|| "open the old root".into())?;
     std::env::set_current_dir(new_root).while_doing(|| format!("change to {}", new_root.display()))?;
     // The old root is stacked over the new one at the same place: no directory for it is needed.
     nix::unistd::pivot_root(".", ".").while_doing(|| format!("pivot to {}", new_root.display()))?;
+    nix::unistd::fchdir(&old_root).while_doing(|| "change to the old root".into())?;
+    // The old root's mounts only: those of the new one may have to stay shared.
     propagation(Path::new("."), MsFlags::MS_SLAVE | MsFlags::MS_REC)?;
     umount2(".", MntFlags::MNT_DETACH).while_doing(|| "let go of the old root".into())?;
     std::env::set_current_dir("/").while_doing(|| "change to /".into())
