@@ -36,6 +36,14 @@ pub async fn client(settings: &Settings) -> Result<Client, String> {
     Client::try_from(config).map_err(|e| format!("make a client of the Kubernetes API: {e}"))
 }
 
+/// What to log of an error: the server's own words, if it was the server that refused.
+pub fn brief(error: &Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
+        other => other.to_string(),
+    }
+}
+
 fn code(error: &Error) -> u16 {
     match error {
         kube::Error::Api(status) => status.code,
@@ -130,8 +138,8 @@ impl Cluster {
         let api: Api<crds::CiliumEndpoint> = Api::namespaced(self.client.clone(), &key.0);
         let Some(found) = api.get_opt(&key.1).await? else { return Ok(()) };
         let networking = found.status.as_ref().and_then(|s| s.networking.clone()).unwrap_or_default();
-        let same = addresses.is_empty()
-            || networking.addressing.iter().flat_map(|a| [&a.ipv4, &a.ipv6]).flatten().any(|a| addresses.contains(a));
+        let same =
+            networking.addressing.iter().flat_map(|a| [&a.ipv4, &a.ipv6]).flatten().any(|a| addresses.contains(a));
         if !same {
             return Ok(());
         }
@@ -239,7 +247,7 @@ pub async fn writer(cluster: Cluster, mut ops: mpsc::UnboundedReceiver<Op>) {
         match write(&cluster, &op).await {
             Ok(()) => pause = Duration::from_millis(100),
             Err(error) => {
-                tracing::warn!(?target, %error, "write to the cluster failed, trying again");
+                tracing::warn!(?target, error = brief(&error), "write to the cluster failed, trying again");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(10));
                 // A later word on the same object replaces this one.
@@ -254,7 +262,7 @@ pub async fn writer(cluster: Cluster, mut ops: mpsc::UnboundedReceiver<Op>) {
 
 fn enqueue(op: Op, pending: &mut BTreeMap<Target, Op>, order: &mut VecDeque<Target>) {
     let target = match &op {
-        Op::Publish(key, _) | Op::Unpublish(key) => Target::Endpoint(key.clone()),
+        Op::Publish(key, _) | Op::Unpublish(key, _) => Target::Endpoint(key.clone()),
         Op::PolicyStatus(key, _) => Target::Policy(key.clone()),
         _ => return,
     };
@@ -266,7 +274,10 @@ fn enqueue(op: Op, pending: &mut BTreeMap<Target, Op>, order: &mut VecDeque<Targ
 async fn write(cluster: &Cluster, op: &Op) -> Result<(), Error> {
     match op {
         Op::Publish(key, endpoint) => cluster.publish(key, endpoint).await,
-        Op::Unpublish(key) => cluster.unpublish(key, &[]).await,
+        Op::Unpublish(key, addresses) => {
+            let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+            cluster.unpublish(key, &addresses).await
+        }
         Op::PolicyStatus(key, problems) => cluster.policy_status(key, problems).await,
         _ => Ok(()),
     }

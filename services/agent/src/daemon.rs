@@ -158,7 +158,7 @@ impl Daemon {
                     tracing::error!(endpoint = id, %error, "endpoint cannot be forgotten");
                 }
             }
-            Op::Publish(..) | Op::Unpublish(_) | Op::PolicyStatus(..) => {
+            Op::Publish(..) | Op::Unpublish(..) | Op::PolicyStatus(..) => {
                 // The writer ends with the process only.
                 let _ = self.writer.send(op);
             }

@@ -27,6 +27,27 @@ pub fn found(maps: &Maps) -> bpf::Result<Found> {
     Ok(Found { ipcache, slots: maps.policy.used()?, policies: policies.collect(), services: services(maps)? })
 }
 
+/// Removes endpoints of an earlier run that nobody remembers; those of the node itself stay.
+pub fn forget_strangers(maps: &Maps, addresses: &BTreeSet<IpAddr>, devices: &BTreeSet<u32>) -> bpf::Result<()> {
+    let host = |endpoint: &abi::endpoint::Endpoint| endpoint.flags & abi::endpoint::FLAG_HOST != 0;
+    for (address, endpoint) in maps.lxc4.entries()? {
+        if !host(&endpoint) && !addresses.contains(&IpAddr::V4(address.into())) {
+            maps.lxc4.remove(&address)?;
+        }
+    }
+    for (address, endpoint) in maps.lxc6.entries()? {
+        if !host(&endpoint) && !addresses.contains(&IpAddr::V6(address.into())) {
+            maps.lxc6.remove(&address)?;
+        }
+    }
+    for (device, _) in maps.devices.entries()? {
+        if !devices.contains(&device) {
+            maps.devices.remove(&device)?;
+        }
+    }
+    Ok(())
+}
+
 fn add_prefix(all: &mut BTreeMap<IpNet, RemoteEndpoint>, address: IpAddr, length: u32, value: RemoteEndpoint) {
     if let Ok(prefix) = IpNet::new(address, length as u8) {
         all.insert(prefix, value);
@@ -59,7 +80,7 @@ fn services(maps: &Maps) -> bpf::Result<Table> {
     }
     for (address, slots) in slots {
         let Some(head) = slots.get(&0) else { continue };
-        let backends = slots.range(1..=head.count).map(|(_, slot)| slot.backend_id).collect();
+        let backends = (1..=head.count).filter_map(|number| slots.get(&number)).map(|slot| slot.backend_id).collect();
         let frontend = Frontend {
             address,
             rev_nat: head.rev_nat,
@@ -139,7 +160,7 @@ fn apply_one(datapath: &Datapath, op: &Op) -> bpf::Result<()> {
         | Op::Persist(_)
         | Op::Forget(_)
         | Op::Publish(..)
-        | Op::Unpublish(_)
+        | Op::Unpublish(..)
         | Op::PolicyStatus(..) => Ok(()),
     }
 }

@@ -57,8 +57,8 @@ pub enum Op {
     Forget(u32),
     /// Tell the cluster of an endpoint.
     Publish(Key, Box<crds::CiliumEndpoint>),
-    /// Its pod is gone from this node.
-    Unpublish(Key),
+    /// Its pod is gone from this node; the addresses tell its CiliumEndpoint from that of a later pod of the same name.
+    Unpublish(Key, Vec<IpAddr>),
     /// Say what became of a policy object: kind, key, problems.
     PolicyStatus(PolicyKey, Vec<String>),
 }

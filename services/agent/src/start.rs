@@ -200,7 +200,7 @@ async fn own_node(cluster: &Cluster, settings: &Settings) -> Node {
                 tracing::info!(node = settings.node, "waiting for the node's addresses and pod networks");
             }
             Ok(None) => tracing::info!(node = settings.node, "waiting for the node's object"),
-            Err(error) => tracing::warn!(%error, "the Kubernetes API does not answer yet"),
+            Err(error) => tracing::warn!(error = cluster::brief(&error), "the Kubernetes API does not answer yet"),
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
@@ -328,6 +328,9 @@ async fn restore(daemon: &mut Daemon, netlink: &Netlink) -> Result<()> {
     for path in unreadable {
         tracing::error!(path, "remembered endpoint cannot be read; it keeps its policy until its pod is gone");
     }
+    let addresses = records.iter().flat_map(|r| crate::core::both(r.ipv4, r.ipv6)).collect();
+    let devices = records.iter().map(|r| r.ifindex).collect();
+    kernel::forget_strangers(daemon.datapath.maps(), &addresses, &devices)?;
     daemon.restore(records, &links);
     Ok(())
 }
@@ -535,7 +538,9 @@ async fn publish_node(cluster: Cluster, name: String, mut object: crds::CiliumNo
         }
         match cluster.publish_node(&object).await {
             Ok(()) => return,
-            Err(error) => tracing::warn!(%error, "the own CiliumNode cannot be written, trying again"),
+            Err(error) => {
+                tracing::warn!(error = cluster::brief(&error), "the own CiliumNode cannot be written, trying again")
+            }
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }

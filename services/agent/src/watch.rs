@@ -144,6 +144,16 @@ pub fn start(client: &Client, node: &str, network_policy: bool, told: &mpsc::Sen
     }
 }
 
+fn reason(error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => crate::cluster::brief(error),
+        watcher::Error::WatchError(status) => format!("{} ({})", status.message, status.code),
+        watcher::Error::NoResourceVersion => error.to_string(),
+    }
+}
+
 fn key_of(object: &DynamicObject) -> Key {
     (object.namespace().unwrap_or_default(), object.name_any())
 }
@@ -186,7 +196,8 @@ async fn watch(client: Client, reader: Reader, told: mpsc::Sender<Told>, waiting
                 events.push((reader.gone)(key));
             }
             Err(error) => {
-                tracing::warn!(kind = reader.resource.kind, %error, "watch broken, trying again");
+                let reason = reason(&error);
+                tracing::warn!(kind = reader.resource.kind, reason, "watch broken, trying again");
                 if told.send(Told::Reachable(false)).await.is_err() {
                     return;
                 }

@@ -196,12 +196,10 @@ impl Core {
         let addresses = endpoint.addresses();
         self.queue.push(Op::RemoveEndpoint(addresses.clone(), endpoint.record.ifindex));
         self.queue.push(Op::UsePolicy(id, abi::endpoint::EndpointPolicy::default()));
-        self.queue.extend(addresses.into_iter().map(Op::ForgetConnections));
+        self.queue.extend(addresses.iter().copied().map(Op::ForgetConnections));
         self.queue.push(Op::Forget(id));
-        if let Some(key) = endpoint.pod()
-            && endpoint.published.is_some()
-        {
-            self.queue.push(Op::Unpublish(key));
+        if let Some(key) = endpoint.pod() {
+            self.queue.push(Op::Unpublish(key, addresses));
         }
         self.dirty.policies = true;
         self.dirty.addresses = true;

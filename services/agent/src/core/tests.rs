@@ -382,7 +382,7 @@ fn a_removed_endpoint_leaves_nothing() {
         Op::RemoveEndpoint(vec![ip("10.244.1.5")], 15),
         Op::ForgetConnections(ip("10.244.1.5")),
         Op::Forget(5),
-        Op::Unpublish(key("web")),
+        Op::Unpublish(key("web"), vec![ip("10.244.1.5")]),
         Op::Ipcache(Change::Remove(address)),
         Op::FreeSlot(slot),
     ] {
