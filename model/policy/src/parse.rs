@@ -67,7 +67,7 @@ impl PolicyObject {
             }
             Some(PolicyKind::NetworkPolicy) => {
                 let schema = schema_of::<NetworkPolicy>(&KNP);
-                typed::<NetworkPolicy>(value, schema, settings, Self::from_network_policy)
+                typed::<NetworkPolicy>(&without_nulls(value), schema, settings, Self::from_network_policy)
             }
             None => Err(vec![not_a_policy(value)]),
         };
@@ -138,6 +138,18 @@ fn typed<T: DeserializeOwned>(
         Err(_) => {}
     }
     Err(problems)
+}
+
+/// The API server takes a null in one of its own kinds for an absent field.
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let there = fields.iter().filter(|(_, field)| !field.is_null());
+            Value::Object(there.map(|(name, field)| (name.clone(), without_nulls(field))).collect())
+        }
+        Value::Array(items) => Value::Array(items.iter().map(without_nulls).collect()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
+    }
 }
 
 fn not_a_policy(value: &Value) -> Problem {

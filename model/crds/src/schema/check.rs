@@ -6,7 +6,7 @@ use crate::Problem;
 
 /// Every place where the value does not fit: unknown and missing fields, wrong types, values that are not allowed.
 ///
-/// `pattern` and `format` are left to who reads the field, who can say more.
+/// A field that is null is wrong, as for the API server: leave it out. `pattern` and `format` are left to who reads the field, who can say more.
 pub fn check(value: &Value, schema: &Value) -> Vec<Problem> {
     let mut problems = Vec::new();
     at(value, schema, "", &mut problems);
@@ -14,10 +14,6 @@ pub fn check(value: &Value, schema: &Value) -> Vec<Problem> {
 }
 
 fn at(value: &Value, schema: &Value, path: &str, problems: &mut Vec<Problem>) {
-    if value.is_null() && !path.is_empty() {
-        // An explicit null is an absent field.
-        return;
-    }
     if schema.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true)) {
         if !value.is_string() && !value.is_i64() {
             problems.push(wrong_type(path, value, "a whole number or a text"));
@@ -39,7 +35,7 @@ fn at(value: &Value, schema: &Value, path: &str, problems: &mut Vec<Problem>) {
 
 fn object(value: &Value, schema: &Value, path: &str, problems: &mut Vec<Problem>) {
     let Value::Object(fields) = value else {
-        problems.push(wrong_type(path, value, "an object with fields"));
+        problems.push(wrong_type(path, value, "an object"));
         return;
     };
     let none = Map::new();
@@ -81,11 +77,7 @@ fn array(value: &Value, schema: &Value, path: &str, problems: &mut Vec<Problem>)
     let Some(inner) = schema.get("items") else { return };
     for (index, item) in items.iter().enumerate() {
         let below = format!("{path}[{index}]");
-        if item.is_null() {
-            problems.push(wrong_type(&below, item, "an item"));
-        } else {
-            at(item, inner, &below, problems);
-        }
+        at(item, inner, &below, problems);
     }
 }
 
@@ -119,7 +111,7 @@ fn wrong_type(path: &str, value: &Value, wanted: &str) -> Problem {
 /// A value in a few words; long ones are cut.
 fn describe(value: &Value) -> String {
     match value {
-        Value::Null => "nothing".to_owned(),
+        Value::Null => "null".to_owned(),
         Value::Array(items) => format!("a list of {} items", items.len()),
         Value::Object(_) => "an object".to_owned(),
         Value::Bool(_) | Value::Number(_) => value.to_string(),
@@ -167,7 +159,9 @@ mod tests {
             "spec.egress[0].toCidr: unknown field \"toCidr\"; \"toCIDR\" is meant?",
         );
         check_one(json!({ "egress": {} }), "spec.egress: invalid type: found an object, must be a list");
-        check_one(json!({ "egress": [null] }), "spec.egress[0]: invalid type: found nothing");
+        // A null is not an absent field: what would it select?
+        check_one(json!({ "egress": null }), "spec.egress: invalid type: found null, must be a list");
+        check_one(json!({ "egress": [null] }), "spec.egress[0]: invalid type: found null, must be an object");
         let port = |port: Value| json!({ "egress": [{ "toPorts": [{ "ports": [port] }] }] });
         check_one(port(json!({ "port": 80 })), "ports[0].port: invalid type: found 80, must be a text");
         check_one(

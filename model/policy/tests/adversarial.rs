@@ -1,0 +1,287 @@
+//! Do situations that made others fail leave these policies as narrow as they are?
+
+#[path = "support/cluster.rs"]
+mod cluster;
+
+use cluster::{Cluster, read, wrong};
+use policy::{Direction, PolicyObject, Settings, protocol};
+
+fn cnp(name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: {name}, namespace: a}}\nspec: {{endpointSelector: {{}}, {spec}}}\n"
+    )
+}
+
+fn ccnp(name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n"
+    )
+}
+
+fn cluster() -> Cluster {
+    Cluster::default_mode().pod("a/web", &["app=web"]).pod("a/db", &["app=db"]).pod("b/web", &["app=web"])
+}
+
+#[test]
+fn a01_a_wide_denial_holds_against_narrow_and_wide_allowances() {
+    for allow in [
+        "egress: [{toCIDR: [10.1.2.3/32]}], enableDefaultDeny: {egress: false}",
+        "egress: [{toEntities: [all]}], enableDefaultDeny: {egress: false}",
+        "egress: [{toFQDNs: [{matchName: a.example}]}]",
+        "egress: [{toEntities: [world], toPorts: [{ports: [{port: \"80\"}]}]}]",
+    ] {
+        let mut cluster = cluster();
+        cluster.apply_text(&cnp("allow", allow));
+        cluster.apply_text(&cnp("deny", "egressDeny: [{toCIDR: [10.0.0.0/8]}], enableDefaultDeny: {egress: false}"));
+        let name = policy::Learned::Name("a.example".to_owned());
+        let change = cluster.repository.set_learned(&name, vec!["10.1.2.3/32".parse().expect("a prefix")]);
+        cluster.take(change);
+        for address in ["10.1.2.3", "10.9.9.9"] {
+            let (verdict, rules) = cluster.answer("a/web", Direction::Egress, address, protocol::TCP, 80);
+            assert_eq!(verdict, "deny", "{address} with {allow}");
+            assert_eq!(rules.rules[0].to_string(), "CiliumNetworkPolicy a/deny egressDeny[0]");
+        }
+    }
+}
+
+#[test]
+fn a02_a_range_does_not_swallow_the_rules_of_a_port_in_it() {
+    let mut cluster = cluster();
+    let l7 = "{fromEndpoints: [{}], toPorts: [{ports: [{port: \"80\", protocol: TCP}], rules: {http: [{path: /a}]}}]}";
+    let wide = "{fromEndpoints: [{}], toPorts: [{ports: [{port: \"1\", endPort: 1024, protocol: TCP}]}]}";
+    cluster.apply_text(&cnp("p", &format!("ingress: [{wide}, {l7}]")));
+    assert_eq!(cluster.ingress("a/web", "a/db", 80), "redirect");
+    assert_eq!(cluster.ingress("a/web", "a/db", 81), "allow");
+    cluster.apply_text(&cnp("q", "ingress: [{fromEndpoints: [{}]}]"));
+    assert_eq!(cluster.ingress("a/web", "a/db", 80), "redirect");
+}
+
+#[test]
+fn a03_allowing_one_peer_all_does_not_allow_others_all() {
+    let mut cluster = cluster();
+    let l7 = "{fromEndpoints: [{matchLabels: {app: web}}, {matchLabels: {app: db}}], toPorts: [{ports: [{port: \"80\", protocol: TCP}], rules: {http: [{path: /a}]}}]}";
+    let all = "{fromEndpoints: [{matchLabels: {app: web}}], toPorts: [{ports: [{port: \"80\", protocol: TCP}]}]}";
+    cluster.apply_text(&cnp("p", &format!("ingress: [{l7}, {all}]")));
+    assert_eq!(cluster.ingress("a/web", "a/db", 80), "allow");
+    assert_eq!(cluster.ingress("a/db", "a/db", 80), "redirect");
+}
+
+#[test]
+fn a05_an_empty_set_of_peers_is_nobody() {
+    let ports = "toPorts: [{ports: [{port: \"80\", protocol: TCP}]}]";
+    for field in ["toEndpoints", "toCIDR", "toCIDRSet", "toEntities", "toServices", "toGroups", "toNodes", "toFQDNs"] {
+        for rest in ["", ports] {
+            let mut cluster = cluster();
+            cluster.apply_text(&cnp("p", &format!("egress: [{{{field}: [], {rest}}}]")));
+            for peer in ["a/db", "world", "host"] {
+                assert_eq!(cluster.egress("a/web", peer, 80), "none", "{field}: [] to {peer}");
+            }
+        }
+        let problems = wrong(&cnp("p", &format!("egress: [{{{field}: null, {ports}}}]")));
+        assert!(
+            problems.iter().any(|one| one.contains(&format!("spec.egress[0].{field}: invalid type: found null"))),
+            "{problems:?}"
+        );
+    }
+    // What was written is what comes back.
+    for list in ["[]", "[{}]"] {
+        let text = cnp("p", &format!("egress: [{{toEndpoints: {list}}}]"));
+        let (documents, _) = crds::load_documents("p", &text, &crds::LIMITS);
+        let typed: crds::CiliumNetworkPolicy = serde_json::from_value(documents[0].value.clone()).expect("a policy");
+        let back = serde_json::to_value(&typed).expect("a value");
+        assert_eq!(back["spec"]["egress"], documents[0].value["spec"]["egress"]);
+    }
+    let mut cluster = cluster();
+    cluster.apply_text(&cnp("p", "egress: [{toEndpoints: [{}]}]"));
+    assert_eq!((cluster.egress("a/web", "a/db", 80), cluster.egress("a/web", "b/web", 80)), ("allow", "none"));
+}
+
+#[test]
+fn a06_rules_for_nodes_are_not_for_pods_with_the_same_labels() {
+    let mut cluster = cluster();
+    cluster.apply_text(&ccnp("p", "nodeSelector: {matchLabels: {app: web}}, ingress: [{fromEntities: [all]}]"));
+    assert_eq!(cluster.enforced("a/web"), (false, false));
+    assert_eq!(cluster.enforced("host"), (false, false));
+}
+
+#[test]
+fn a07_a_policy_does_not_leave_its_namespace() {
+    let mut cluster = cluster();
+    let spec =
+        "{endpointSelector: {matchExpressions: [{key: \"reserved:init\", operator: DoesNotExist}]}, ingress: [{}]}";
+    cluster.apply_text(&format!(
+        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: p, namespace: a}}\nspec: {spec}\n"
+    ));
+    assert_eq!(cluster.enforced("a/web"), (true, false));
+    assert_eq!(cluster.enforced("b/web"), (false, false));
+    assert_eq!(cluster.enforced("health"), (false, false));
+    let named = "{endpointSelector: {matchLabels: {\"k8s:io.kubernetes.pod.namespace\": b}}, ingress: [{}]}";
+    cluster.apply_text(&format!(
+        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: q, namespace: a}}\nspec: {named}\n"
+    ));
+    assert_eq!(cluster.enforced("b/web"), (false, false));
+    assert!(!cluster.repository.policies().nth(1).expect("q").warnings.is_empty());
+}
+
+#[test]
+fn a08_a_forged_namespace_label_changes_no_policy() {
+    let mut cluster = cluster()
+        .pod("b/liar", &["app=web", "io.kubernetes.pod.namespace=a", "io.cilium.k8s.policy.serviceaccount=admin"]);
+    cluster.apply_text(&cnp("p", "ingress: [{fromEndpoints: [{}]}]"));
+    assert_eq!(cluster.ingress("b/liar", "a/db", 80), "none");
+    assert_eq!(cluster.enforced("b/liar"), (false, false));
+}
+
+#[test]
+fn a09_forged_labels_of_a_namespace_satisfy_no_selector() {
+    let mut cluster = cluster().pod("b/liar", &["app=web", "io.cilium.k8s.namespace.labels.team=trusted"]).pod_with(
+        "c/real",
+        &["app=web"],
+        "default",
+        &["team=trusted"],
+    );
+    cluster.apply_text(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: a}\nspec: {podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {team: trusted}}}]}]}",
+    );
+    assert_eq!(cluster.ingress("b/liar", "a/db", 80), "none");
+    assert_eq!(cluster.ingress("c/real", "a/db", 80), "allow");
+}
+
+#[test]
+fn a10_a_block_of_addresses_allows_no_pods() {
+    let settings = Settings { cluster_name: "mine".to_owned(), ..Settings::default() };
+    let mut cluster = Cluster::new(settings).pod("a/web", &["app=web"]).pod("a/db", &["app=db"]);
+    cluster.apply_text(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: a}\nspec: {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 0.0.0.0/0}}]}]}",
+    );
+    assert_eq!(cluster.ingress("a/web", "a/db", 80), "none");
+    assert_eq!(cluster.ingress("world", "a/db", 80), "allow");
+    assert_eq!(cluster.ingress("remote-node", "a/db", 80), "none");
+}
+
+#[test]
+fn a11_an_exception_must_lie_in_its_prefix() {
+    for (cidr, except) in [("10.1.0.0/16", "10.0.0.0/8"), ("10.1.0.0/16", "11.0.0.0/16"), ("10.0.0.0/8", "fd00::/8")] {
+        let problems =
+            wrong(&cnp("p", &format!("egress: [{{toCIDRSet: [{{cidr: {cidr}, except: [\"{except}\"]}}]}}]")));
+        assert!(problems[0].contains("does not contain exclude CIDR prefix"), "{problems:?}");
+    }
+    let mut cluster = cluster();
+    cluster.apply_text(&cnp("p", "egress: [{toCIDRSet: [{cidr: 10.1.0.0/16, except: [10.1.0.0/16]}]}]"));
+    assert_eq!(cluster.egress("a/web", "10.1.2.3", 80), "none");
+}
+
+#[test]
+fn a12_prefixes_with_host_bits_are_the_prefix() {
+    let mut cluster = cluster();
+    cluster.apply_text(&cnp("p", "egress: [{toCIDR: [10.0.0.1/8]}]"));
+    cluster.apply_text(&cnp("q", "egress: [{toCIDR: [10.0.0.0/8, 10.255.255.255/8]}]"));
+    assert_eq!(cluster.repository.prefixes().len(), 1);
+    for name in ["p", "q"] {
+        assert_eq!(cluster.egress("a/web", "10.200.0.1", 80), "allow");
+        let reference =
+            cluster.repository.policies().find(|one| one.reference.name == name).expect("it").reference.clone();
+        let change = cluster.repository.remove_policy(&reference);
+        cluster.take(change);
+    }
+    assert!(cluster.repository.prefixes().is_empty());
+}
+
+#[test]
+fn a13_an_address_that_is_gone_leaves_nothing_to_those_around_it() {
+    let mut cluster = cluster();
+    cluster.apply_text(&cnp("p", "egressDeny: [{toCIDR: [10.1.2.3/32]}], egress: [{toCIDR: [10.0.0.0/8]}]"));
+    assert_eq!(cluster.egress("a/web", "10.1.2.3", 80), "deny");
+    cluster.apply_text(&cnp("p", "egress: [{toCIDR: [10.0.0.0/8]}]"));
+    assert_eq!(cluster.egress("a/web", "10.1.2.3", 80), "allow");
+    assert_eq!(cluster.egress("a/web", "10.1.2.4", 80), "allow");
+}
+
+#[test]
+fn a16_revisions_count_policies_and_tables_hold_for_the_newest() {
+    let mut cluster = cluster();
+    let web = cluster.identity("a/web");
+    let before = cluster.repository.subject_policy(web).expect("tables").revision;
+    // This one does not concern a/web: its tables are those of the new revision nevertheless.
+    cluster.apply_text("apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: p, namespace: b}\nspec: {endpointSelector: {}, ingress: [{}]}");
+    let after = cluster.repository.subject_policy(web).expect("tables").revision;
+    assert_eq!((after, cluster.repository.revision()), (before + 1, before + 1));
+}
+
+#[test]
+fn fields_that_are_not_known_refuse_the_policy() {
+    for (rule, expected) in [
+        ("{toEndpoints: [{}], toPort: [{}]}", "spec.egress[0].toPort: unknown field"),
+        ("{toEndpoints: [{}], l7: {}}", "spec.egress[0].l7: unknown field"),
+        ("{toEndpoints: [{matchLabel: {a: b}}]}", "spec.egress[0].toEndpoints[0].matchLabel: unknown field"),
+        ("{toPorts: [{ports: [{port: \"80\"}], rules: {kafka: [{}]}}]}", "rules.kafka: unknown field"),
+        ("{toGroups: [{aws: {}}]}", "groups of cloud providers are not supported"),
+        ("{toNodes: [{}]}", "enable-node-selector-labels"),
+        ("{toPorts: [{ports: [{port: \"65536\"}]}]}", "unable to parse port"),
+        ("{toPorts: [{ports: [{port: \"080\"}]}]}", "unable to parse port"),
+        ("{toPorts: [{ports: [{protocol: TCP}]}]}", "port must be specified"),
+        ("{toPorts: [{ports: [{port: \"0\", protocol: GRE}]}]}", "enable-extended-ip-protocols"),
+        (
+            "{toPorts: [{ports: [{port: \"80\", protocol: UDP}], rules: {http: [{}]}}]}",
+            "L7 rules can only apply to TCP (not UDP)",
+        ),
+        (
+            "{toPorts: [{ports: [{port: \"0\", protocol: TCP}], rules: {http: [{}]}}]}",
+            "L7 rules can not be used when a port is 0",
+        ),
+        ("{toEndpoints: [{matchLabels: {\"a b\": c}}]}", "invalid label selector"),
+        ("{toCIDR: [\"\"]}", "IP must be specified"),
+        ("{toCIDRSet: [{}]}", "one of cidr, cidrGroupRef, or cidrGroupSelector is required"),
+    ] {
+        let problems = wrong(&cnp("p", &format!("egress: [{rule}]")));
+        assert!(problems.iter().any(|one| one.contains(expected)), "{rule}: {problems:?}");
+    }
+    assert!(wrong(&cnp("p", "ingress: []"))[0].contains("rule must have at least one of Ingress"));
+    assert!(
+        wrong(&cnp("p", "ingress: [{toPorts: [{ports: [{port: \"53\"}], rules: {dns: [{matchPattern: '*'}]}}]}]"))
+            .iter()
+            .any(|one| one.contains("not allowed on ingress"))
+    );
+    let many = vec!["{port: \"80\"}"; 41].join(", ");
+    assert!(
+        wrong(&cnp("p", &format!("ingress: [{{toPorts: [{{ports: [{many}]}}]}}]")))
+            .iter()
+            .any(|one| one.contains("the max is 40"))
+    );
+}
+
+#[test]
+fn nulls_in_a_network_policy_are_absent_fields() {
+    let text = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, creationTimestamp: null}\nspec: {podSelector: {matchLabels: null}, ingress: null, policyTypes: [Ingress]}";
+    let policies = read(text, &Settings::default()).expect("a policy");
+    assert!(policies[0].default_deny(Direction::Ingress) && !policies[0].default_deny(Direction::Egress));
+    let other = serde_json::json!({ "apiVersion": "v1", "kind": "Pod" });
+    let problems =
+        PolicyObject::from_value(&other, &crds::Source::default(), &Settings::default()).expect_err("not a policy");
+    assert!(problems[0].message.contains("kind Pod of v1 is not a policy"));
+}
+
+#[test]
+fn host_policies_are_for_the_own_node_if_the_host_firewall_is_on() {
+    let mut settings = Settings { host_firewall: true, ..Settings::default() };
+    settings.cluster_name = "default".to_owned();
+    let mut cluster =
+        Cluster::new(settings).pod("kube-system/relay", &["app.kubernetes.io/name=hubble-relay"]).pod("a/web", &[]);
+    cluster.apply(&["castle/05-host-all.yaml"]);
+    let mut check = |peer: &str, proto, port, verdict| {
+        assert_eq!(cluster.answer("host", Direction::Ingress, peer, proto, port).0, verdict, "{peer} {proto}/{port}");
+    };
+    check("10.1.101.110", protocol::TCP, 22, "allow");
+    check("10.1.101.111", protocol::TCP, 22, "none");
+    check("world", protocol::ICMP, 8, "allow");
+    check("world", protocol::ICMPV6, 128, "none");
+    check("kube-apiserver", protocol::TCP, 10250, "allow");
+    check("remote-node", protocol::TCP, 4240, "allow");
+    check("a/web", protocol::TCP, 4240, "none");
+    check("remote-node", protocol::UDP, 8472, "allow");
+    check("world", protocol::UDP, 8472, "none");
+    check("kube-system/relay", protocol::TCP, 4244, "allow");
+    check("a/web", protocol::TCP, 4244, "none");
+    assert_eq!(cluster.enforced("host"), (true, false));
+    assert_eq!(cluster.enforced("a/web"), (false, false));
+}
