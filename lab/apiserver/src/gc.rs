@@ -21,13 +21,17 @@ pub const ORPHAN: &str = "orphan";
 
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Runs until the server stops: after each change, and once at the start.
+/// An object may be made after its owner went; that is found out this much later at most.
+const REVIEW: u32 = 100;
+
+/// Runs until the server stops: soon after something went or was asked to, and now and then.
 pub async fn run(api: Arc<Api>) {
-    let mut seen = 0;
+    let (mut seen, mut reviewed, mut rounds) = (u64::MAX, 0, 0);
     loop {
-        let version = api.store.resource_version();
-        if version != seen {
-            seen = version;
+        let (departures, version) = (api.store.departures(), api.store.resource_version());
+        rounds += 1;
+        if departures != seen || (rounds >= REVIEW && version != reviewed) {
+            (seen, reviewed, rounds) = (departures, version, 0);
             collect(&api).await;
         }
         tokio::select! {

@@ -88,6 +88,11 @@ impl Store {
         self.state().version
     }
 
+    /// How often an object went, or was asked to, since the start.
+    pub fn departures(&self) -> u64 {
+        self.state().departures
+    }
+
     pub fn get(&self, key: &Key) -> Option<Arc<Object>> {
         self.state().get(key)
     }

@@ -94,6 +94,8 @@ impl Collection {
 /// Everything that is known.
 pub struct State {
     pub version: u64,
+    /// How often an object went, or was asked to.
+    pub departures: u64,
     /// The version at which this state was loaded.
     loaded: u64,
     collections: HashMap<String, Collection>,
@@ -111,6 +113,7 @@ impl State {
     pub fn new(loaded: Loaded) -> Self {
         let mut state = Self {
             version: loaded.version,
+            departures: 0,
             loaded: loaded.version,
             collections: HashMap::new(),
             owners: HashMap::new(),
@@ -187,6 +190,7 @@ impl State {
     fn apply_one(&mut self, key: Key, new: Option<Arc<Object>>, rv: u64) {
         let place = (key.namespace.clone(), key.name.clone());
         let old = self.get(&key);
+        self.departures += u64::from(new.as_ref().is_none_or(|new| meta::is_deleting(&new.value)));
         if let Some(old) = &old {
             self.forget_index(&key, &old.value);
         }
