@@ -41,6 +41,8 @@ const COMMANDS: &[Command] = &[
         logged();
         cni::main_with(words(args))
     }),
+    #[cfg(feature = "datapath")]
+    inner("cilium-health-responder", |args| agent::health::responder_main(words(args))),
     inner("lab-reaper", |args| done(cluster::reaper::main(&words(args)))),
     inner("lab-supervisor", |args| done(cluster::supervisor::main(&words(args)))),
     inner("lab-node", |args| done(cluster::node::main(&words(args)))),

@@ -49,7 +49,7 @@ pub fn clear_stale(except: Option<&str>) {
         let layout = Layout::of(name);
         // A folder that was made just now belongs to an `up` that has not taken its lock yet.
         let young = std::fs::metadata(&layout.folder)
-            .and_then(|m| m.created())
+            .and_then(|m| m.modified())
             .is_ok_and(|t| t.elapsed().is_ok_and(|age| age < Duration::from_secs(10)));
         if !young && let Ok(Some(_lock)) = layout.lock() {
             let _ = reaper::clear(&layout);

@@ -75,6 +75,8 @@ fn execute(program: &Program) -> Result<Pid> {
     unsafe {
         command.pre_exec(move || {
             nix::unistd::setsid().map_err(std::io::Error::from)?;
+            // This process waits for signals with all of them blocked; the program must not inherit that.
+            SigSet::empty().thread_set_mask().map_err(std::io::Error::from)?;
             user.map_or(Ok(()), |(user, group)| crate::spawner::become_user(user, group))
         })
     };

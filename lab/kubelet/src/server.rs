@@ -44,8 +44,25 @@ pub fn start(node: Arc<Node>) -> Result<JoinHandle<std::io::Result<()>>> {
     Ok(tokio::spawn(async move { axum::serve(listener, routes).await }))
 }
 
-/// A refusal: code and reason.
-type Refused = (StatusCode, String);
+/// A refusal: code and reason, sent as the API's `Status`.
+#[derive(Debug)]
+struct Refused(StatusCode, String);
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let Refused(code, message) = self;
+        let reason = match code {
+            StatusCode::NOT_FOUND => "NotFound",
+            StatusCode::BAD_REQUEST => "BadRequest",
+            _ => "InternalError",
+        };
+        let status = serde_json::json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": message, "reason": reason, "code": code.as_u16(),
+        });
+        (code, axum::Json(status)).into_response()
+    }
+}
 
 /// The query of a request: keys may repeat.
 struct Query(Vec<(String, String)>);
@@ -83,7 +100,7 @@ impl Query {
             Some(text) => text
                 .parse()
                 .map(Some)
-                .map_err(|_| (StatusCode::BAD_REQUEST, format!("parameter {key} is {text:?}, not a number"))),
+                .map_err(|_| Refused(StatusCode::BAD_REQUEST, format!("parameter {key} is {text:?}, not a number"))),
         }
     }
 }
@@ -110,7 +127,7 @@ fn decode(text: &str) -> String {
 
 fn find(node: &Node, namespace: &str, pod: &str) -> std::result::Result<Arc<PodState>, Refused> {
     node.pod(namespace, pod)
-        .ok_or_else(|| (StatusCode::NOT_FOUND, format!("pod {namespace}/{pod} is not on this node")))
+        .ok_or_else(|| Refused(StatusCode::NOT_FOUND, format!("pod {namespace}/{pod} is not on this node")))
 }
 
 async fn pods(State(node): State<Arc<Node>>) -> Response {
@@ -129,7 +146,7 @@ async fn container_logs(
     let state = find(&node, &namespace, &pod)?;
     let runtime = state
         .container(&container)
-        .ok_or_else(|| (StatusCode::NOT_FOUND, format!("container {container} is not in pod {pod}")))?;
+        .ok_or_else(|| Refused(StatusCode::NOT_FOUND, format!("container {container} is not in pod {pod}")))?;
     let previous = query.flag(["previous", "previous"]);
     let run = if previous { runtime.restarts - 1 } else { runtime.restarts };
     let mut path = log_path(&state.object(), &container, run);
@@ -137,12 +154,18 @@ async fn container_logs(
         path = log_path(&state.object(), &container, run - 1);
     }
     if !path.exists() {
-        let what = if previous { "previous terminated container" } else { "container" };
-        let waiting = format!("{what} {container:?} in pod {pod:?} is waiting to start or was not found");
-        return Err((StatusCode::BAD_REQUEST, waiting));
+        let waiting = match (previous, &runtime.state) {
+            (true, _) => format!("previous terminated container {container:?} in pod {pod:?} not found"),
+            (false, crate::status::State::Waiting { reason, .. }) => {
+                format!("container {container:?} in pod {pod:?} is waiting to start: {reason}")
+            }
+            (false, _) => format!("container {container:?} in pod {pod:?} has no log"),
+        };
+        return Err(Refused(StatusCode::BAD_REQUEST, waiting));
     }
     let wanted = log_query(&query)?;
-    let (text, end) = logs::read(&path, &wanted).map_err(|e| (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+    let (text, end) =
+        logs::read(&path, &wanted).map_err(|e| Refused(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
     let follow = query.flag(["follow", "follow"]) && !previous;
     let plain = [(axum::http::header::CONTENT_TYPE, "text/plain")];
     if !follow {
@@ -163,7 +186,7 @@ fn log_query(query: &Query) -> std::result::Result<logs::Query, Refused> {
     let since = match (query.get("sinceTime"), seconds) {
         (Some(time), _) => Some(
             time.parse::<Timestamp>()
-                .map_err(|e| (StatusCode::BAD_REQUEST, format!("parameter sinceTime is {time:?}: {e}")))?,
+                .map_err(|e| Refused(StatusCode::BAD_REQUEST, format!("parameter sinceTime is {time:?}: {e}")))?,
         ),
         (None, Some(seconds)) => Timestamp::now().checked_sub(jiff::SignedDuration::from_secs(seconds)).ok(),
         (None, None) => None,
@@ -241,9 +264,9 @@ async fn exec(
 ) -> std::result::Result<Response, Refused> {
     let query = Query::parse(query);
     let state = find(&node, &namespace, &pod)?;
-    let live = state
-        .live(&container)
-        .ok_or_else(|| (StatusCode::BAD_REQUEST, format!("container {container} of pod {pod} is not running")))?;
+    let live = state.live(&container).ok_or_else(|| {
+        Refused(StatusCode::BAD_REQUEST, format!("container {container} of pod {pod} is not running"))
+    })?;
     let wanted = Wanted {
         argv: query.all("command"),
         input: query.flag(["stdin", "input"]),
@@ -466,7 +489,7 @@ async fn attach(
     let state = find(&node, &namespace, &pod)?;
     let runtime = state
         .container(&container)
-        .ok_or_else(|| (StatusCode::NOT_FOUND, format!("container {container} is not in pod {pod}")))?;
+        .ok_or_else(|| Refused(StatusCode::NOT_FOUND, format!("container {container} is not in pod {pod}")))?;
     let path = log_path(&state.object(), &container, runtime.restarts);
     let end = std::fs::metadata(&path).map_or(0, |m| m.len());
     let (lines, mut fresh) = mpsc::channel(16);
@@ -500,9 +523,9 @@ async fn port_forward(
         .chain(&query.all("ports"))
         .flat_map(|text| text.split(',').map(str::parse).collect::<Vec<_>>())
         .collect::<std::result::Result<_, _>>()
-        .map_err(|_| (StatusCode::BAD_REQUEST, "parameter port is no port".to_string()))?;
+        .map_err(|_| Refused(StatusCode::BAD_REQUEST, "parameter port is no port".to_string()))?;
     let [port] = ports[..] else {
-        return Err((StatusCode::BAD_REQUEST, "exactly one parameter port is expected".into()));
+        return Err(Refused(StatusCode::BAD_REQUEST, "exactly one parameter port is expected".into()));
     };
     let state = find(&node, &namespace, &pod)?;
     let protocols = ["v4.channel.k8s.io", "portforward.k8s.io", "v4.base64.channel.k8s.io"];
