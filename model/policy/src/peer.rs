@@ -5,7 +5,7 @@ use std::fmt;
 use abi::identity as id;
 use identity::{Families, NumericIdentity, labelled_prefix, world_label};
 use ipnet::IpNet;
-use labels::{CLUSTER, Label, Labels, Selector, source};
+use labels::{CLUSTER, Label, Labels, Operator, POD_NAMESPACE, Selector, source};
 
 /// Peers that are known by name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -163,6 +163,11 @@ impl PeerIdentity {
         PeerIdentity { identity, labels, prefix }
     }
 
+    /// The namespace that it is in; empty if in none.
+    pub(crate) fn namespace(&self) -> &str {
+        self.labels.namespace().unwrap_or_default()
+    }
+
     fn is_workload(&self) -> bool {
         (id::MINIMAL_ALLOCATED..id::LOCAL_CIDR).contains(&self.identity)
     }
@@ -251,6 +256,21 @@ impl Peer {
                 selects_addresses(peer, context, &CidrSet::new(*prefix, except))
             }),
         }
+    }
+
+    /// The namespaces that the selected can be in (empty: in none); `None` if in any. It saves asking the others.
+    pub(crate) fn namespaces(&self) -> Option<Vec<&str>> {
+        let selector = match self {
+            Peer::Cidr(_) | Peer::Learned(_) => return Some(vec![""]),
+            Peer::All | Peer::Entity { .. } => return None,
+            Peer::Labels(selector) => selector,
+        };
+        let of_namespace = |one: &&labels::Requirement| one.key.source == source::K8S && one.key.key == POD_NAMESPACE;
+        let named = selector.requirements().iter().filter(of_namespace).find_map(|one| match &one.operator {
+            Operator::In(values) => Some(values),
+            Operator::NotIn(_) | Operator::Exists | Operator::DoesNotExist => None,
+        });
+        named.map(|values| values.iter().map(String::as_str).collect())
     }
 
     /// The prefixes that must have identities of their own, so that the selector is exact.

@@ -102,6 +102,7 @@ pub struct Repository {
     policies: BTreeMap<PolicyRef, Policy>,
     by_namespace: HashMap<String, BTreeSet<PolicyRef>>,
     identities: HashMap<NumericIdentity, Known>,
+    identities_by_namespace: HashMap<String, BTreeSet<NumericIdentity>>,
     selectors: Selectors,
     prefixes: Prefixes,
     rule_sets: RuleSets,
@@ -121,6 +122,7 @@ impl Repository {
             policies: BTreeMap::new(),
             by_namespace: HashMap::new(),
             identities: HashMap::new(),
+            identities_by_namespace: HashMap::new(),
             selectors,
             prefixes: Prefixes::default(),
             rule_sets: RuleSets::default(),
@@ -208,9 +210,11 @@ impl Repository {
         let peer = PeerIdentity::new(identity, labels.clone());
         let selected = self.selectors.selecting(&peer, &context(&self.settings));
         let fresh = Known { peer, named_ports: NamedPorts::new(), selectors: selected.clone() };
+        self.identities_by_namespace.entry(fresh.peer.namespace().to_owned()).or_default().insert(identity);
         let old = self.identities.insert(identity, fresh);
         let before = match old {
             Some(old) => {
+                self.left_namespace(identity, old.peer.namespace());
                 if let Some(known) = self.identities.get_mut(&identity) {
                     known.named_ports = old.named_ports;
                 }
@@ -230,6 +234,7 @@ impl Repository {
     pub fn remove_identity(&mut self, identity: NumericIdentity) -> Change {
         self.release_subject(identity);
         let Some(known) = self.identities.remove(&identity) else { return self.unchanged() };
+        self.left_namespace(identity, known.peer.namespace());
         self.selectors.moved(identity, &known.selectors, &BTreeSet::new());
         let mut change = self.unchanged();
         for (subject, tables) in &mut self.subjects {
@@ -364,16 +369,37 @@ impl Repository {
     /// Finds the identities that a selector selects now; yields those for which that is new.
     fn select_again(&mut self, selector: SelectorId) -> Vec<NumericIdentity> {
         let context = context(&self.settings);
+        let namespaces = self.selectors.peer(selector).and_then(Peer::namespaces);
+        let asked: Vec<NumericIdentity> = match namespaces {
+            None => self.identities.keys().copied().collect(),
+            Some(names) => {
+                let known = names.iter().filter_map(|name| self.identities_by_namespace.get(*name));
+                known.flatten().copied().collect()
+            }
+        };
         let mut moved = Vec::new();
-        for (identity, known) in &mut self.identities {
+        for identity in asked {
+            let Some(known) = self.identities.get_mut(&identity) else { continue };
             let selects = self.selectors.selects(selector, &known.peer, &context);
             let differs = if selects { known.selectors.insert(selector) } else { known.selectors.remove(&selector) };
             if differs {
-                self.selectors.set_member(selector, *identity, selects);
-                moved.push(*identity);
+                self.selectors.set_member(selector, identity, selects);
+                moved.push(identity);
             }
         }
         moved
+    }
+
+    /// An identity is not in a namespace any more, unless it came back into it.
+    fn left_namespace(&mut self, identity: NumericIdentity, namespace: &str) {
+        if self.identities.get(&identity).is_some_and(|known| known.peer.namespace() == namespace) {
+            return;
+        }
+        let Some(identities) = self.identities_by_namespace.get_mut(namespace) else { return };
+        identities.remove(&identity);
+        if identities.is_empty() {
+            self.identities_by_namespace.remove(namespace);
+        }
     }
 
     /// Puts a peer into its class in the tables of all subjects that use one of the selectors.

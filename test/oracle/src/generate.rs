@@ -3,7 +3,7 @@
 //! Everything is drawn from small pools, so that rules meet often: equal labels, overlapping prefixes, ports at the
 //! edges of ranges. One seed gives one sequence, for ever.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use identity::{Families, NumericIdentity, RESERVED, reserved_labels};
@@ -164,7 +164,7 @@ pub fn named_ports(random: &mut Random) -> NamedPorts {
     let mut ports = NamedPorts::new();
     for _ in 0..random.below(3) {
         let key = (random.pick(&[6_u8, 17]), random.pick(PORT_NAMES).to_owned());
-        ports.entry(key).or_insert_with(BTreeSet::new).insert(random.pick(PORTS));
+        ports.entry(key).or_default().insert(random.pick(PORTS));
     }
     ports
 }

@@ -15,6 +15,9 @@ pub(super) type SelectorId = u64;
 pub(super) struct Selectors {
     by_id: HashMap<SelectorId, Selector>,
     by_peer: HashMap<Peer, SelectorId>,
+    /// Selectors by the namespaces that they select in, and those that select in any.
+    by_namespace: HashMap<String, BTreeSet<SelectorId>>,
+    anywhere: BTreeSet<SelectorId>,
     learned: HashMap<Learned, Vec<IpNet>>,
     next: SelectorId,
 }
@@ -37,6 +40,12 @@ impl Selectors {
         let id = self.next;
         self.next += 1;
         self.by_peer.insert(peer.clone(), id);
+        match peer.namespaces() {
+            None => drop(self.anywhere.insert(id)),
+            Some(names) => names.into_iter().for_each(|name| {
+                self.by_namespace.entry(name.to_owned()).or_default().insert(id);
+            }),
+        }
         self.by_id.insert(id, Selector { peer: peer.clone(), uses: 1, members: HashSet::new() });
         id
     }
@@ -48,12 +57,21 @@ impl Selectors {
         if selector.uses > 0 {
             return Vec::new();
         }
-        let gone = self.by_id.remove(&id);
-        gone.map(|selector| {
-            self.by_peer.remove(&selector.peer);
-            selector.members.into_iter().collect()
-        })
-        .unwrap_or_default()
+        let Some(gone) = self.by_id.remove(&id) else { return Vec::new() };
+        self.by_peer.remove(&gone.peer);
+        self.anywhere.remove(&id);
+        for name in gone.peer.namespaces().unwrap_or_default() {
+            self.forget(name, id);
+        }
+        gone.members.into_iter().collect()
+    }
+
+    fn forget(&mut self, namespace: &str, id: SelectorId) {
+        let Some(selectors) = self.by_namespace.get_mut(namespace) else { return };
+        selectors.remove(&id);
+        if selectors.is_empty() {
+            self.by_namespace.remove(namespace);
+        }
     }
 
     /// The number of a selector that is in use.
@@ -95,8 +113,8 @@ impl Selectors {
 
     /// The selectors that select an identity.
     pub fn selecting(&self, identity: &PeerIdentity, context: &Context<'_>) -> BTreeSet<SelectorId> {
-        let selects = |selector: &Selector| selector.peer.selects(identity, context, self.addresses(&selector.peer));
-        self.by_id.iter().filter(|(_, selector)| selects(selector)).map(|(id, _)| *id).collect()
+        let here = self.by_namespace.get(identity.namespace()).into_iter().flatten();
+        self.anywhere.iter().chain(here).copied().filter(|id| self.selects(*id, identity, context)).collect()
     }
 
     /// True if a selector selects an identity.
