@@ -101,7 +101,7 @@ pub enum Event {
     /// A policy object is gone.
     PolicyGone(PolicyKey),
     /// A group of prefixes is there or changed.
-    CidrGroup(String, crds::CiliumCIDRGroup),
+    CidrGroup(String, Box<crds::CiliumCIDRGroup>),
     /// A group of prefixes is gone.
     CidrGroupGone(String),
     /// Everything has been listed once: what is not known now does not exist.

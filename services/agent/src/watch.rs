@@ -121,7 +121,7 @@ fn readers(node: &str, network_policy: bool) -> Vec<Reader> {
             |key| Event::PolicyGone(policy_key(PolicyKind::CiliumClusterwide, &key)),
         ),
         reader::<crds::CiliumCIDRGroup>(
-            |key, value| Ok(vec![Event::CidrGroup(key.1.clone(), parse(value)?)]),
+            |key, value| Ok(vec![Event::CidrGroup(key.1.clone(), Box::new(parse(value)?))]),
             |key| Event::CidrGroupGone(key.1),
         ),
     ];
