@@ -113,15 +113,12 @@ impl Lab {
 
     /// Can this pod open a TCP connection to there? Answered within two seconds.
     pub fn connects(&self, namespace: &str, pod: &str, host: &str, port: u16) -> Result<bool> {
-        let url = format!("telnet://{host}:{port}");
-        let run = self.exec(
-            namespace,
-            pod,
-            &["sh", "-c", &format!("curl -sS --connect-timeout 2 --max-time 2 '{url}' </dev/null; echo code $?")],
-        )?;
-        let printed = run.ok()?;
-        // curl 28: time-out. A connection that stays open until --max-time is one that was made.
-        Ok(printed.contains("code 0") || printed.contains("Operation timed out"))
+        let script = format!(
+            "curl -s -o /dev/null -w '%{{time_connect}}' --connect-timeout 2 --max-time 2 'telnet://{host}:{port}' </dev/null; true"
+        );
+        let printed = self.exec(namespace, pod, &["sh", "-c", &script])?.ok()?;
+        let seconds: f64 = printed.trim().parse().with_context(|| format!("seconds, found {printed:?}"))?;
+        Ok(seconds > 0.0)
     }
 
     /// Waits until every deployment of a namespace has rolled out.
