@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use abi::endpoint::{EndpointPolicy, MODE_EGRESS, MODE_INGRESS};
 use abi::identity::Identity;
-use abi::ipcache::IpcacheKey;
+use abi::ipcache::{IpcacheKey, RemoteEndpoint};
 use anyhow::Result;
 use bpf::{Hook, Sizes};
 
@@ -58,7 +58,8 @@ pub fn identity(rounds: usize) -> Result<Vec<Row>> {
 fn come_and_go(node: &Node, i: u32) -> Result<()> {
     let (maps, identity) = (node.datapath.maps(), FIRST_PEER + i);
     maps.policy.class_set(SLOT, identity, CLASS)?;
-    node.set_address(address4(i).into(), address6(i).into(), identity)?;
+    let remote = RemoteEndpoint { identity, ..RemoteEndpoint::default() };
+    node.set_address(address4(i).into(), address6(i).into(), remote)?;
     maps.ipcache4.remove(&IpcacheKey { prefix_len: 32, addr: address4(i) })?;
     maps.ipcache6.remove(&IpcacheKey { prefix_len: 128, addr: address6(i) })?;
     node.datapath.bump_ipcache_generation()?;

@@ -20,6 +20,11 @@ pub const CLIENT: Identity = 1001;
 /// The same of the pod that answers.
 pub const SERVER: Identity = 1002;
 
+/// Identity of a pod of another node.
+pub const REMOTE: Identity = 1003;
+/// A tunnel that no packet is sent into.
+const TUNNEL: u32 = 1;
+
 /// The datapath of one node.
 pub struct Node {
     /// The programs and their maps.
@@ -34,7 +39,7 @@ impl Node {
         let datapath = Datapath::open(&options).with_context(|| format!("load the datapath {name}"))?;
         datapath.set_config(&configuration(events))?;
         for (slot, entries) in (1..).zip(policies) {
-            let tables = policies::tables(*entries, &[CLIENT, SERVER]);
+            let tables = policies::tables(*entries, &[CLIENT, SERVER, REMOTE]);
             datapath.maps().policy.create(slot, &tables.classes, &tables.verdicts)?;
         }
         Ok(Node { datapath, revision: 0 })
@@ -69,18 +74,24 @@ impl Node {
             pad: 0,
         };
         let maps = self.datapath.maps();
-        self.set_address(pod.v4, pod.v6, identity)?;
+        self.set_address(pod.v4, pod.v6, RemoteEndpoint { identity, ..RemoteEndpoint::default() })?;
         maps.lxc4.insert(&pod.v4.into(), &endpoint)?;
         maps.lxc6.insert(&pod.v6.into(), &endpoint)?;
         Ok(maps.devices.insert(&pod.ifindex, &endpoint)?)
     }
 
     /// Tells whose an address is.
-    pub fn set_address(&self, v4: Ipv4Addr, v6: Ipv6Addr, identity: Identity) -> Result<()> {
+    pub fn set_address(&self, v4: Ipv4Addr, v6: Ipv6Addr, remote: RemoteEndpoint) -> Result<()> {
         let maps = self.datapath.maps();
-        let remote = RemoteEndpoint { identity, ..RemoteEndpoint::default() };
         maps.ipcache4.insert(&IpcacheKey { prefix_len: 32, addr: v4.into() }, &remote)?;
         Ok(maps.ipcache6.insert(&IpcacheKey { prefix_len: 128, addr: v6.into() }, &remote)?)
+    }
+
+    /// Makes the pod of another node known.
+    pub fn add_remote(&self) -> Result<()> {
+        let tunnel_endpoint = Ipv4Addr::new(172, 18, 0, 3).into();
+        let (v4, v6) = remote_addresses();
+        self.set_address(v4, v6, RemoteEndpoint { identity: REMOTE, tunnel_endpoint, flags: 0 })
     }
 
     /// Fills the IP cache with pods of other nodes, for each family.
@@ -123,6 +134,12 @@ pub fn address6(i: u32) -> V6 {
     Ipv6Addr::new(0xfd00, 0x10, 0x245, node, 0, 0, 0, pod).into()
 }
 
+/// Addresses of the pod [`REMOTE`], amid the others.
+pub fn remote_addresses() -> (Ipv4Addr, Ipv6Addr) {
+    let unused = 3_000_000;
+    (address4(unused).into(), address6(unused).into())
+}
+
 /// A bijection of 22 bits.
 fn scattered(i: u32) -> u32 {
     i.wrapping_mul(0x9e37_79b1) & 0x003f_ffff
@@ -136,6 +153,7 @@ fn configuration(events: bool) -> NodeConfig {
         router6: ROUTER6.into(),
         node4: Ipv4Addr::new(172, 18, 0, 2).into(),
         node6: Ipv6Addr::new(0xfc00, 0xf853, 0xccd, 0xe793, 0, 0, 0, 2).into(),
+        tunnel_ifindex: TUNNEL,
         nat_min_port: 32768,
         nat_max_port: 65535,
         monitor_aggregation: 3,

@@ -1,5 +1,8 @@
 //! Which bytes does a pod send? TCP in IPv4 or IPv6, from the client pod to the server pod or back.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::node::remote_addresses;
 use crate::topology::{Pod, Topology};
 use crate::workload::PORT_CONNECT;
 
@@ -23,26 +26,37 @@ pub enum Family {
 
 /// A segment from the client pod's port to the server pod.
 pub fn to_server(topology: &Topology, family: Family, port: u16, flags: u8) -> Vec<u8> {
-    segment((&topology.client, port), (&topology.server, PORT_CONNECT), family, flags)
+    segment((&topology.client, port), (addresses(&topology.server), PORT_CONNECT), family, flags)
+}
+
+/// The same to the pod of another node.
+pub fn to_remote(topology: &Topology, family: Family, port: u16, flags: u8) -> Vec<u8> {
+    segment((&topology.client, port), (remote_addresses(), PORT_CONNECT), family, flags)
 }
 
 /// A segment from the client pod to a port of the server pod that no policy allows.
 pub fn denied(topology: &Topology, family: Family, port: u16) -> Vec<u8> {
-    segment((&topology.client, port), (&topology.server, PORT_DENIED), family, SYN)
+    segment((&topology.client, port), (addresses(&topology.server), PORT_DENIED), family, SYN)
 }
 
 /// A segment from the server pod to the client pod's port.
 pub fn to_client(topology: &Topology, family: Family, port: u16, flags: u8) -> Vec<u8> {
-    segment((&topology.server, PORT_CONNECT), (&topology.client, port), family, flags)
+    segment((&topology.server, PORT_CONNECT), (addresses(&topology.client), port), family, flags)
 }
 
-fn segment((from, source): (&Pod, u16), (to, destination): (&Pod, u16), family: Family, flags: u8) -> Vec<u8> {
+type Addresses = (Ipv4Addr, Ipv6Addr);
+
+fn addresses(pod: &Pod) -> Addresses {
+    (pod.v4, pod.v6)
+}
+
+fn segment((from, source): (&Pod, u16), (to, destination): (Addresses, u16), family: Family, flags: u8) -> Vec<u8> {
     let mut packet = Vec::with_capacity(74);
     packet.extend(from.node_mac);
     packet.extend(from.mac);
     match family {
-        Family::V4 => packet.extend(ipv4(from.v4.octets(), to.v4.octets())),
-        Family::V6 => packet.extend(ipv6(from.v6.octets(), to.v6.octets())),
+        Family::V4 => packet.extend(ipv4(from.v4.octets(), to.0.octets())),
+        Family::V6 => packet.extend(ipv6(from.v6.octets(), to.1.octets())),
     }
     packet.extend(source.to_be_bytes());
     packet.extend(destination.to_be_bytes());
