@@ -12,8 +12,10 @@ use abi::metrics::{Metric, MetricKey};
 use abi::nat::{NatEntry, NatKey};
 use abi::policy::{Class, VerdictEntry, VerdictKey};
 use abi::service::{Backend, ReverseNat, Service, ServiceKey};
-use abi::{Addr, Plain, V4, V6};
-use aya_ebpf::bindings::{__sk_buff, bpf_tunnel_key, bpf_tunnel_key__bindgen_ty_1, bpf_tunnel_key__bindgen_ty_2, bpf_tunnel_key__bindgen_ty_3};
+use abi::{Addr, Mac, Plain, V4, V6};
+use aya_ebpf::bindings::{
+    __sk_buff, bpf_tunnel_key, bpf_tunnel_key__bindgen_ty_1, bpf_tunnel_key__bindgen_ty_2, bpf_tunnel_key__bindgen_ty_3,
+};
 use aya_ebpf::helpers::*;
 use aya_ebpf::programs::TcContext;
 use core::ffi::c_void;
@@ -62,7 +64,12 @@ fn lookup<K, V>(map: *const c_void, key: &K) -> Option<&'static V> {
 #[inline(always)]
 fn update<K, V>(map: *const c_void, key: &K, value: &V, flags: u64) -> bool {
     unsafe {
-        bpf_map_update_elem(map as *mut c_void, core::ptr::from_ref(key).cast(), core::ptr::from_ref(value).cast(), flags) == 0
+        bpf_map_update_elem(
+            map as *mut c_void,
+            core::ptr::from_ref(key).cast(),
+            core::ptr::from_ref(value).cast(),
+            flags,
+        ) == 0
     }
 }
 
@@ -78,7 +85,9 @@ pub fn work<A>() -> Option<&'static mut Work<A>> {
 /// An empty connection outside of the stack, which is too small for it; nobody else uses it while the program runs.
 #[inline(always)]
 fn scratch() -> Option<&'static mut CtEntry> {
-    let place = unsafe { bpf_map_lookup_elem(core::ptr::from_ref(&maps::SCRATCH) as *mut c_void, core::ptr::from_ref(&0u32).cast()) };
+    let place = unsafe {
+        bpf_map_lookup_elem(core::ptr::from_ref(&maps::SCRATCH) as *mut c_void, core::ptr::from_ref(&0u32).cast())
+    };
     let entry = unsafe { place.cast::<CtEntry>().as_mut() }?;
     *entry = CtEntry::default();
     Some(entry)
@@ -186,13 +195,10 @@ impl Env for Kernel {
         lookup(address!(maps::METRICS), key)
     }
     #[inline(always)]
-    fn metric_insert(&self, key: &MetricKey, value: &Metric) {
-        update(address!(maps::METRICS), key, value, ANY);
-    }
-    #[inline(always)]
     fn emit(&self, fill: impl FnOnce(&mut Event)) {
         let counters = lookup::<_, abi::metrics::EventCounters>(address!(maps::EVENT_COUNTERS), &0u32);
-        let place = unsafe { bpf_ringbuf_reserve(address!(maps::EVENTS) as *mut c_void, size_of::<Event>() as u64, 0) } as *mut Event;
+        let place = unsafe { bpf_ringbuf_reserve(address!(maps::EVENTS) as *mut c_void, size_of::<Event>() as u64, 0) }
+            as *mut Event;
         let Some(event) = (unsafe { place.as_mut() }) else {
             if let Some(c) = counters {
                 c.lost.set(c.lost.get() + 1);
@@ -236,12 +242,14 @@ impl Env for Kernel {
     }
     #[inline(always)]
     fn load<T: Plain + Copy>(&self, at: usize) -> Option<T> {
-        // SAFETY: the bounds were checked; the kernel allows unaligned loads from packets on this architecture
         if let Some(p) = self.bytes::<T>(at) {
-            return Some(unsafe { core::ptr::read_unaligned(p) });
+            // SAFETY: the bounds were checked. The pointer may be unaligned, which single BPF loads allow; where a
+            // machine does not, the kernel's verifier refuses the program.
+            return Some(unsafe { *p });
         }
         let mut value = MaybeUninit::<T>::uninit();
-        let done = unsafe { bpf_skb_load_bytes(self.skb.cast(), at as u32, value.as_mut_ptr().cast(), size_of::<T>() as u32) };
+        let done =
+            unsafe { bpf_skb_load_bytes(self.skb.cast(), at as u32, value.as_mut_ptr().cast(), size_of::<T>() as u32) };
         if done == 0 { Some(unsafe { value.assume_init() }) } else { None }
     }
     #[inline(always)]
@@ -253,8 +261,26 @@ impl Env for Kernel {
         if done == 0 { Some(value) } else { None }
     }
     #[inline(always)]
+    fn address_frame(&mut self, destination: Mac, source: Mac) -> bool {
+        let Some(p) = self.bytes::<[u16; 6]>(0) else { return false };
+        let half = |mac: Mac, i: usize| u16::from_ne_bytes([mac.0[i], mac.0[i + 1]]);
+        let words = [
+            half(destination, 0),
+            half(destination, 2),
+            half(destination, 4),
+            half(source, 0),
+            half(source, 2),
+            half(source, 4),
+        ];
+        // SAFETY: the bounds were checked, and nobody else writes the packet now
+        unsafe { *p.cast_mut() = words };
+        true
+    }
+    #[inline(always)]
     fn store<T: Plain + Copy>(&mut self, at: u32, value: T) -> bool {
-        unsafe { bpf_skb_store_bytes(self.skb.cast(), at, core::ptr::from_ref(&value).cast(), size_of::<T>() as u32, 0) == 0 }
+        unsafe {
+            bpf_skb_store_bytes(self.skb.cast(), at, core::ptr::from_ref(&value).cast(), size_of::<T>() as u32, 0) == 0
+        }
     }
     #[inline(always)]
     fn correct_l3(&mut self, at: u32, from: u32, to: u32) -> bool {
@@ -274,7 +300,8 @@ impl Env for Kernel {
     #[inline(always)]
     fn tunnel_key(&self) -> Option<(u32, V4)> {
         let mut key = MaybeUninit::<bpf_tunnel_key>::uninit();
-        let got = unsafe { bpf_skb_get_tunnel_key(self.skb.cast(), key.as_mut_ptr(), size_of::<bpf_tunnel_key>() as u32, 0) };
+        let got =
+            unsafe { bpf_skb_get_tunnel_key(self.skb.cast(), key.as_mut_ptr(), size_of::<bpf_tunnel_key>() as u32, 0) };
         if got < 0 {
             return None;
         }
@@ -293,7 +320,9 @@ impl Env for Kernel {
             tunnel_label: 0,
             __bindgen_anon_3: bpf_tunnel_key__bindgen_ty_3 { local_ipv6: [0; 4] },
         };
-        let set = unsafe { bpf_skb_set_tunnel_key(self.skb.cast(), &mut key, size_of::<bpf_tunnel_key>() as u32, ZERO_CSUM_TX) };
+        let set = unsafe {
+            bpf_skb_set_tunnel_key(self.skb.cast(), &mut key, size_of::<bpf_tunnel_key>() as u32, ZERO_CSUM_TX)
+        };
         if set < 0 { None } else { Some(unsafe { bpf_redirect(ifindex, 0) } as i32) }
     }
     #[inline(always)]

@@ -6,12 +6,12 @@ use abi::endpoint::{Endpoint, EndpointPolicy};
 use abi::event::Event;
 use abi::fragment::{FragmentKey4, FragmentKey6, FragmentPorts};
 use abi::ipcache::RemoteEndpoint;
-use abi::metrics::{EventCounters, Metric, MetricKey};
+use abi::metrics::{EventCounters, Metric};
 use abi::nat::{NatEntry, NatKey4, NatKey6};
 use abi::policy::VerdictEntry;
 use abi::service::{Affinity, AffinityKey, Backend, ReverseNat, Service, ServiceKey4, ServiceKey6, SocketKey};
 use abi::{V4, V6};
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 
 /// Elements are allocated one by one.
@@ -49,7 +49,7 @@ pub static EVENTS: RingBuf<Event, 8388608> = RingBuf::new();
 #[btf_map(name = "cilium_event_counters")]
 pub static EVENT_COUNTERS: PerCpuArray<EventCounters, 1> = PerCpuArray::new();
 #[btf_map(name = "cilium_metrics")]
-pub static METRICS: PerCpuHashMap<MetricKey, Metric, 1024> = PerCpuHashMap::new();
+pub static METRICS: PerCpuArray<Metric, 1024> = PerCpuArray::new();
 #[btf_map(name = "cilium_node_config")]
 pub static NODE_CONFIG: Array<NodeConfig, 1> = Array::new();
 #[btf_map(name = "cilium_lb4_services")]

@@ -23,7 +23,9 @@ macro_rules! family {
         #[inline(always)]
         fn $choose(addr: $addr, port: Port, protocol: u8) -> Answer<$addr> {
             let front = ServiceKey { addr, port, backend_slot: 0, protocol, pad: [0; 3] };
-            let Some(service): Option<&Service> = (unsafe { maps::$services.get(&front) }) else { return Answer::Plain };
+            let Some(service): Option<&Service> = (unsafe { maps::$services.get(&front) }) else {
+                return Answer::Plain;
+            };
             if service.count == 0 {
                 return if service.flags & FLAG_CLUSTER_IP != 0 { Answer::Nobody } else { Answer::Plain };
             }
@@ -39,7 +41,12 @@ macro_rules! family {
 
         #[inline(always)]
         fn $remember(cookie: u64, backend: &Backend<$addr>, addr: $addr, port: Port) -> bool {
-            let key = SocketKey { cookie: [cookie as u32, (cookie >> 32) as u32], addr: backend.addr, port: backend.port, pad: 0 };
+            let key = SocketKey {
+                cookie: [cookie as u32, (cookie >> 32) as u32],
+                addr: backend.addr,
+                port: backend.port,
+                pad: 0,
+            };
             maps::$reverse.insert(&key, &ReverseNat { addr, port, pad: 0 }, 0).is_ok()
         }
 

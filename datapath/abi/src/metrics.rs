@@ -2,7 +2,7 @@
 
 use crate::shared::Shared;
 
-/// Key of `cilium_metrics`, a per-CPU hash.
+/// Key of `cilium_metrics`, a per-CPU array: its four bytes are the index.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(C)]
 pub struct MetricKey {

@@ -7,7 +7,7 @@ use crate::report::{self, About};
 use abi::endpoint::EndpointPolicy;
 use abi::identity::Identity;
 use abi::policy::{self, VerdictEntry, VerdictKey};
-use abi::{DropReason, config, endpoint, event};
+use abi::{DropReason, Port, config, endpoint, event};
 
 /// One side of a connection.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,21 +23,25 @@ pub struct Side {
     pub destination: Identity,
     /// Interface, for events.
     pub ifindex: u32,
-    /// 0 for the first packet of a connection: then an allowance is reported too.
-    pub admitted: u32,
     /// Answer: `revision_and_modes` of the policy that admits the connection now.
     pub revision: u32,
     /// Answer: the rule set that decided, if the policy had to be asked.
     pub rule_set: u32,
     /// Reverse NAT index of the service that was asked for.
     pub rev_nat: u16,
+    /// What the policy is asked for: the responder's port, or the ICMP type in its place.
+    pub port: Port,
     /// Seen from the endpoint.
     pub direction: u8,
-    /// Answer: 1 if the policy was asked.
-    pub asked: u8,
+    /// 0 for the first packet of a connection: then an allowance is reported too.
+    pub admitted: u8,
+    /// 1: the packet is a reply.
+    pub reply: u8,
+    /// Always zero.
+    pub pad: u8,
 }
 
-abi::plain!(Side: u32, Identity, Identity, Identity, u32, u32, u32, u32, u16, u8, u8);
+abi::plain!(Side: u32, Identity, Identity, Identity, u32, u32, u32, u16, Port, u8, u8, u8, u8);
 
 /// Asks the endpoint's policy. The answers go into `side`: a function of the kernel's returns one register.
 #[inline(never)]
@@ -52,7 +56,7 @@ pub fn admit<A: Family, E: Env>(env: &E, p: &Packet<A>, side: &mut Side) -> Resu
         class,
         direction: side.direction,
         protocol: p.protocol,
-        port: p.policy_port(),
+        port: side.port,
     };
     // no entry, no passage
     let entry = env.verdict(slot, &key).unwrap_or_default();
@@ -70,7 +74,7 @@ pub fn admit<A: Family, E: Env>(env: &E, p: &Packet<A>, side: &mut Side) -> Resu
         code: verdict,
         detail: entry.match_type,
         direction: side.direction,
-        flags: if audited { event::FLAG_AUDITED } else { 0 },
+        flags: if audited { event::FLAG_AUDITED } else { 0 } | side.reply * event::FLAG_REPLY,
         pad: 0,
         rev_nat: side.rev_nat,
     };
@@ -84,7 +88,6 @@ pub fn admit<A: Family, E: Env>(env: &E, p: &Packet<A>, side: &mut Side) -> Resu
         }
         _ => {
             side.rule_set = entry.rule_set;
-            side.asked = 1;
             Ok(())
         }
     }

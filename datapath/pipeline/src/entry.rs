@@ -2,9 +2,10 @@
 
 use crate::env::{Env, Tables};
 use crate::family::Family;
-use crate::forward::{self, DROP, Origin, PASS, Sender};
+use crate::forward::{self, DROP, PASS};
 use crate::packet::{Packet, Parse};
 use crate::report::{self, About};
+use crate::road::{Origin, Sender};
 use crate::work::Work;
 use crate::{masquerade, neighbour};
 use abi::endpoint::{self, Endpoint};
@@ -91,6 +92,10 @@ fn container<A: Parse, E: Env + Tables<A>>(env: &mut E, work: &mut Work<A>) -> i
     if !enabled::<A, E>(env) {
         return refused(env, &work.packet, DropReason::UNKNOWN_L3);
     }
+    if A::VERSION == 6 && work.packet.protocol == 58 && neighbour::is_discovery(work.packet.icmp_type) {
+        // behind extension headers, where it has no business to be (RFC 6980)
+        return refused(env, &work.packet, DropReason::FORBIDDEN_ICMP6);
+    }
     match sender(env, &work.packet) {
         Ok(me) => forward::forward(env, work, Origin::CONTAINER, Sender::container(me)),
         Err(reason) => refused(env, &work.packet, reason),
@@ -156,48 +161,10 @@ pub fn overlay<A: Parse, E: Env + Tables<A>>(env: &mut E, work: &mut Work<A>) ->
     if let Err(reason) = A::read(env, &mut work.packet) {
         return unreadable(env, reason, 0, 0);
     }
-    match tunnelled(env, &work.packet) {
-        Ok(source) => forward::forward(env, work, Origin::OVERLAY, Sender::elsewhere(source)),
-        Err(reason) => {
-            let about = About { ifindex: env.ifindex(), direction: policy::DIR_INGRESS, ..About::default() };
-            report::dropped(env, &work.packet, reason, &about);
-            DROP
-        }
+    match env.tunnel_key() {
+        Some((claimed, node)) => forward::forward(env, work, Origin::OVERLAY, Sender::tunnelled(claimed, node)),
+        None => unreadable(env, DropReason::NO_TUNNEL_KEY, 0, 0),
     }
-}
-
-/// Who sent a packet through the tunnel. Only nodes of the cluster may, and only in the name of others than themselves
-/// as this node, of nobody, and of numbers that mean something on one node only.
-#[inline(always)]
-fn tunnelled<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>) -> Result<Identity, DropReason> {
-    let (claimed, node) = env.tunnel_key().ok_or(DropReason::NO_TUNNEL_KEY)?;
-    let sender: Option<abi::ipcache::RemoteEndpoint> = Tables::<V4>::remote(env, &node);
-    match sender.map(|s| s.identity) {
-        Some(identity::REMOTE_NODE | identity::KUBE_APISERVER) => {}
-        Some(id) if id >= identity::LOCAL_REMOTE_NODE => {}
-        _ => return Err(DropReason::INVALID_IDENTITY),
-    }
-    if claimed == identity::HOST || claimed == identity::UNKNOWN || identity::is_node_local(claimed) {
-        return Err(DropReason::INVALID_IDENTITY);
-    }
-    let known = env.remote(&p.source);
-    // the inner source must lie behind the node that sent it, where this node knows better
-    if let Some(k) = known
-        && k.tunnel_endpoint.0 != 0
-        && k.tunnel_endpoint != node
-    {
-        return Err(DropReason::INVALID_SIP);
-    }
-    if env.endpoint(&p.source).is_some() {
-        return Err(DropReason::INVALID_SIP);
-    }
-    if claimed == identity::REMOTE_NODE
-        && let Some(k) = known
-        && (k.identity == identity::KUBE_APISERVER || k.identity >= identity::LOCAL_REMOTE_NODE)
-    {
-        return Ok(k.identity);
-    }
-    Ok(claimed)
 }
 
 /// A packet of the node's own stack, on its way to a pod.
@@ -206,21 +173,16 @@ pub fn host<A: Parse, E: Env + Tables<A>>(env: &mut E, work: &mut Work<A>) -> i3
     if let Err(reason) = A::read(env, &mut work.packet) {
         return unreadable(env, reason, identity::HOST, 0);
     }
+    if work.packet.destination.is_multicast() {
+        // the stack's own announcements are for nobody here
+        return PASS;
+    }
     let source = match env.endpoint(&work.packet.source) {
         Some(own) if own.flags & endpoint::FLAG_HOST != 0 => identity::HOST,
         Some(own) => own.identity,
-        None => outside(env, &work.packet.source),
+        None => identity::UNKNOWN,
     };
     forward::forward(env, work, Origin::HOST, Sender::elsewhere(source))
-}
-
-/// The identity of an address outside of this node; never the node's own.
-#[inline(always)]
-fn outside<A: Family, E: Tables<A>>(env: &E, addr: &A) -> Identity {
-    match env.remote(addr) {
-        Some(r) if r.identity != identity::HOST => r.identity,
-        _ => identity::WORLD,
-    }
 }
 
 /// A packet from outside of the node.
@@ -230,21 +192,19 @@ pub fn netdev<A: Parse, E: Env + Tables<A>>(env: &mut E, work: &mut Work<A>) -> 
     if A::read(env, p).is_err() {
         return PASS;
     }
-    let own = match masquerade::enter(env, p) {
-        Ok(translated) => translated,
+    match masquerade::enter(env, p) {
+        Ok(true) => {}
+        Ok(false) => match env.endpoint(&p.destination) {
+            Some(to) if to.flags & endpoint::FLAG_HOST == 0 => {}
+            _ => return PASS,
+        },
         Err(reason) => {
             let about = About { ifindex: env.ifindex(), direction: policy::DIR_INGRESS, ..About::default() };
             report::dropped(env, p, reason, &about);
             return DROP;
         }
-    };
-    match env.endpoint(&p.destination) {
-        Some(to) if to.flags & endpoint::FLAG_HOST == 0 => {}
-        _ if own => {}
-        _ => return PASS,
     }
-    let source = outside(env, &p.source);
-    forward::forward(env, work, Origin::NETDEV, Sender::elsewhere(source))
+    forward::forward(env, work, Origin::NETDEV, Sender::elsewhere(identity::UNKNOWN))
 }
 
 /// A packet that leaves the node.

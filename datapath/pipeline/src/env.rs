@@ -12,7 +12,7 @@ use abi::metrics::MetricKey;
 use abi::nat::{NatEntry, NatKey};
 use abi::policy::{Class, VerdictEntry, VerdictKey};
 use abi::service::{Backend, ReverseNat, Service, ServiceKey};
-use abi::{Plain, V4};
+use abi::{Mac, Plain, V4};
 
 /// The tables of one address family.
 pub trait Tables<A> {
@@ -58,8 +58,6 @@ pub trait Env: Tables<V4> + Tables<abi::V6> {
     fn verdict(&self, slot: u32, key: &VerdictKey) -> Option<VerdictEntry>;
     /// Counters of a fate on this processor.
     fn metric(&self, key: &MetricKey) -> Option<&Metric>;
-    /// Notes a fate's first counters.
-    fn metric_insert(&self, key: &MetricKey, value: &Metric);
     /// Sends an event, or counts it as lost.
     fn emit(&self, fill: impl FnOnce(&mut Event));
     /// The same numbers, of which the kernel's verifier knows nothing more: paths that differ in them alone become one.
@@ -76,6 +74,8 @@ pub trait Env: Tables<V4> + Tables<abi::V6> {
     fn load<T: Plain + Copy>(&self, at: usize) -> Option<T>;
     /// Bytes at an offset that the packet itself determines.
     fn load_at<T: Plain + Copy + Default>(&self, at: u32) -> Option<T>;
+    /// Writes the Ethernet addresses.
+    fn address_frame(&mut self, destination: Mac, source: Mac) -> bool;
     /// Writes bytes.
     fn store<T: Plain + Copy>(&mut self, at: u32, value: T) -> bool;
     /// Corrects the checksum at `at` of an IPv4 header in which a 32 bit word changed.

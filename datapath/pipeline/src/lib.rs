@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admit;
+pub mod deliver;
 pub mod entry;
 pub mod env;
 pub mod family;
@@ -10,8 +11,10 @@ pub mod forward;
 pub mod masquerade;
 pub mod neighbour;
 pub mod packet;
+pub mod peers;
 pub mod quoted;
 pub mod report;
+pub mod road;
 pub mod service;
 pub mod track;
 pub mod work;

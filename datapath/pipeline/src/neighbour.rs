@@ -39,6 +39,12 @@ pub const NEIGHBOUR_SOLICITATION: u8 = 135;
 /// See [`ROUTER_SOLICITATION`].
 pub const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 
+/// Is this a message of neighbour discovery?
+#[inline(always)]
+pub fn is_discovery(message: u8) -> bool {
+    (ROUTER_SOLICITATION..=137).contains(&message)
+}
+
 /// A neighbour solicitation becomes the advertisement that the node's side of the veth has the address.
 #[inline(always)]
 pub fn solicited<E: Env>(env: &mut E, me: &Endpoint, asker: V6) -> Result<i32, DropReason> {

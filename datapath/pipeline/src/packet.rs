@@ -76,12 +76,15 @@ abi::plain!(Packet<V4>: V4, V4, u32, u32, Port, Port, u8, u8, u8, u8, Shape, u8,
 abi::plain!(Packet<V6>: V6, V6, u32, u32, Port, Port, u8, u8, u8, u8, Shape, u8, [u8; 2]);
 
 impl<A: Copy> Packet<A> {
-    /// What a policy is asked for: the destination port, or the ICMP type in its place.
+    /// What a policy is asked for: the responder's port, or the ICMP type in its place.
     #[inline(always)]
-    pub fn policy_port(&self) -> Port {
-        match self.shape {
-            Shape::PORTS => self.destination_port,
-            _ if self.protocol == 1 || self.protocol == 58 => Port::new(self.icmp_type as u16),
+    pub fn asked_port(&self, reply: bool) -> Port {
+        match (self.shape, self.protocol) {
+            (Shape::PORTS, _) if reply => self.source_port,
+            (Shape::PORTS, _) => self.destination_port,
+            (Shape::ECHO_REPLY, 1) if reply => Port::new(8),
+            (Shape::ECHO_REPLY, 58) if reply => Port::new(128),
+            (_, 1 | 58) => Port::new(self.icmp_type as u16),
             _ => Port(0),
         }
     }
@@ -124,6 +127,10 @@ impl Parse for V4 {
         let (more, later) = (fragment & 0x2000 != 0, fragment & 0x1fff != 0);
         *packet = blank(source, destination, protocol, l4);
         if later {
+            if protocol == TCP && fragment & 0x1fff == 1 {
+                // would lie over the flags of the first one (RFC 1858)
+                return Err(DropReason::INVALID_PACKET);
+            }
             let id: u16 = env.load(14 + 4).ok_or(invalid)?;
             return later_fragment(env, packet, id as u32);
         }
@@ -173,9 +180,14 @@ impl Parse for V6 {
                     later = offset & 0xfff8 != 0;
                     id = u32::from_ne_bytes([header[4], header[5], header[6], header[7]]);
                     l4 += 8;
-                    if later {
-                        break;
+                    if matches!(next, 0 | 43 | 44 | 51 | 60 | 135) {
+                        // which ports a later fragment has would be anybody's guess
+                        return Err(DropReason::INVALID_EXTHDR);
                     }
+                    if later && next == TCP && offset >> 3 == 1 {
+                        return Err(DropReason::INVALID_PACKET);
+                    }
+                    break;
                 }
                 _ => break,
             }
@@ -209,18 +221,40 @@ fn layer4<A: Family, E: Env>(env: &E, packet: &mut Packet<A>) -> Result<(), Drop
     let truncated = DropReason::CT_INVALID_HDR;
     match packet.protocol {
         TCP | UDP | SCTP => {
-            let [a, b, c, d]: [u8; 4] = env.load_at(packet.l4).ok_or(truncated)?;
+            packet.shape = Shape::PORTS;
+            let [ports, flags] = match packet.protocol {
+                TCP => {
+                    let [ports, _, _, flags]: [u32; 4] = near(env, packet, truncated)?;
+                    [ports, flags]
+                }
+                _ => near(env, packet, truncated)?,
+            };
+            let [a, b, c, d] = ports.to_ne_bytes();
             packet.source_port = Port(u16::from_ne_bytes([a, b]));
             packet.destination_port = Port(u16::from_ne_bytes([c, d]));
-            packet.shape = Shape::PORTS;
             if packet.protocol == TCP {
-                packet.tcp_flags = env.load_at(packet.l4 + 13).ok_or(truncated)?;
+                packet.tcp_flags = flags.to_ne_bytes()[1];
             }
         }
         p if p == A::ICMP => icmp(env, packet)?,
         _ => {}
     }
     Ok(())
+}
+
+/// The beginning of the layer 4 header; without a helper where it lies as usual.
+#[inline(always)]
+fn near<A: Family, E: Env, const N: usize>(
+    env: &E,
+    packet: &Packet<A>,
+    otherwise: DropReason,
+) -> Result<[u32; N], DropReason>
+where
+    [u32; N]: Default,
+{
+    let words: Option<[u32; N]> =
+        if packet.l4 == A::USUAL_L4 { env.load(A::USUAL_L4 as usize) } else { env.load_at(packet.l4) };
+    words.ok_or(otherwise)
 }
 
 #[inline(always)]

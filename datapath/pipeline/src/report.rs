@@ -6,8 +6,7 @@ use crate::packet::{Packet, Shape};
 use abi::config;
 use abi::event::{self, Event};
 use abi::identity::Identity;
-use abi::metrics::{Metric, MetricKey};
-use abi::shared::Shared;
+use abi::metrics::MetricKey;
 use abi::{DropReason, Mac, Port};
 
 /// What an event says beside the packet.
@@ -127,12 +126,9 @@ pub fn count<E: Env>(env: &E, reason: u8, direction: u8) {
     let direction = if direction == event::DIR_UNKNOWN { 0 } else { direction + 1 };
     let key = MetricKey { reason, direction, pad: 0 };
     let length = env.length() as u64;
-    match env.metric(&key) {
-        Some(m) => {
-            m.packets.set(m.packets.get() + 1);
-            m.bytes.set(m.bytes.get() + length);
-        }
-        None => env.metric_insert(&key, &Metric { packets: Shared::new(1), bytes: Shared::new(length) }),
+    if let Some(m) = env.metric(&key) {
+        m.packets.set(m.packets.get() + 1);
+        m.bytes.set(m.bytes.get() + length);
     }
 }
 

@@ -65,7 +65,8 @@ fn choose<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>, chosen: &mut Ch
         protocol: p.protocol,
         pad: [0; 3],
     };
-    let Some(service) = env.service(&front) else {
+    let service = if p.shape == Shape::PORTS { env.service(&front) } else { None };
+    let Some(service) = service else {
         chosen.refused = no_service(env, p);
         return;
     };

@@ -115,7 +115,7 @@ pub fn touch<A: Family>(known: &Known, p: &Packet<A>, length: u32, now: u32) -> 
     }
     entry.expires.set(now + lifetime(p.protocol, flags));
     let fresh = p.tcp_flags & !seen.get() != 0;
-    let due = now.wrapping_sub(reported.get()) >= conntrack::REPORT_INTERVAL;
+    let due = now.wrapping_sub(reported.get()) > conntrack::REPORT_INTERVAL;
     if fresh {
         seen.set(seen.get() | p.tcp_flags);
     }

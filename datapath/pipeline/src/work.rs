@@ -2,8 +2,8 @@
 //!
 //! That also keeps the kernel's verifier from following every combination of what it would know of values on the stack.
 
-use crate::forward::Road;
 use crate::packet::Packet;
+use crate::road::Road;
 use abi::{V4, V6};
 
 /// The state of one packet on its road. What an earlier packet left in it means nothing.

@@ -19,7 +19,6 @@ use crate::sys::{self, F_NO_PREALLOC, MapShape};
 
 const HASH: u32 = 1;
 const ARRAY: u32 = 2;
-const PERCPU_HASH: u32 = 5;
 const PERCPU_ARRAY: u32 = 6;
 const LRU_HASH: u32 = 9;
 const LPM_TRIE: u32 = 11;
@@ -92,7 +91,7 @@ pub(crate) fn specs(s: &Sizes) -> Vec<Spec> {
         spec::<NatKey6, NatEntry<V6>>(pins::SNAT6, LRU_HASH, s.nat, 0),
         Spec { name: pins::EVENTS, shape: ring },
         spec::<u32, EventCounters>(pins::EVENT_COUNTERS, PERCPU_ARRAY, 1, 0),
-        spec::<MetricKey, Metric>(pins::METRICS, PERCPU_HASH, 1024, 0),
+        spec::<MetricKey, Metric>(pins::METRICS, PERCPU_ARRAY, 1024, 0),
         spec::<u32, abi::config::NodeConfig>(pins::NODE_CONFIG, ARRAY, 1, 0),
         spec::<ServiceKey4, Service>(pins::LB4_SERVICES, HASH, s.services, n),
         spec::<ServiceKey6, Service>(pins::LB6_SERVICES, HASH, s.services, n),

@@ -85,8 +85,9 @@ impl PolicySlots {
 
     /// Empties a slot that no endpoint names; packets that still find it are dropped.
     pub fn free(&self, slot: u32) -> Result<()> {
-        self.classes.remove(&slot)?;
-        self.verdicts.remove(&slot).map(drop)
+        // Verdicts first: without them nothing passes, without classes everybody would be one of the others.
+        self.verdicts.remove(&slot)?;
+        self.classes.remove(&slot).map(drop)
     }
 
     /// What a slot holds; nothing: it is empty.

@@ -173,6 +173,8 @@ pub trait Sum: Plain {
     fn zero() -> Self;
     /// Both together.
     fn add(self, other: Self) -> Self;
+    /// Is it nothing?
+    fn is_zero(&self) -> bool;
 }
 
 /// A per-CPU hash or array whose parts are summed.
@@ -201,7 +203,7 @@ impl<K: Plain, V: Sum> PerCpuTable<K, V> {
         Ok(Some(parts.fold(V::zero(), V::add)))
     }
 
-    /// All keys with their sums.
+    /// All keys with their sums, where anything was counted.
     pub fn entries(&self) -> Result<Vec<(K, V)>> {
         let mut all = Vec::new();
         let mut next = vec![0; size_of::<K>()];
@@ -210,6 +212,7 @@ impl<K: Plain, V: Sum> PerCpuTable<K, V> {
         while sys::map_next_key(fd, at.as_deref(), &mut next).map_err(|e| self.table.general_error("list", e))? {
             if let Some(key) = from_bytes::<K>(&next)
                 && let Some(sum) = self.get(&key)?
+                && !sum.is_zero()
             {
                 all.push((key, sum));
             }
@@ -229,6 +232,10 @@ impl Sum for abi::metrics::Metric {
         self.bytes.set(self.bytes.get() + other.bytes.get());
         self
     }
+
+    fn is_zero(&self) -> bool {
+        self.packets.get() == 0
+    }
 }
 
 impl Sum for abi::metrics::EventCounters {
@@ -240,5 +247,9 @@ impl Sum for abi::metrics::EventCounters {
         self.sent.set(self.sent.get() + other.sent.get());
         self.lost.set(self.lost.get() + other.lost.get());
         self
+    }
+
+    fn is_zero(&self) -> bool {
+        self.sent.get() == 0 && self.lost.get() == 0
     }
 }

@@ -1,0 +1,170 @@
+//! What is known of a packet's way through the node: whence, whither, and what is to be told of it.
+//!
+//! Plain numbers all through, so that it can lie in a map ([`crate::work::Work`]); every field has a value whatever the
+//! way: the kernel's verifier refuses code that copies what was never written.
+
+use crate::admit::Side;
+use crate::report::About;
+use abi::V4;
+use abi::endpoint::{self, Endpoint};
+use abi::identity::Identity;
+
+/// Where a packet came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Origin(pub u8);
+
+impl Origin {
+    /// An endpoint of this node.
+    pub const CONTAINER: Origin = Origin(0);
+    /// The tunnel.
+    pub const OVERLAY: Origin = Origin(1);
+    /// The node's own stack, on its way to a pod.
+    pub const HOST: Origin = Origin(2);
+    /// A device that leads out of the node.
+    pub const NETDEV: Origin = Origin(3);
+}
+
+/// Who sent a packet.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Sender {
+    /// Identity of the source; 0 as long as nobody had to know.
+    pub identity: Identity,
+    /// From the tunnel: the identity that the packet claims.
+    pub claimed: Identity,
+    /// From the tunnel: the node that sent it.
+    pub node: V4,
+    /// The endpoint that sent it; zeros if it came from elsewhere.
+    pub endpoint: Endpoint,
+}
+
+impl Sender {
+    /// An endpoint of this node.
+    #[inline(always)]
+    pub fn container(endpoint: Endpoint) -> Self {
+        Sender { identity: endpoint.identity, endpoint, ..Sender::default() }
+    }
+
+    /// Somebody else; 0: whom to be found out.
+    #[inline(always)]
+    pub fn elsewhere(identity: Identity) -> Self {
+        Sender { identity, ..Sender::default() }
+    }
+
+    /// Somebody behind another node, who claims an identity.
+    #[inline(always)]
+    pub fn tunnelled(claimed: Identity, node: V4) -> Self {
+        Sender { claimed, node, ..Sender::default() }
+    }
+}
+
+/// Where a packet goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Way(pub u8);
+
+impl Way {
+    /// To the node's stack, to be routed out of it.
+    pub const STACK: Way = Way(0);
+    /// To an endpoint of this node.
+    pub const LOCAL: Way = Way(1);
+    /// To the node itself.
+    pub const HOST: Way = Way(2);
+    /// To another node through the tunnel.
+    pub const TUNNEL: Way = Way(3);
+}
+
+/// What is known of the destination.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Target {
+    /// Its identity; 0 as long as nobody had to know.
+    pub identity: Identity,
+    /// The node behind which it lies.
+    pub tunnel: V4,
+    /// The endpoint of this node that it is; else zeros.
+    pub endpoint: Endpoint,
+    /// Where it lies.
+    pub way: Way,
+    /// Always zero.
+    pub pad: [u8; 3],
+}
+
+/// A packet's road.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Road {
+    /// Whence.
+    pub from: Sender,
+    /// Whither.
+    pub target: Target,
+    /// What an event says.
+    pub about: About,
+    /// The question to the initiator's policy, and its answer.
+    pub egress: Side,
+    /// The question to the responder's policy, and its answer.
+    pub ingress: Side,
+    /// The reverse NAT index of the service as whose answer the packet is to appear, 0: none.
+    pub restore: u16,
+    /// Where it came from.
+    pub origin: Origin,
+    /// 1: the packet goes to the connection's initiator.
+    pub reply: u8,
+    /// 1: worth a trace event.
+    pub tell: u8,
+    /// Always zero.
+    pub pad: [u8; 3],
+}
+
+abi::plain!(Origin: u8);
+abi::plain!(Way: u8);
+abi::plain!(Sender: Identity, Identity, V4, Endpoint);
+abi::plain!(Target: Identity, V4, Endpoint, Way, [u8; 3]);
+abi::plain!(Road: Sender, Target, About, Side, Side, u16, Origin, u8, u8, [u8; 3]);
+
+/// An endpoint of this node whose policy has a say; number 0: there is none.
+#[derive(Clone, Copy)]
+pub struct Party {
+    /// Number of the endpoint.
+    pub endpoint: u32,
+    /// Its interface.
+    pub ifindex: u32,
+    /// Its policy is known.
+    pub ready: bool,
+}
+
+impl Party {
+    fn of(e: &Endpoint, here: bool) -> Self {
+        let ready = e.flags & endpoint::FLAG_NOT_READY == 0;
+        if here {
+            Party { endpoint: e.id, ifindex: e.ifindex, ready }
+        } else {
+            Party { endpoint: 0, ifindex: 0, ready: true }
+        }
+    }
+}
+
+impl Road {
+    /// The endpoints on this node: of the connection's initiator, and of its responder.
+    #[inline(always)]
+    pub fn parties(&self) -> (Party, Party) {
+        let from = Party::of(&self.from.endpoint, self.origin == Origin::CONTAINER);
+        let target = Party::of(&self.target.endpoint, self.target.way == Way::LOCAL);
+        if self.reply != 0 { (target, from) } else { (from, target) }
+    }
+
+    /// Identities of the connection's initiator and responder.
+    #[inline(always)]
+    pub fn identities(&self) -> (Identity, Identity) {
+        let (from, target) = (self.from.identity, self.target.identity);
+        if self.reply != 0 { (target, from) } else { (from, target) }
+    }
+
+    /// A pod speaks with itself: no policy has a say.
+    #[inline(always)]
+    pub fn to_itself(&self) -> bool {
+        let (initiator, responder) = self.parties();
+        initiator.endpoint != 0 && initiator.endpoint == responder.endpoint
+    }
+}
