@@ -190,7 +190,8 @@ impl<'a> Session<'a> {
     fn conditions(&self, took: Duration) -> String {
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let processors = std::thread::available_parallelism().map_or(0, usize::from);
-        let attached = self.attachment.map_or("not there".into(), |a| format!("attached by {a:?}"));
+        let without = if self.reference.is_some() { "not used" } else { "not there" };
+        let attached = self.attachment.map_or(without.into(), |a| format!("attached by {a:?}"));
         let Plan { rounds, slice } = self.plan;
         format!(
             "Linux {}, {processors} processors; {rounds} rounds of {} ms, medians; the redirecting program {attached}; {} s.",

@@ -127,7 +127,7 @@ impl Row {
     }
 
     fn measured_in_words(&self) -> String {
-        let value = format!("{} {}", number(self.value), self.unit);
+        let value = format!("{} {}", number(self.value), self.unit).trim_end().to_string();
         match self.spread {
             Some(spread) if spread >= 0.005 => format!("{value} ±{} %", (spread * 50.0).ceil()),
             _ => value,
@@ -148,7 +148,7 @@ impl Row {
             Demand::AtLeast(limit) => ("≥", limit),
         };
         match self.figure {
-            Figure::Itself => format!("{sign} {} {}", number(limit), self.unit),
+            Figure::Itself => format!("{sign} {} {}", number(limit), self.unit).trim_end().into(),
             Figure::Ratio(_) => format!("{sign} {limit:.2} ×"),
             Figure::Excess(_) => format!("{sign} {limit:+} {}", self.unit),
         }
@@ -187,7 +187,8 @@ fn number(value: f64) -> String {
         v if v >= 1000.0 => grouped(value),
         v if v >= 100.0 => format!("{value:.0}"),
         v if v >= 10.0 => format!("{value:.1}"),
-        _ => format!("{value:.2}"),
+        v if v >= 0.1 || v == 0.0 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
     }
 }
 
