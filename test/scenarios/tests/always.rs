@@ -37,7 +37,8 @@ fn main() -> ExitCode {
 }
 
 fn prepare(lab: &Lab) -> Result<()> {
-    lab.apply(WORKLOADS)?;
+    // a namespace has its service account a moment after it was made
+    eventually(WITHIN, "workloads applied", || lab.apply(WORKLOADS))?;
     Ok(())
 }
 
