@@ -195,7 +195,7 @@ impl<'a> Session<'a> {
         let Plan { rounds, slice } = self.plan;
         format!(
             "Linux {}, {processors} processors; {rounds} rounds of {} ms, medians; the redirecting program {attached}; {} s.",
-            kernel.trim(),
+            kernel.trim().split('-').next().unwrap_or_default(),
             slice.as_millis(),
             took.as_secs(),
         )
