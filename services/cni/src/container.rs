@@ -109,12 +109,13 @@ async fn fill(
     Ok(())
 }
 
-/// Runs inside: IPv6 as the agent has it, and no address or route by router advertisement.
+/// Runs inside: with IPv6, no address or route by router advertisement. Without, the kernel's own settings stay as they
+/// are, as Cilium leaves them: what the container sends by IPv6 is dropped and seen.
 fn prepare_inside(device: &str, ipv6: bool) -> netlink::Result<()> {
-    if !std::path::Path::new("/proc/sys/net/ipv6").exists() {
+    if !ipv6 || !std::path::Path::new("/proc/sys/net/ipv6").exists() {
         return Ok(());
     }
-    write_sysctl(&["net", "ipv6", "conf", device, "disable_ipv6"], if ipv6 { "0" } else { "1" })?;
+    write_sysctl(&["net", "ipv6", "conf", device, "disable_ipv6"], "0")?;
     write_sysctl(&["net", "ipv6", "conf", device, "accept_ra"], "0")?;
     write_sysctl(&["net", "ipv6", "conf", device, "accept_dad"], "0")
 }

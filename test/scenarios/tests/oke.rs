@@ -160,7 +160,8 @@ fn e0_36(lab: &Lab) -> Result<()> {
 fn e0_40(lab: &Lab) -> Result<()> {
     eventually(WITHIN, "a router solicitation", || {
         let text = lab.hubble(&["observe", "--verdict", "DROPPED", "--last", "1000"])?.ok()?;
-        let line = text.lines().map(normalise).find(|l| l.contains("RouterSolicitation")).context("none yet")?;
+        let of_a_pod = |l: &String| l.contains("RouterSolicitation") && l.contains(" (ID:N) ");
+        let line = text.lines().map(normalise).find(of_a_pod).context("none yet")?;
         let (from, rest) = line.split_once(" (ID:N) ").with_context(|| line.clone())?;
         ensure!(from.starts_with("fe80::"), "{line}");
         ensure!(rest == "<> ff02::2 (unknown) Unsupported L3 protocol DROPPED (ICMPv6 RouterSolicitation)", "{line}");

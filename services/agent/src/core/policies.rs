@@ -20,6 +20,8 @@ const MOST_SLOTS: u32 = 16384;
 pub struct Slots {
     installed: BTreeMap<Identity, Installed>,
     used: BTreeSet<u32>,
+    /// Slots that are emptied at the end of this round: only then may others have them.
+    leaving: Vec<u32>,
     /// Slots of an earlier run, until their endpoints have new ones.
     earlier: BTreeSet<u32>,
     restored: BTreeMap<u32, Applied>,
@@ -39,7 +41,7 @@ impl Slots {
         let earlier: BTreeSet<u32> = slots.iter().copied().filter(|slot| *slot != 0).collect();
         let restored = policies.iter().map(|(id, policy)| (*id, applied(policy))).collect();
         let revision = policies.values().map(|p| p.revision_and_modes & REVISION_BITS).max().unwrap_or(0);
-        Slots { installed: BTreeMap::new(), used: earlier.clone(), earlier, restored, revision }
+        Slots { installed: BTreeMap::new(), used: earlier.clone(), leaving: Vec::new(), earlier, restored, revision }
     }
 
     pub(super) fn restored(&self, id: u32) -> Applied {
@@ -55,6 +57,13 @@ impl Slots {
         let slot = (1..MOST_SLOTS).find(|slot| !self.used.contains(slot))?;
         self.used.insert(slot);
         Some(slot)
+    }
+
+    /// Empties a slot when all endpoints have been switched. Its number stays taken until the next round: a policy that
+    /// was put there in this round would be emptied with it.
+    fn leave(&mut self, slot: u32, late: &mut Vec<Op>) {
+        self.leaving.push(slot);
+        late.push(Op::FreeSlot(slot));
     }
 }
 
@@ -72,6 +81,9 @@ fn applied(policy: &EndpointPolicy) -> Applied {
 impl Core {
     /// Makes the policies of all subjects; removals go to `late`.
     pub(super) fn resolve_policies(&mut self, ops: &mut Vec<Op>, late: &mut Vec<Op>) {
+        for slot in std::mem::take(&mut self.slots.leaving) {
+            self.slots.used.remove(&slot);
+        }
         let subjects: BTreeSet<Identity> = self.endpoints.values().filter_map(Core::subject).collect();
         let gone: Vec<Identity> = self.slots.installed.keys().filter(|s| !subjects.contains(*s)).copied().collect();
         self.tell_named_ports();
@@ -83,14 +95,12 @@ impl Core {
         for subject in gone {
             self.engine.release(subject);
             if let Some(installed) = self.slots.installed.remove(&subject) {
-                self.slots.used.remove(&installed.slot);
-                late.push(Op::FreeSlot(installed.slot));
+                self.slots.leave(installed.slot, late);
             }
         }
         // What no subject of this run took over is of an earlier one; all endpoints are switched before it goes.
         for slot in std::mem::take(&mut self.slots.earlier) {
-            self.slots.used.remove(&slot);
-            late.push(Op::FreeSlot(slot));
+            self.slots.leave(slot, late);
         }
     }
 
@@ -113,7 +123,7 @@ impl Core {
         {
             let slot = installed.slot;
             for (number, class) in &tables.classes {
-                if !installed.tables.classes.contains_key(number) {
+                if installed.tables.classes.get(number) != Some(class) {
                     ops.push(Op::SetClass(slot, *number, *class));
                 }
             }
@@ -127,8 +137,7 @@ impl Core {
         ops.push(Op::InstallPolicy { slot, classes, verdicts: tables.verdicts.clone() });
         let new = Installed { slot, tables: Arc::new(tables), revision };
         if let Some(old) = self.slots.installed.insert(subject, new) {
-            self.slots.used.remove(&old.slot);
-            late.push(Op::FreeSlot(old.slot));
+            self.slots.leave(old.slot, late);
         }
     }
 

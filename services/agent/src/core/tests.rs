@@ -389,3 +389,22 @@ fn a_removed_endpoint_leaves_nothing() {
         assert!(ops.contains(&wanted), "{wanted:?} not in {ops:#?}");
     }
 }
+
+#[test]
+fn a_slot_that_is_emptied_in_a_round_is_given_to_nobody_in_it() {
+    let mut core = with_web();
+    core.handle(Event::Pod(key("other"), pod(&[("app", "other")])));
+    core.add_endpoint(record(8, "other"));
+    core.flush();
+    let labels = core.wanted_labels(&core.endpoints()[&8]).unwrap();
+    core.handle(Event::Allocated(labels, Ok(1001)));
+    core.flush();
+    for name in ["p", "q", "r"] {
+        core.handle(policy(name, None));
+        let ops = core.flush();
+        let freed: Vec<u32> =
+            ops.iter().filter_map(|op| if let Op::FreeSlot(s) = op { Some(*s) } else { None }).collect();
+        let filled = |op: &Op| matches!(op, Op::InstallPolicy { slot, .. } if freed.contains(slot));
+        assert!(!ops.iter().any(filled), "{ops:#?}");
+    }
+}
