@@ -2,6 +2,9 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(any(test, feature = "native"))]
+extern crate std;
+
 pub mod admit;
 pub mod deliver;
 pub mod entry;
@@ -9,6 +12,8 @@ pub mod env;
 pub mod family;
 pub mod forward;
 pub mod masquerade;
+#[cfg(any(test, feature = "native"))]
+pub mod native;
 pub mod neighbour;
 pub mod packet;
 pub mod peers;
@@ -18,3 +23,6 @@ pub mod road;
 pub mod service;
 pub mod track;
 pub mod work;
+
+#[cfg(test)]
+mod tests;

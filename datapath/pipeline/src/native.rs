@@ -1,0 +1,82 @@
+//! What would a node do with a packet? The pipeline on a simulated node, for tests and for questions.
+
+mod node;
+mod passage;
+mod shelf;
+
+pub use node::{Family, Node, Policy};
+pub use passage::{Action, Outcome, Passage};
+pub use shelf::Shelf;
+
+use crate::entry;
+use crate::work::Work;
+use abi::{V4, V6};
+
+/// The hooks of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// From a pod.
+    Container,
+    /// From the tunnel, with the identity and the outer source address of the packet.
+    Overlay(u32, V4),
+    /// From the node's own stack.
+    Host,
+    /// From outside.
+    Netdev,
+    /// To outside.
+    ToNetdev,
+}
+
+/// A packet at a hook.
+#[derive(Clone, Debug)]
+pub struct Input<'a> {
+    /// Where.
+    pub hook: Hook,
+    /// The interface.
+    pub ifindex: u32,
+    /// From the Ethernet header on.
+    pub packet: &'a [u8],
+    /// Seconds since boot.
+    pub now: u32,
+    /// What random numbers are made of.
+    pub seed: u64,
+}
+
+/// Sends a packet through the pipeline.
+pub fn run(node: &Node, input: &Input<'_>) -> Outcome {
+    let tunnel = match input.hook {
+        Hook::Overlay(identity, remote) => Some((identity, remote)),
+        _ => None,
+    };
+    let mut at = Passage::new(node, input.packet, input.ifindex, tunnel, (input.now, input.seed));
+    let result = match (entry::ether_type(&at), input.hook) {
+        (0x0800, hook) => run4(&mut at, hook),
+        (0x86dd, hook) => run6(&mut at, hook),
+        (_, Hook::Container) => entry::container_other(&mut at),
+        (_, Hook::Overlay(..)) => crate::forward::DROP,
+        _ => crate::forward::PASS,
+    };
+    at.outcome(result)
+}
+
+fn run4(at: &mut Passage<'_>, hook: Hook) -> i32 {
+    let work = &mut Work::<V4>::default();
+    match hook {
+        Hook::Container => entry::container4(at, work),
+        Hook::Overlay(..) => entry::overlay(at, work),
+        Hook::Host => entry::host(at, work),
+        Hook::Netdev => entry::netdev(at, work),
+        Hook::ToNetdev => entry::to_netdev(at, work),
+    }
+}
+
+fn run6(at: &mut Passage<'_>, hook: Hook) -> i32 {
+    let work = &mut Work::<V6>::default();
+    match hook {
+        Hook::Container => entry::container6(at, work),
+        Hook::Overlay(..) => entry::overlay(at, work),
+        Hook::Host => entry::host(at, work),
+        Hook::Netdev => entry::netdev(at, work),
+        Hook::ToNetdev => entry::to_netdev(at, work),
+    }
+}

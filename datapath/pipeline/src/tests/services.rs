@@ -1,0 +1,125 @@
+//! Pods and service addresses.
+
+use super::bed::*;
+use crate::native::Action;
+use abi::policy::DIR_EGRESS;
+use abi::service::{Backend, FLAG_CLUSTER_IP, ReverseNat, Service, ServiceKey};
+use abi::{DropReason, Port, V4, V6};
+use wire::{Layer4, TCP, View};
+
+fn fill<A: Copy + core::hash::Hash + Eq>(family: &mut crate::native::Family<A>, vip: A, backends: &[A]) {
+    let key = |port, protocol, backend_slot| ServiceKey { addr: vip, port, backend_slot, protocol, pad: [0; 3] };
+    let wildcard = Service { flags: FLAG_CLUSTER_IP, ..Service::default() };
+    family.services.insert(key(Port(0), 0, 0), wildcard);
+    let count = backends.len() as u16;
+    let front = Service { count, rev_nat: 9, flags: FLAG_CLUSTER_IP, ..Service::default() };
+    family.services.insert(key(Port::new(80), TCP, 0), front);
+    for (i, addr) in backends.iter().enumerate() {
+        let backend_id = i as u32 + 1;
+        family.services.insert(key(Port::new(80), TCP, i as u16 + 1), Service { backend_id, ..Service::default() });
+        family.backends.insert(backend_id, Backend { addr: *addr, port: Port::new(8080), protocol: TCP, pad: 0 });
+    }
+    family.reverse_nat.insert(9, ReverseNat { addr: vip, port: Port::new(80), pad: 0 });
+}
+
+/// A service at port 80 whose backends listen at 8080.
+pub fn with_service(version: u8, backends: &[Who]) -> Bed {
+    let mut bed = Bed::open();
+    if version == 4 {
+        let backends: std::vec::Vec<V4> = backends.iter().map(|b| b.v4().into()).collect();
+        fill(&mut bed.node.v4, Who::Vip.v4().into(), &backends);
+    } else {
+        let backends: std::vec::Vec<V6> = backends.iter().map(|b| b.v6().into()).collect();
+        fill(&mut bed.node.v6, Who::Vip.v6().into(), &backends);
+    }
+    bed
+}
+
+fn tuple(packet: &[u8]) -> (core::net::IpAddr, u16, core::net::IpAddr, u16) {
+    let view = View::new(packet).unwrap();
+    assert!(view.checksums_hold());
+    let ip = view.ip().unwrap();
+    let Some(Layer4::Tcp { source, destination, .. }) = view.layer4() else { panic!("TCP") };
+    (ip.source, source, ip.destination, destination)
+}
+
+#[test]
+fn a_service_address_becomes_a_backends_and_the_reply_the_services() {
+    for v in FAMILIES {
+        let bed = with_service(v, &[Who::Server]);
+        let seen = bed.from_client(&frame(v, Who::Client, Who::Vip).tcp(4000, 80, SYN, b"").build());
+        assert!(seen.arrives_at(SERVER_IF));
+        assert_eq!(tuple(&seen.0.packet), (Who::Client.ip(v), 4000, Who::Server.ip(v), 8080));
+        let seen = bed.from_server(&frame(v, Who::Server, Who::Client).tcp(8080, 4000, SYN_ACK, b"").build());
+        assert!(seen.arrives_at(CLIENT_IF));
+        assert_eq!(tuple(&seen.0.packet), (Who::Vip.ip(v), 80, Who::Client.ip(v), 4000));
+    }
+}
+
+#[test]
+fn policy_is_asked_for_the_backend_not_for_the_service() {
+    let mut bed = with_service(4, &[Who::Server]);
+    bed.policy(CLIENT_EP, 1, Verdicts::silent().allow_from(SERVER, DIR_EGRESS, TCP, 8080));
+    let syn = frame(4, Who::Client, Who::Vip).tcp(4000, 80, SYN, b"").build();
+    assert!(bed.from_client(&syn).arrives_at(SERVER_IF));
+    bed.policy(CLIENT_EP, 1, Verdicts::silent().allow_from(SERVER, DIR_EGRESS, TCP, 80));
+    let other = frame(4, Who::Client, Who::Vip).tcp(4001, 80, SYN, b"").build();
+    assert_eq!(bed.from_client(&other).dropped(), Some(DropReason::POLICY));
+}
+
+#[test]
+fn a_connection_keeps_its_backend() {
+    let mut bed = with_service(4, &[Who::Server, Who::Remote]);
+    let packet = frame(4, Who::Client, Who::Vip).tcp(4000, 80, ACK, b"x").build();
+    let first = bed.from_client(&packet).action();
+    for _ in 0..50 {
+        bed.now += 1;
+        assert_eq!(bed.from_client(&packet).action(), first);
+    }
+}
+
+#[test]
+fn connections_spread_over_backends() {
+    let bed = with_service(4, &[Who::Server, Who::Remote]);
+    let to = |port| {
+        let mut bed = Bed { node: with_service(4, &[Who::Server, Who::Remote]).node, now: bed.now };
+        bed.now += u32::from(port);
+        bed.from_client(&frame(4, Who::Client, Who::Vip).tcp(port, 80, SYN, b"").build()).action()
+    };
+    let local = (1..=200).filter(|port| to(*port) == Action::Peer(SERVER_IF)).count();
+    assert!((50..150).contains(&local), "{local} of 200 to the first of two");
+}
+
+#[test]
+fn a_backend_that_is_gone_is_replaced() {
+    let mut bed = with_service(4, &[Who::Server]);
+    let packet = frame(4, Who::Client, Who::Vip).tcp(4000, 80, ACK, b"x").build();
+    assert!(bed.from_client(&packet).arrives_at(SERVER_IF));
+    bed.node.v4.backends.clear();
+    bed.node.v4.services.clear();
+    fill(&mut bed.node.v4, Who::Vip.v4().into(), &[Who::Remote.v4().into()]);
+    assert!(matches!(bed.from_client(&packet).action(), Action::Tunnel { .. }));
+}
+
+#[test]
+fn a_service_without_backends_refuses() {
+    for v in FAMILIES {
+        let bed = with_service(v, &[]);
+        let seen = bed.from_client(&frame(v, Who::Client, Who::Vip).tcp(4000, 80, SYN, b"").build());
+        assert_eq!(seen.dropped(), Some(DropReason::NO_SERVICE));
+    }
+}
+
+#[test]
+fn a_pod_reaches_itself_through_its_own_service() {
+    for v in FAMILIES {
+        let mut bed = with_service(v, &[Who::Client]);
+        bed.policy(CLIENT_EP, 1, Verdicts::silent());
+        let seen = bed.from_client(&frame(v, Who::Client, Who::Vip).tcp(4000, 80, SYN, b"").build());
+        assert!(seen.arrives_at(CLIENT_IF));
+        assert_eq!(tuple(&seen.0.packet), (Who::Loopback.ip(v), 4000, Who::Client.ip(v), 8080));
+        let seen = bed.from_client(&frame(v, Who::Client, Who::Loopback).tcp(8080, 4000, SYN_ACK, b"").build());
+        assert!(seen.arrives_at(CLIENT_IF));
+        assert_eq!(tuple(&seen.0.packet), (Who::Vip.ip(v), 80, Who::Client.ip(v), 4000));
+    }
+}
