@@ -122,10 +122,6 @@ macro_rules! tables {
                 update(address!(maps::$ct), key, entry, ANY)
             }
             #[inline(always)]
-            fn disconnect(&self, key: &CtKey<$addr>) {
-                unsafe { bpf_map_delete_elem(address!(maps::$ct) as *mut c_void, core::ptr::from_ref(key).cast()) };
-            }
-            #[inline(always)]
             fn service(&self, key: &ServiceKey<$addr>) -> Option<Service> {
                 lookup::<_, Service>(address!(maps::$services), key).copied()
             }

@@ -24,8 +24,6 @@ pub trait Tables<A> {
     fn connection(&self, key: &CtKey<A>) -> Option<&CtEntry>;
     /// Notes a connection as `fill` makes it out of an empty one; false if there is no room.
     fn connect(&self, key: &CtKey<A>, fill: impl FnOnce(&mut CtEntry)) -> bool;
-    /// Forgets a connection.
-    fn disconnect(&self, key: &CtKey<A>);
     /// A service or one of its backend slots.
     fn service(&self, key: &ServiceKey<A>) -> Option<Service>;
     /// A backend by number.

@@ -155,15 +155,17 @@ fn told_rule_set(road: &Road, egress: u32, ingress: u32) -> u32 {
     if arrives != (road.reply != 0) { ingress } else { egress }
 }
 
-/// A known connection whose policy or peer changed: still admitted? If not, it is forgotten.
+/// A known connection whose policy or peer changed: still admitted? If not, its entry stays as it is, and each later
+/// packet is judged again. Were it forgotten, the next packet of the other side would begin a connection of its own, in
+/// which those of this side would be replies.
 #[inline(always)]
 fn reconsider<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>, road: &mut Road) -> Result<(), DropReason> {
     let kept = V4(came_from(env, p, road));
     peers::local(env, p, road);
     peers::settle(env, p, road, kept)?;
-    let judged = judge(env, p, road, 1);
-    renew(env, p, road, judged.is_ok());
-    judged
+    judge(env, p, road, 1)?;
+    renew(env, p, road);
+    Ok(())
 }
 
 /// The node from which a connection came whose reply this is, 0: none. Also notes the service that was asked.
@@ -176,14 +178,10 @@ fn came_from<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>, road: &mut R
     if came { entry.tunnel_endpoint.get() } else { 0 }
 }
 
-/// Notes under which policies the connection goes on, or forgets it.
+/// Notes under which policies the connection goes on.
 #[inline(never)]
-fn renew<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>, road: &mut Road, admitted: bool) {
+fn renew<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>, road: &mut Road) {
     let (key, _) = track::key(p, conntrack::KIND_CONNECTION);
-    if !admitted {
-        env.disconnect(&key);
-        return;
-    }
     road.about.rule_set = told_rule_set(road, road.egress.rule_set, road.ingress.rule_set);
     let (Some(entry), Some(config)) = (env.connection(&key), env.config()) else { return };
     let (initiator, responder) = road.identities();

@@ -196,7 +196,11 @@ fn write_batch(
     let keys = keys.as_ptr() as u64;
     let map_fd = map.as_raw_fd() as u32;
     let mut batch = Batch { in_batch: 0, out_batch: 0, keys, values, count, map_fd, elem_flags: 0, flags: 0 };
-    call(command, &mut batch).map(drop).map_err(|e| (batch.count.min(count), e))
+    call(command, &mut batch).map(drop).map_err(|e| {
+        // where the kernel refuses the call as such it leaves the count as it was; 524 is its own ENOTSUPP
+        let refused = matches!(e.raw_os_error(), Some(libc::EPERM | libc::EINVAL | 524));
+        (if refused { 0 } else { batch.count.min(count) }, e)
+    })
 }
 
 #[repr(C, align(8))]

@@ -142,9 +142,6 @@ macro_rules! tables {
                 fill(&mut entry);
                 self.node.$family.connections.put(key, entry)
             }
-            fn disconnect(&self, key: &CtKey<$addr>) {
-                self.node.$family.connections.remove(key);
-            }
             fn service(&self, key: &ServiceKey<$addr>) -> Option<Service> {
                 self.node.$family.services.get(key).copied()
             }

@@ -1,0 +1,98 @@
+//! How does a test get network namespaces of its own that vanish with it?
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
+use std::fs::File;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+
+/// A network namespace; it ends when nobody is in it and this is dropped.
+#[derive(Debug)]
+pub struct Space(File);
+
+impl Space {
+    /// A new one, with its loopback up.
+    pub fn new() -> Space {
+        let file = on_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            let path = format!("/proc/self/task/{}/ns/net", nix::unistd::gettid());
+            File::open(path).unwrap()
+        });
+        let space = Space(file);
+        space.ip("link set lo up");
+        space.ip("addr add 127.0.0.1/8 dev lo").then_ignore();
+        space
+    }
+
+    /// Runs something inside, on a thread of its own.
+    pub fn run<T: Send>(&self, what: impl FnOnce() -> T + Send) -> T {
+        on_thread(|| {
+            setns(&self.0, CloneFlags::CLONE_NEWNET).unwrap();
+            what()
+        })
+    }
+
+    /// Runs `ip` inside.
+    pub fn ip(&self, arguments: &str) -> Done {
+        let words: Vec<&str> = arguments.split_whitespace().collect();
+        let output = self.run(|| Command::new("ip").args(&words).output().unwrap());
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        let harmless = error.contains("already assigned") || error.contains("File exists");
+        assert!(output.status.success() || harmless, "ip {arguments}: {error}");
+        Done
+    }
+
+    /// Writes a setting under `/proc/sys/net`.
+    pub fn set(&self, name: &str, value: &str) {
+        let path = format!("/proc/sys/net/{name}");
+        self.run(|| std::fs::write(&path, value)).unwrap_or_else(|e| panic!("{path}: {e}"));
+    }
+
+    /// Number of an interface inside.
+    pub fn ifindex(&self, name: &str) -> u32 {
+        self.run(|| nix::net::if_::if_nametoindex(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    }
+
+    /// Moves an interface of this one to another.
+    pub fn give(&self, interface: &str, to: &Space) {
+        let target = to.0.try_clone().unwrap();
+        self.run(|| {
+            // a thread in the other namespace is how `ip` is told of it
+            let (tell, told) = std::sync::mpsc::channel();
+            let (end, ended) = std::sync::mpsc::channel::<()>();
+            thread::scope(|scope| {
+                scope.spawn(move || {
+                    setns(&target, CloneFlags::CLONE_NEWNET).unwrap();
+                    tell.send(nix::unistd::gettid()).unwrap();
+                    let _ = ended.recv();
+                });
+                let thread = told.recv().unwrap();
+                let moved = Command::new("ip").args(["link", "set", interface, "netns", &thread.to_string()]).output();
+                drop(end);
+                let moved = moved.unwrap();
+                assert!(moved.status.success(), "{}", String::from_utf8_lossy(&moved.stderr));
+            });
+        });
+    }
+}
+
+/// `ip` has done its work.
+pub struct Done;
+
+impl Done {
+    /// For what may have been there before.
+    pub fn then_ignore(self) {}
+}
+
+fn on_thread<T: Send>(what: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| scope.spawn(what).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Gives this thread, and those that it starts, a mount namespace with a BPF file system at a folder.
+pub fn private_bpffs(at: &Path) {
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+    mount(Some("bpf"), at, Some("bpf"), MsFlags::empty(), none).unwrap();
+}
