@@ -17,9 +17,13 @@ pub enum Mode {
 /// Whether the own node may reach its pods whatever policies say.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum AllowLocalhost {
-    /// It may, unless a policy denies it.
+    /// It may, unless a policy denies it; but in mode always not where no ingress rule selects the pod. That is what
+    /// Cilium 1.20's engine computes.
     #[default]
     Always,
+    /// It may, unless a policy denies it, in mode always too: kubelet's probes reach pods that have egress rules alone.
+    /// What agents do.
+    EvenWithoutRules,
     /// As policies say.
     Policy,
 }

@@ -113,7 +113,12 @@ pub fn evaluate(world: &World, packet: &Packet) -> Decision {
         return implied(Verdict::Allow, "all", Implicit::AllowAny(packet.direction), BTreeSet::new());
     }
     let from_host = packet.direction == Direction::Ingress && is_entity(world, packet.other, Entity::Host);
-    let may = world.settings.allow_localhost == AllowLocalhost::Always && !is_host && !rules.is_empty();
+    let may = !is_host
+        && match world.settings.allow_localhost {
+            AllowLocalhost::Always => !rules.is_empty(),
+            AllowLocalhost::EvenWithoutRules => true,
+            AllowLocalhost::Policy => false,
+        };
     if from_host && may {
         return implied(Verdict::Allow, "l3-only", Implicit::AllowLocalhost, BTreeSet::new());
     }

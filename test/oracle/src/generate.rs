@@ -111,7 +111,11 @@ pub fn world(random: &mut Random) -> World {
         },
         cluster_name: "here".to_owned(),
         families: Families { ipv4: true, ipv6 },
-        allow_localhost: if random.once_in(4) { AllowLocalhost::Policy } else { AllowLocalhost::Always },
+        allow_localhost: match () {
+            () if random.once_in(4) => AllowLocalhost::Policy,
+            () if random.once_in(2) => AllowLocalhost::EvenWithoutRules,
+            () => AllowLocalhost::Always,
+        },
         host_firewall: random.once_in(2),
         ..Settings::default()
     };

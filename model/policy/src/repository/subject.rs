@@ -86,15 +86,20 @@ fn direction_rules(
         redirect: false,
         l7: None,
     };
-    let localhost = settings.allow_localhost == AllowLocalhost::Always && subject.identity != HOST;
+    let localhost = subject.identity != HOST
+        && match settings.allow_localhost {
+            AllowLocalhost::Always => !own.is_empty(),
+            AllowLocalhost::EvenWithoutRules => true,
+            AllowLocalhost::Policy => false,
+        };
     match (own.is_empty(), closed, direction) {
-        (true, ..) => {}
+        (true, false, _) => {}
         (false, false, _) => candidates.push(implicit(Implicit::AllowAny(direction), PeerKey::All, true)),
-        (false, true, Direction::Ingress) if localhost => {
+        (_, true, Direction::Ingress) if localhost => {
             let peer = PeerKey::Selector(numbers.of(host));
             candidates.push(implicit(Implicit::AllowLocalhost, peer, false));
         }
-        (false, true, _) => {}
+        (_, true, _) => {}
     }
     DirectionRules { direction, enforced: always || !own.is_empty(), closed_by, candidates: settle(candidates) }
 }

@@ -16,7 +16,7 @@ use crate::ops::{PolicyKey, PolicyKind};
 /// The implementation over the policy language's repository.
 pub fn repository(settings: &Settings) -> Result<Box<dyn Engine>, String> {
     let allow_localhost = match settings.given.get("allow-localhost").map(String::as_str) {
-        None | Some("" | "auto" | "always") => AllowLocalhost::Always,
+        None | Some("" | "auto" | "always") => AllowLocalhost::EvenWithoutRules,
         Some("policy") => AllowLocalhost::Policy,
         Some(other) => return Err(format!("setting allow-localhost: {other:?} is not auto, always or policy")),
     };
