@@ -74,7 +74,7 @@ pub fn admit<A: Family, E: Env>(env: &E, p: &Packet<A>, side: &mut Side) -> Resu
         code: verdict,
         detail: entry.match_type,
         direction: side.direction,
-        flags: if audited { event::FLAG_AUDITED } else { 0 } | side.reply * event::FLAG_REPLY,
+        flags: (if audited { event::FLAG_AUDITED } else { 0 }) | (side.reply * event::FLAG_REPLY),
         pad: 0,
         rev_nat: side.rev_nat,
     };

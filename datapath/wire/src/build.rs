@@ -159,7 +159,7 @@ impl Frame {
         let mut bytes = vec![0x40 | (header / 4) as u8, 0];
         bytes.extend(((header + self.body.len()) as u16).to_be_bytes());
         bytes.extend((id as u16).to_be_bytes());
-        bytes.extend((offset / 8 | u16::from(more) << 13).to_be_bytes());
+        bytes.extend(((offset / 8) | (u16::from(more) << 13)).to_be_bytes());
         bytes.extend([self.hop_limit, self.protocol, 0, 0]);
         bytes.extend(source);
         bytes.extend(destination);

@@ -69,14 +69,20 @@ impl<'a> Plugin<'a> {
         let (patience, started) = (self.request.configuration.patience(), Instant::now());
         let owner = format!("{}/{}", attachment.pod.namespace, attachment.pod.name);
         loop {
-            match self.client.allocate(&owner).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) if !error.is_transient() => return Err(refused(error)),
-                Err(error) if started.elapsed() >= patience => {
+            let left = patience.saturating_sub(started.elapsed());
+            match tokio::time::timeout(left, self.client.allocate(&owner)).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) if !error.is_transient() => return Err(refused(error)),
+                Ok(Err(error)) if started.elapsed() >= patience => {
                     let message = format!("the agent was not ready within {} seconds", patience.as_secs());
                     return Err(CniError::new(Code::TryAgain, message, error));
                 }
-                Err(_) => tokio::time::sleep(RETRY_EVERY).await,
+                Ok(Err(_)) => tokio::time::sleep(RETRY_EVERY).await,
+                // it took the connection and says nothing
+                Err(silent) => {
+                    let message = format!("the agent did not answer within {} seconds", patience.as_secs());
+                    return Err(CniError::new(Code::TryAgain, message, silent));
+                }
             }
         }
     }

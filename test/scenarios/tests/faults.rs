@@ -5,7 +5,7 @@ use std::process::{Child, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 use testbed::{Lab, Plan, eventually, processes, trials};
 
-const PLAN: Plan<'static> = Plan { name: "faults", nodes: 3, options: &[] };
+const PLAN: Plan<'static> = Plan { name: "faulty", nodes: 3, options: &[] };
 const WORKLOADS: &str = include_str!("../workloads/faults.yaml");
 const WITHIN: Duration = Duration::from_secs(30);
 
@@ -94,7 +94,7 @@ fn expect(lab: &Lab, from: &str, wanted: bool) -> Result<()> {
 
 /// Kills the agents of both workers and waits for those that follow.
 fn kill_agents() -> Result<()> {
-    for node in ["faults-worker", "faults-worker2"] {
+    for node in ["faulty-worker", "faulty-worker2"] {
         let agent = processes::agent(node)?;
         processes::signal(&agent, "KILL")?;
         eventually(WITHIN, "another agent", || {
@@ -147,7 +147,7 @@ fn restart_opens_no_window(lab: &Lab) -> Result<()> {
 fn changed_meanwhile(lab: &Lab) -> Result<()> {
     lab.apply(NEAR_AND_FAR)?;
     expect(lab, "far", true)?;
-    let agent = processes::agent("faults-worker")?;
+    let agent = processes::agent("faulty-worker")?;
     processes::signal(&agent, "STOP")?;
     lab.apply(ONLY_NEAR)?;
     ensure!(reaches(lab, "far")?, "a stopped agent must leave the datapath as it is");
@@ -158,10 +158,10 @@ fn changed_meanwhile(lab: &Lab) -> Result<()> {
 }
 
 fn plugin_without_agent(lab: &Lab) -> Result<()> {
-    let agent = processes::agent("faults-worker2")?;
+    let agent = processes::agent("faulty-worker2")?;
     processes::signal(&agent, "STOP")?;
     lab.apply(
-        "apiVersion: v1\nkind: Pod\nmetadata: {name: late, labels: {app: near}}\nspec:\n  nodeName: faults-worker2\n  containers: \
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: late, labels: {app: near}}\nspec:\n  nodeName: faulty-worker2\n  containers: \
          [{name: main, image: client, command: [sleep, infinity]}]\n",
     )?;
     let event = eventually(Duration::from_secs(90), "an event that says why", || {
@@ -194,7 +194,7 @@ fn api_lost(lab: &Lab) -> Result<()> {
     lab.apply(NEAR_AND_FAR)?;
     expect(lab, "far", true)?;
     let servers = processes::with_word("lab-apiserver")?;
-    let ours: Vec<_> = servers.into_iter().filter(|p| p.words.iter().any(|w| w.contains("faults"))).collect();
+    let ours: Vec<_> = servers.into_iter().filter(|p| p.words.iter().any(|w| w.contains("faulty"))).collect();
     ensure!(!ours.is_empty(), "no API server of this lab is running");
     let (a, b) = (stream(lab, "far", 60)?, knock(lab, "far", 60)?);
     std::thread::sleep(Duration::from_secs(1));
@@ -260,16 +260,16 @@ fn leaves_nothing(name: &str) -> Result<()> {
 fn killed_up(lab: &Lab) -> Result<()> {
     let mut up = lab
         .command("axoneme")
-        .args(["lab", "up", "--name", "faults-killed", "--nodes", "2"])
+        .args(["lab", "up", "--name", "faulty-killed", "--nodes", "2"])
         .stderr(Stdio::null())
         .spawn()?;
     let start = Instant::now();
-    while traces("faults-killed")?.len() < 4 && start.elapsed() < Duration::from_secs(10) {
+    while traces("faulty-killed")?.len() < 4 && start.elapsed() < Duration::from_secs(10) {
         std::thread::sleep(Duration::from_millis(50));
     }
     up.kill()?;
     up.wait()?;
-    leaves_nothing("faults-killed")
+    leaves_nothing("faulty-killed")
 }
 
 fn down(lab: &Lab) -> Result<()> {

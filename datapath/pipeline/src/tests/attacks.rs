@@ -40,9 +40,9 @@ fn a36_an_unknown_port_of_a_cluster_ip_goes_nowhere() {
     for v in FAMILIES {
         let bed = super::services::with_service(v, &[Who::Server]);
         let unknown = frame(v, Who::Client, Who::Vip).tcp(4000, 81, SYN, b"").build();
-        assert_eq!(bed.from_client(&unknown).dropped(), Some(DropReason::NO_SERVICE));
+        assert_eq!(bed.sent_by_client(&unknown).dropped(), Some(DropReason::NO_SERVICE));
         let ping = frame(v, Who::Client, Who::Vip).echo_request(1).build();
-        assert_eq!(bed.from_client(&ping).dropped(), Some(DropReason::NO_SERVICE));
+        assert_eq!(bed.sent_by_client(&ping).dropped(), Some(DropReason::NO_SERVICE));
     }
 }
 
@@ -57,9 +57,9 @@ fn a64_an_echo_request_is_never_a_reply() {
         bed.policy(SERVER_EP, 2, open.allow(DIR_INGRESS, protocol, reply));
         let ping = |from, to| frame(v, from, to).echo_request(7).build();
         let pong = |from, to| frame(v, from, to).echo_reply(7).build();
-        assert!(bed.from_client(&ping(Who::Client, Who::Server)).arrives_at(SERVER_IF));
-        assert!(bed.from_server(&pong(Who::Server, Who::Client)).arrives_at(CLIENT_IF));
-        let back = bed.from_server(&ping(Who::Server, Who::Client));
+        assert!(bed.sent_by_client(&ping(Who::Client, Who::Server)).arrives_at(SERVER_IF));
+        assert!(bed.sent_by_server(&pong(Who::Server, Who::Client)).arrives_at(CLIENT_IF));
+        let back = bed.sent_by_server(&ping(Who::Server, Who::Client));
         assert_eq!(back.dropped(), Some(DropReason::POLICY));
         // nor does an unasked echo reply open the way for requests
         let bed = {
@@ -67,8 +67,8 @@ fn a64_an_echo_request_is_never_a_reply() {
             bed.node.v6.connections.keys().iter().for_each(|k| bed.node.v6.connections.remove(k));
             bed
         };
-        assert!(bed.from_client(&pong(Who::Client, Who::Server)).arrives_at(SERVER_IF));
-        let back = bed.from_server(&ping(Who::Server, Who::Client));
+        assert!(bed.sent_by_client(&pong(Who::Client, Who::Server)).arrives_at(SERVER_IF));
+        let back = bed.sent_by_server(&ping(Who::Server, Who::Client));
         assert_eq!(back.dropped(), Some(DropReason::POLICY));
     }
 }
@@ -79,7 +79,7 @@ fn a65_a_pod_speaks_with_its_own_address_only() {
         let bed = Bed::open();
         for forged in [Who::Server, Who::Remote, Who::Node, Who::Router, Who::World] {
             let packet = frame(v, forged, Who::Server).tcp(4000, 80, SYN, b"").build();
-            let seen = bed.from_client(&packet);
+            let seen = bed.sent_by_client(&packet);
             assert_eq!(seen.dropped(), Some(DropReason::INVALID_SIP), "{forged:?}");
             let event = seen.0.events[0];
             assert_eq!((event.source_identity, event.endpoint), (CLIENT, CLIENT_EP));
@@ -94,7 +94,7 @@ fn a65_a_pod_does_not_reach_the_tunnels_port_of_a_node() {
         bed.known(Who::OtherNode, identity::REMOTE_NODE, None);
         for node in [Who::Node, Who::OtherNode] {
             let packet = frame(v, Who::Client, node).udp(4000, 8472, b"\x08\0\0\0").build();
-            assert_eq!(bed.from_client(&packet).dropped(), Some(DropReason::ENCAP_PROHIBITED), "{node:?}");
+            assert_eq!(bed.sent_by_client(&packet).dropped(), Some(DropReason::ENCAP_PROHIBITED), "{node:?}");
         }
     }
 }
@@ -133,7 +133,7 @@ fn a66_a_fragment_over_the_tcp_flags_is_dropped() {
     for v in FAMILIES {
         let bed = Bed::open();
         let parts = frame(v, Who::Client, Who::Server).tcp(4000, 80, SYN, &[0; 40]).fragments(3, 8);
-        let seen = bed.from_client(&parts[1]);
+        let seen = bed.sent_by_client(&parts[1]);
         assert_eq!(seen.dropped(), Some(DropReason::INVALID_PACKET));
     }
 }
@@ -143,7 +143,7 @@ fn a66_a_first_fragment_without_the_whole_header_is_dropped() {
     for v in FAMILIES {
         let bed = Bed::open();
         let parts = frame(v, Who::Client, Who::Server).tcp(4000, 80, SYN, b"").fragments(3, 8);
-        assert_eq!(bed.from_client(&parts[0]).dropped(), Some(DropReason::CT_INVALID_HDR));
+        assert_eq!(bed.sent_by_client(&parts[0]).dropped(), Some(DropReason::CT_INVALID_HDR));
     }
 }
 
@@ -154,7 +154,7 @@ fn a66_chains_of_extension_headers_end() {
     for _ in 0..20 {
         frame = frame.extension(60, &[1, 4, 0, 0, 0, 0]);
     }
-    assert_eq!(bed.from_client(&frame.tcp(1, 2, SYN, b"").build()).dropped(), Some(DropReason::INVALID_EXTHDR));
+    assert_eq!(bed.sent_by_client(&frame.tcp(1, 2, SYN, b"").build()).dropped(), Some(DropReason::INVALID_EXTHDR));
 }
 
 #[test]
@@ -165,8 +165,8 @@ fn a66_layer_4_behind_extension_headers_is_found() {
         let frame = frame(6, Who::Client, Who::Server).extension(0, &[1, 4]).extension(60, &[1, 12]);
         frame.tcp(4000, port, SYN, b"").build()
     };
-    assert!(bed.from_client(&to(80)).arrives_at(SERVER_IF));
-    assert_eq!(bed.from_client(&to(81)).dropped(), Some(DropReason::POLICY));
+    assert!(bed.sent_by_client(&to(80)).arrives_at(SERVER_IF));
+    assert_eq!(bed.sent_by_client(&to(81)).dropped(), Some(DropReason::POLICY));
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn a66_extension_headers_inside_fragments_are_refused() {
     // a fragment header whose next header is destination options
     let body = [&[60u8, 0, 0, 1, 0, 0, 0, 9][..], &[6, 0, 1, 4, 0, 0, 0, 0], &[0; 20]].concat();
     let packet = frame(6, Who::Client, Who::Server).raw(wire::FRAGMENT, &body).build();
-    assert_eq!(bed.from_client(&packet).dropped(), Some(DropReason::INVALID_EXTHDR));
+    assert_eq!(bed.sent_by_client(&packet).dropped(), Some(DropReason::INVALID_EXTHDR));
 }
 
 /// An ICMP error of `from` about a packet.
@@ -192,11 +192,11 @@ fn a66_an_error_passes_only_about_a_known_connection_of_its_sender() {
         let asked = frame(v, Who::Client, Who::Server).udp(5000, 53, b"?").build();
         let unasked = frame(v, Who::Client, Who::Server).udp(5001, 53, b"?").build();
         let elsewhere = frame(v, Who::Client, Who::Remote).udp(5000, 53, b"?").build();
-        bed.from_client(&asked);
-        bed.from_client(&elsewhere);
-        assert!(bed.from_server(&error(v, Who::Server, Who::Client, &asked)).arrives_at(CLIENT_IF));
+        bed.sent_by_client(&asked);
+        bed.sent_by_client(&elsewhere);
+        assert!(bed.sent_by_server(&error(v, Who::Server, Who::Client, &asked)).arrives_at(CLIENT_IF));
         for about in [&unasked, &elsewhere] {
-            let seen = bed.from_server(&error(v, Who::Server, Who::Client, about));
+            let seen = bed.sent_by_server(&error(v, Who::Server, Who::Client, about));
             assert_eq!(seen.dropped(), Some(DropReason::POLICY));
         }
     }
@@ -208,8 +208,8 @@ fn a66_an_error_that_quotes_a_later_fragment_proves_nothing() {
         let mut bed = Bed::open();
         bed.policy(CLIENT_EP, 1, Verdicts::closed_to_all());
         let parts = frame(v, Who::Client, Who::Server).udp(5000, 53, &[0; 64]).fragments(5, 32);
-        parts.iter().for_each(|part| assert!(bed.from_client(part).arrives_at(SERVER_IF)));
-        let seen = bed.from_server(&error(v, Who::Server, Who::Client, &parts[1]));
+        parts.iter().for_each(|part| assert!(bed.sent_by_client(part).arrives_at(SERVER_IF)));
+        let seen = bed.sent_by_server(&error(v, Who::Server, Who::Client, &parts[1]));
         assert_eq!(seen.dropped(), Some(DropReason::POLICY));
     }
 }
@@ -222,11 +222,11 @@ fn a67_router_advertisements_of_a_pod_are_dropped() {
     for from in [link_local, Who::Client.v6()] {
         for kind in [133, 134, 137] {
             let packet = Frame::between(from, all_nodes).hop_limit(255).icmp(kind, 0, 0, &[0; 8]).build();
-            assert_eq!(bed.from_client(&packet).dropped(), Some(DropReason::FORBIDDEN_ICMP6), "{from} {kind}");
+            assert_eq!(bed.sent_by_client(&packet).dropped(), Some(DropReason::FORBIDDEN_ICMP6), "{from} {kind}");
         }
     }
     let hidden = Frame::between(Who::Client.v6(), Who::Server.v6()).extension(60, &[1, 4]).icmp(134, 0, 0, &[0; 8]);
-    assert_eq!(bed.from_client(&hidden.build()).dropped(), Some(DropReason::FORBIDDEN_ICMP6));
+    assert_eq!(bed.sent_by_client(&hidden.build()).dropped(), Some(DropReason::FORBIDDEN_ICMP6));
 }
 
 #[test]
@@ -235,8 +235,8 @@ fn a68_a_well_known_source_port_is_no_reply() {
         let mut bed = Bed::open();
         bed.policy(CLIENT_EP, 1, Verdicts::closed_to_all());
         bed.policy(SERVER_EP, 2, Verdicts::closed_to_all().allow(DIR_INGRESS, TCP, 80).allow(DIR_INGRESS, UDP, 53));
-        bed.from_client(&frame(v, Who::Client, Who::Server).tcp(4000, 80, SYN, b"").build());
-        bed.from_client(&frame(v, Who::Client, Who::Server).udp(4000, 53, b"?").build());
+        bed.sent_by_client(&frame(v, Who::Client, Who::Server).tcp(4000, 80, SYN, b"").build());
+        bed.sent_by_client(&frame(v, Who::Client, Who::Server).udp(4000, 53, b"?").build());
         let forged = [
             frame(v, Who::Server, Who::Client).tcp(80, 4001, ACK, b"").build(),
             frame(v, Who::Server, Who::Client).tcp(80, 22, SYN, b"").build(),
@@ -245,7 +245,7 @@ fn a68_a_well_known_source_port_is_no_reply() {
         ];
         for packet in &forged {
             assert_eq!(
-                bed.from_server(packet).dropped(),
+                bed.sent_by_server(packet).dropped(),
                 Some(DropReason::POLICY),
                 "{:?}",
                 View::new(packet).unwrap().layer4()
@@ -258,10 +258,10 @@ fn a68_a_well_known_source_port_is_no_reply() {
 fn a_refused_syn_of_the_responder_does_not_end_the_connection() {
     let mut bed = Bed::open();
     bed.policy(CLIENT_EP, 1, Verdicts::closed_to_all());
-    bed.from_client(&frame(4, Who::Client, Who::Server).tcp(4000, 80, SYN, b"").build());
-    bed.from_server(&frame(4, Who::Server, Who::Client).tcp(80, 4000, SYN, b"").build());
+    bed.sent_by_client(&frame(4, Who::Client, Who::Server).tcp(4000, 80, SYN, b"").build());
+    bed.sent_by_server(&frame(4, Who::Server, Who::Client).tcp(80, 4000, SYN, b"").build());
     let answer = frame(4, Who::Server, Who::Client).tcp(80, 4000, SYN_ACK, b"").build();
-    assert!(bed.from_server(&answer).arrives_at(CLIENT_IF));
+    assert!(bed.sent_by_server(&answer).arrives_at(CLIENT_IF));
 }
 
 #[test]
@@ -271,7 +271,7 @@ fn ipv6_that_is_off_is_unknown_and_says_who_sent_it() {
     let link_local = core::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 11);
     let all_routers = core::net::Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
     let packet = Frame::between(link_local, all_routers).hop_limit(255).icmp(133, 0, 0, b"").build();
-    let seen = bed.from_client(&packet);
+    let seen = bed.sent_by_client(&packet);
     assert_eq!(seen.dropped(), Some(DropReason::UNKNOWN_L3));
     let event = seen.0.events[0];
     assert_eq!(abi::address::narrow(6, event.source), core::net::IpAddr::V6(link_local));
@@ -287,7 +287,7 @@ fn neighbour_discovery_is_answered_by_the_node() {
     let body = [asked.octets().as_slice(), &[1, 1], &me.mac.0].concat();
     let solicitation = Frame::between(Who::Client.v6(), core::net::Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 1));
     let packet = solicitation.hop_limit(255).macs(me.mac, me.node_mac).icmp(135, 0, 0, &body).build();
-    let seen = bed.from_client(&packet);
+    let seen = bed.sent_by_client(&packet);
     assert_eq!(seen.action(), Action::Device(CLIENT_IF));
     let answer = View::new(&seen.0.packet).unwrap();
     assert!(answer.checksums_hold());
@@ -306,7 +306,7 @@ fn arp_is_answered_for_any_address_but_the_pods_own() {
         let head = [&[0xff; 6][..], &me.mac.0, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1]].concat();
         [&head[..], &me.mac.0, &Who::Client.v4().octets(), &[0; 6], &asked.octets()].concat()
     };
-    let seen = bed.from_client(&request(Who::Router.v4()));
+    let seen = bed.sent_by_client(&request(Who::Router.v4()));
     assert_eq!(seen.action(), Action::Device(CLIENT_IF));
     let answer = [
         &me.mac.0[..],
@@ -318,13 +318,13 @@ fn arp_is_answered_for_any_address_but_the_pods_own() {
         &Who::Client.v4().octets(),
     ];
     assert_eq!(seen.0.packet, answer.concat());
-    assert_eq!(bed.from_client(&request(Who::Client.v4())).action(), Action::Dropped);
+    assert_eq!(bed.sent_by_client(&request(Who::Client.v4())).action(), Action::Dropped);
 }
 
 #[test]
 fn frames_that_are_not_ip_are_dropped_with_a_reason() {
     let bed = Bed::open();
     let frame = [&[0xff; 6][..], &[2; 6], &[0x88, 0xcc], &[0; 40]].concat();
-    assert_eq!(bed.from_client(&frame).dropped(), Some(DropReason::UNKNOWN_L3));
-    assert_eq!(bed.from_client(&frame).kind(KIND_TRACE).count(), 0);
+    assert_eq!(bed.sent_by_client(&frame).dropped(), Some(DropReason::UNKNOWN_L3));
+    assert_eq!(bed.sent_by_client(&frame).kind(KIND_TRACE).count(), 0);
 }

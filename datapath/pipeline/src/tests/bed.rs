@@ -140,11 +140,11 @@ impl Bed {
         Seen(run(&self.node, &input))
     }
 
-    pub fn from_client(&self, packet: &[u8]) -> Seen {
+    pub fn sent_by_client(&self, packet: &[u8]) -> Seen {
         self.at(Hook::Container, CLIENT_IF, packet)
     }
 
-    pub fn from_server(&self, packet: &[u8]) -> Seen {
+    pub fn sent_by_server(&self, packet: &[u8]) -> Seen {
         self.at(Hook::Container, SERVER_IF, packet)
     }
 }

@@ -16,7 +16,7 @@ fn other_node() -> V4 {
 fn a_packet_to_another_nodes_pod_travels_with_its_identity() {
     for v in FAMILIES {
         let bed = Bed::open();
-        let seen = bed.from_client(&frame(v, Who::Client, Who::Remote).tcp(4000, 80, SYN, b"").build());
+        let seen = bed.sent_by_client(&frame(v, Who::Client, Who::Remote).tcp(4000, 80, SYN, b"").build());
         assert_eq!(seen.action(), Action::Tunnel { identity: CLIENT, remote: other_node() });
         let event = seen.0.events[0];
         assert_eq!((event.code, event.ifindex, event.endpoint), (TRACE_TO_OVERLAY, OVERLAY_IF, CLIENT_EP));
@@ -45,7 +45,7 @@ fn replies_go_back_through_the_tunnel() {
         let bed = Bed::open();
         let packet = frame(v, Who::Remote, Who::Server).tcp(4000, 80, SYN, b"").build();
         bed.at(Hook::Overlay(REMOTE, other_node()), OVERLAY_IF, &packet);
-        let seen = bed.from_server(&frame(v, Who::Server, Who::Remote).tcp(80, 4000, SYN_ACK, b"").build());
+        let seen = bed.sent_by_server(&frame(v, Who::Server, Who::Remote).tcp(80, 4000, SYN_ACK, b"").build());
         assert_eq!(seen.action(), Action::Tunnel { identity: SERVER, remote: other_node() });
         assert_eq!(seen.traces(), [(TRACE_TO_OVERLAY, CT_REPLY)]);
     }
@@ -60,11 +60,11 @@ fn replies_to_another_node_itself_go_back_as_they_came() {
         assert!(seen.arrives_at(SERVER_IF));
         let reply = frame(v, Who::Server, Who::OtherNode).tcp(80, 4000, SYN_ACK, b"").build();
         let back = Action::Tunnel { identity: SERVER, remote: other_node() };
-        assert_eq!(bed.from_server(&reply).action(), back);
+        assert_eq!(bed.sent_by_server(&reply).action(), back);
         bed.node.config.as_mut().unwrap().ipcache_generation += 1;
-        assert_eq!(bed.from_server(&reply).action(), back, "also when the IP cache has to be asked again");
+        assert_eq!(bed.sent_by_server(&reply).action(), back, "also when the IP cache has to be asked again");
         let own = frame(v, Who::Server, Who::OtherNode).tcp(4000, 6443, SYN, b"").build();
-        assert_eq!(bed.from_server(&own).action(), Action::Stack, "what the pod begins itself does not");
+        assert_eq!(bed.sent_by_server(&own).action(), Action::Stack, "what the pod begins itself does not");
     }
 }
 
@@ -97,7 +97,7 @@ fn the_node_reaches_its_pods_as_host_and_others_as_remote_node() {
         let expected = Action::Tunnel { identity: identity::REMOTE_NODE, remote: other_node() };
         assert_eq!(bed.at(Hook::Host, HOST_IF, &far).action(), expected);
         let reply = frame(v, Who::Server, Who::Router).tcp(80, 4000, SYN_ACK, b"").build();
-        let seen = bed.from_server(&reply);
+        let seen = bed.sent_by_server(&reply);
         assert_eq!((seen.action(), seen.traces()), (Action::Stack, [(TRACE_TO_STACK, CT_REPLY)].to_vec()));
     }
 }
@@ -117,7 +117,7 @@ fn a_pod_that_moves_is_followed() {
     let mut bed = Bed::open();
     bed.known(Who::World, identity::REMOTE_NODE, None);
     let packet = frame(4, Who::Client, Who::Remote).tcp(4000, 80, ACK, b"").build();
-    bed.from_client(&packet);
+    bed.sent_by_client(&packet);
     for (key, remote) in &mut bed.node.v4.ipcache {
         if key.addr == V4::from(Who::Remote.v4()) {
             remote.tunnel_endpoint = Who::World.v4().into();
@@ -125,7 +125,7 @@ fn a_pod_that_moves_is_followed() {
     }
     bed.node.config.as_mut().unwrap().ipcache_generation += 1;
     let moved = Action::Tunnel { identity: CLIENT, remote: Who::World.v4().into() };
-    assert_eq!(bed.from_client(&packet).action(), moved);
+    assert_eq!(bed.sent_by_client(&packet).action(), moved);
 }
 
 #[test]
@@ -133,12 +133,12 @@ fn an_address_that_changes_its_identity_is_judged_again() {
     let mut bed = Bed::open();
     bed.policy(CLIENT_EP, 1, Verdicts::silent().allow_from(REMOTE, abi::policy::DIR_EGRESS, TCP, 80));
     let packet = frame(4, Who::Client, Who::Remote).tcp(4000, 80, ACK, b"").build();
-    assert!(matches!(bed.from_client(&packet).action(), Action::Tunnel { .. }));
+    assert!(matches!(bed.sent_by_client(&packet).action(), Action::Tunnel { .. }));
     for (key, remote) in &mut bed.node.v4.ipcache {
         if key.addr == V4::from(Who::Remote.v4()) {
             remote.identity += 1;
         }
     }
     bed.node.config.as_mut().unwrap().ipcache_generation += 1;
-    assert_eq!(bed.from_client(&packet).dropped(), Some(DropReason::POLICY));
+    assert_eq!(bed.sent_by_client(&packet).dropped(), Some(DropReason::POLICY));
 }

@@ -47,10 +47,10 @@ fn tuple(packet: &[u8]) -> (core::net::IpAddr, u16, core::net::IpAddr, u16) {
 fn a_service_address_becomes_a_backends_and_the_reply_the_services() {
     for v in FAMILIES {
         let bed = with_service(v, &[Who::Server]);
-        let seen = bed.from_client(&frame(v, Who::Client, Who::Vip).tcp(4000, 80, SYN, b"").build());
+        let seen = bed.sent_by_client(&frame(v, Who::Client, Who::Vip).tcp(4000, 80, SYN, b"").build());
         assert!(seen.arrives_at(SERVER_IF));
         assert_eq!(tuple(&seen.0.packet), (Who::Client.ip(v), 4000, Who::Server.ip(v), 8080));
-        let seen = bed.from_server(&frame(v, Who::Server, Who::Client).tcp(8080, 4000, SYN_ACK, b"").build());
+        let seen = bed.sent_by_server(&frame(v, Who::Server, Who::Client).tcp(8080, 4000, SYN_ACK, b"").build());
         assert!(seen.arrives_at(CLIENT_IF));
         assert_eq!(tuple(&seen.0.packet), (Who::Vip.ip(v), 80, Who::Client.ip(v), 4000));
     }
@@ -61,20 +61,20 @@ fn policy_is_asked_for_the_backend_not_for_the_service() {
     let mut bed = with_service(4, &[Who::Server]);
     bed.policy(CLIENT_EP, 1, Verdicts::silent().allow_from(SERVER, DIR_EGRESS, TCP, 8080));
     let syn = frame(4, Who::Client, Who::Vip).tcp(4000, 80, SYN, b"").build();
-    assert!(bed.from_client(&syn).arrives_at(SERVER_IF));
+    assert!(bed.sent_by_client(&syn).arrives_at(SERVER_IF));
     bed.policy(CLIENT_EP, 1, Verdicts::silent().allow_from(SERVER, DIR_EGRESS, TCP, 80));
     let other = frame(4, Who::Client, Who::Vip).tcp(4001, 80, SYN, b"").build();
-    assert_eq!(bed.from_client(&other).dropped(), Some(DropReason::POLICY));
+    assert_eq!(bed.sent_by_client(&other).dropped(), Some(DropReason::POLICY));
 }
 
 #[test]
 fn a_connection_keeps_its_backend() {
     let mut bed = with_service(4, &[Who::Server, Who::Remote]);
     let packet = frame(4, Who::Client, Who::Vip).tcp(4000, 80, ACK, b"x").build();
-    let first = bed.from_client(&packet).action();
+    let first = bed.sent_by_client(&packet).action();
     for _ in 0..50 {
         bed.now += 1;
-        assert_eq!(bed.from_client(&packet).action(), first);
+        assert_eq!(bed.sent_by_client(&packet).action(), first);
     }
 }
 
@@ -84,7 +84,7 @@ fn connections_spread_over_backends() {
     let to = |port| {
         let mut bed = Bed { node: with_service(4, &[Who::Server, Who::Remote]).node, now: bed.now };
         bed.now += u32::from(port);
-        bed.from_client(&frame(4, Who::Client, Who::Vip).tcp(port, 80, SYN, b"").build()).action()
+        bed.sent_by_client(&frame(4, Who::Client, Who::Vip).tcp(port, 80, SYN, b"").build()).action()
     };
     let local = (1..=200).filter(|port| to(*port) == Action::Peer(SERVER_IF)).count();
     assert!((50..150).contains(&local), "{local} of 200 to the first of two");
@@ -94,18 +94,18 @@ fn connections_spread_over_backends() {
 fn a_backend_that_is_gone_is_replaced() {
     let mut bed = with_service(4, &[Who::Server]);
     let packet = frame(4, Who::Client, Who::Vip).tcp(4000, 80, ACK, b"x").build();
-    assert!(bed.from_client(&packet).arrives_at(SERVER_IF));
+    assert!(bed.sent_by_client(&packet).arrives_at(SERVER_IF));
     bed.node.v4.backends.clear();
     bed.node.v4.services.clear();
     fill(&mut bed.node.v4, Who::Vip.v4().into(), &[Who::Remote.v4().into()]);
-    assert!(matches!(bed.from_client(&packet).action(), Action::Tunnel { .. }));
+    assert!(matches!(bed.sent_by_client(&packet).action(), Action::Tunnel { .. }));
 }
 
 #[test]
 fn a_service_without_backends_refuses() {
     for v in FAMILIES {
         let bed = with_service(v, &[]);
-        let seen = bed.from_client(&frame(v, Who::Client, Who::Vip).tcp(4000, 80, SYN, b"").build());
+        let seen = bed.sent_by_client(&frame(v, Who::Client, Who::Vip).tcp(4000, 80, SYN, b"").build());
         assert_eq!(seen.dropped(), Some(DropReason::NO_SERVICE));
     }
 }
@@ -115,10 +115,10 @@ fn a_pod_reaches_itself_through_its_own_service() {
     for v in FAMILIES {
         let mut bed = with_service(v, &[Who::Client]);
         bed.policy(CLIENT_EP, 1, Verdicts::silent());
-        let seen = bed.from_client(&frame(v, Who::Client, Who::Vip).tcp(4000, 80, SYN, b"").build());
+        let seen = bed.sent_by_client(&frame(v, Who::Client, Who::Vip).tcp(4000, 80, SYN, b"").build());
         assert!(seen.arrives_at(CLIENT_IF));
         assert_eq!(tuple(&seen.0.packet), (Who::Loopback.ip(v), 4000, Who::Client.ip(v), 8080));
-        let seen = bed.from_client(&frame(v, Who::Client, Who::Loopback).tcp(8080, 4000, SYN_ACK, b"").build());
+        let seen = bed.sent_by_client(&frame(v, Who::Client, Who::Loopback).tcp(8080, 4000, SYN_ACK, b"").build());
         assert!(seen.arrives_at(CLIENT_IF));
         assert_eq!(tuple(&seen.0.packet), (Who::Vip.ip(v), 80, Who::Client.ip(v), 4000));
     }

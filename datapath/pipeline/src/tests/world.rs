@@ -9,7 +9,7 @@ use wire::{Frame, Layer4, TCP, View};
 
 /// Through the pod's hook and out of the node's device; what leaves.
 fn leave(bed: &Bed, packet: &[u8]) -> std::vec::Vec<u8> {
-    let seen = bed.from_client(packet);
+    let seen = bed.sent_by_client(packet);
     assert_eq!(seen.action(), Action::Stack);
     let out = bed.at(Hook::ToNetdev, UPLINK_IF, &seen.0.packet);
     assert_eq!(out.action(), Action::Stack, "{:?}", out.0.events);
@@ -29,7 +29,7 @@ fn a_pod_leaves_under_its_nodes_name_and_gets_the_answer() {
     for v in FAMILIES {
         let bed = Bed::open();
         let request = frame(v, Who::Client, Who::World).tcp(4000, 443, SYN, b"").build();
-        assert_eq!(bed.from_client(&request).traces(), [(TRACE_TO_STACK, CT_NEW)]);
+        assert_eq!(bed.sent_by_client(&request).traces(), [(TRACE_TO_STACK, CT_NEW)]);
         let out = leave(&bed, &request);
         let view = View::new(&out).unwrap();
         assert!(view.checksums_hold());
@@ -89,7 +89,7 @@ fn ports_that_are_taken_are_not_given_twice_and_run_out_with_a_reason() {
     let bed = Bed::open();
     let mut given = std::collections::BTreeSet::new();
     for port in 4000..4004 {
-        let sent = bed.from_client(&frame(4, Who::Client, Who::World).tcp(port, 443, SYN, b"").build());
+        let sent = bed.sent_by_client(&frame(4, Who::Client, Who::World).tcp(port, 443, SYN, b"").build());
         let out = bed.at(Hook::ToNetdev, UPLINK_IF, &sent.0.packet);
         if out.action() == Action::Stack {
             assert!(given.insert(ports(&out.0.packet).0), "given twice");
