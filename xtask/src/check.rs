@@ -18,7 +18,7 @@ pub fn run() -> Result<()> {
 /// Every source file opens with a `//!` sentence that says which question it answers.
 fn first_lines() -> Result<()> {
     let mut without = Vec::new();
-    for folder in ["bin", "bpf", "cli", "datapath", "io", "lab", "model", "services", "test", "xtask"] {
+    for folder in ["benches", "bin", "bpf", "cli", "datapath", "io", "lab", "model", "services", "test", "xtask"] {
         collect(&root().join(folder), &mut without)?;
     }
     if !without.is_empty() {

@@ -16,6 +16,7 @@ usage: ./dev COMMAND
   demo     a cluster on this machine and the BookInfo scenario on it (--keep: leave it up)
   build    the release binary and its command names, in dist/
   test     every test: units, properties, kernel programs, and the scenarios on a running lab
+  bench    measurements against limits and peers, with ratios (names choose some)
   check    format, lints, layers, documentation";
 
 fn main() -> ExitCode {
@@ -29,6 +30,13 @@ fn main() -> ExitCode {
     }
 }
 
+/// The measurements, in the profile that users run.
+fn bench(words: &[String]) -> Result<()> {
+    let mut command = vec!["run", "--release", "--package", "benches", "--"];
+    command.extend(words.iter().map(String::as_str));
+    step::cargo(&command)
+}
+
 fn run(words: &[String]) -> Result<()> {
     let (command, rest) = match words {
         [] => bail!("{USAGE}"),
@@ -37,6 +45,7 @@ fn run(words: &[String]) -> Result<()> {
     match command {
         "build" => release::build(),
         "demo" => demo::run(rest),
+        "bench" => bench(rest),
         "test" => tests::run(rest),
         "check" => check::run(),
         "layers" => layers::check(),

@@ -1,4 +1,4 @@
-//! One binary for every command: argv[0] or the first argument picks.
+//! One binary for every command: `argv[0]` or the first argument picks.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod commands;

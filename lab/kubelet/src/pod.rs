@@ -338,7 +338,7 @@ fn name_netns(namespace: &Namespace, id: &str) -> Result<String> {
     Ok(path.display().to_string())
 }
 
-/// Undoes [`name_netns`].
+/// Undoes `name_netns`.
 pub fn remove_netns(path: &str) {
     let path = Path::new(path);
     if path.starts_with(NETNS) {
