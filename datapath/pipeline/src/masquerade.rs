@@ -109,21 +109,23 @@ fn allocate<A: Family, E: Env + Tables<A>>(
 /// Gives the answer to a masqueraded packet its pod's address; false: it is the node's own.
 #[inline(always)]
 pub fn enter<A: Family, E: Env + Tables<A>>(env: &mut E, p: &mut Packet<A>) -> Result<bool, DropReason> {
+    let before = p.destination;
+    enter_named(env, p)?;
+    Ok(p.destination != before)
+}
+
+#[inline(never)]
+fn enter_named<A: Family, E: Env + Tables<A>>(env: &mut E, p: &mut Packet<A>) -> Result<(), DropReason> {
     match p.shape {
         Shape::PORTS | Shape::ECHO_REPLY => {}
-        Shape::ERROR => {
-            let before = p.destination;
-            enter_error(env, p)?;
-            return Ok(p.destination != before);
-        }
-        _ => return Ok(false),
+        Shape::ERROR => return enter_error(env, p),
+        _ => return Ok(()),
     }
     let key = in_key(p.source, p.source_port, p.destination, p.destination_port, p.protocol);
-    let Some(known) = env.nat(&key) else { return Ok(false) };
+    let Some(known) = env.nat(&key) else { return Ok(()) };
     known.last_used.set(env.seconds());
     let (addr, port) = (known.addr, known.port);
-    service::redirect(env, p, addr, port)?;
-    Ok(true)
+    service::redirect(env, p, addr, port)
 }
 
 #[inline(always)]

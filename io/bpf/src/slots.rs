@@ -51,16 +51,23 @@ impl PolicySlots {
         classes: &[(Identity, Class)],
         verdicts: &[(VerdictKey, VerdictEntry)],
     ) -> Result<()> {
-        if verdicts.len() > self.max_verdicts as usize {
-            return Err(self.verdicts_full(slot));
+        self.create_all(&[(slot, SlotDump { classes: classes.to_vec(), verdicts: verdicts.to_vec() })])
+    }
+
+    /// The same for many slots at once, which costs hardly more than one: each write to an array of maps waits until no
+    /// program uses the old map any more, some ten milliseconds, however many slots it is about.
+    pub fn create_all(&self, slots: &[(u32, SlotDump)]) -> Result<()> {
+        if let Some((slot, _)) = slots.iter().find(|(_, tables)| tables.verdicts.len() > self.max_verdicts as usize) {
+            return Err(self.verdicts_full(*slot));
         }
-        let new_classes = class_table(capacity(classes.len()))?;
-        new_classes.insert_all(classes)?;
-        let shape = layout::verdicts((verdicts.len() as u32).max(2));
-        let new_verdicts = Table::new("cilium_policy_v", layout::create_shape("verdicts", &shape)?);
-        new_verdicts.insert_all(verdicts)?;
-        self.verdicts.insert(&slot, &raw(&new_verdicts))?;
-        self.classes.insert(&slot, &raw(&new_classes))
+        let mut built = Vec::with_capacity(slots.len());
+        for (slot, tables) in slots {
+            built.push((*slot, class_table_of(&tables.classes)?, verdict_table_of(&tables.verdicts)?));
+        }
+        let verdicts: Vec<(u32, u32)> = built.iter().map(|(slot, _, verdicts)| (*slot, raw(verdicts))).collect();
+        let classes: Vec<(u32, u32)> = built.iter().map(|(slot, classes, _)| (*slot, raw(classes))).collect();
+        self.verdicts.insert_all(&verdicts)?;
+        self.classes.insert_all(&classes)
     }
 
     /// Lets an identity belong to a class in a slot that is in use. A full table is replaced by a larger copy.
@@ -70,8 +77,7 @@ impl PolicySlots {
             Err(Error::Map { source, .. }) if source.raw_os_error() == Some(libc::E2BIG) => {
                 let mut all = table.entries()?;
                 all.push((identity, class));
-                let larger = class_table(capacity(all.len()))?;
-                larger.insert_all(&all)?;
+                let larger = class_table_of(&all)?;
                 self.classes.insert(&slot, &raw(&larger))
             }
             other => other,
@@ -137,8 +143,18 @@ fn capacity(entries: usize) -> u32 {
     u32::try_from(entries).unwrap_or(u32::MAX / 4).saturating_mul(2).max(64)
 }
 
-fn class_table(max_entries: u32) -> Result<Table<Identity, Class>> {
-    Ok(Table::new("cilium_policy_c", layout::create_shape("classes", &layout::classes(max_entries))?))
+fn class_table_of(entries: &[(Identity, Class)]) -> Result<Table<Identity, Class>> {
+    let shape = layout::classes(capacity(entries.len()));
+    let table = Table::new("cilium_policy_c", layout::create_shape("classes", &shape)?);
+    table.insert_all(entries)?;
+    Ok(table)
+}
+
+fn verdict_table_of(entries: &[(VerdictKey, VerdictEntry)]) -> Result<Table<VerdictKey, VerdictEntry>> {
+    let shape = layout::verdicts((entries.len() as u32).max(2));
+    let table = Table::new("cilium_policy_v", layout::create_shape("verdicts", &shape)?);
+    table.insert_all(entries)?;
+    Ok(table)
 }
 
 fn raw<K: abi::Plain, V: abi::Plain>(table: &Table<K, V>) -> u32 {
