@@ -3,6 +3,9 @@
 use crate::{Port, V4, V6, shared::Shared};
 
 /// Key of `cilium_lb4_services`/`cilium_lb6_services`: slot 0 is the service, slots 1 to n its backends.
+///
+/// For each ClusterIP there is one entry more, with port, slot and protocol 0 and [`FLAG_CLUSTER_IP`]: what no other
+/// entry of the address takes is dropped by it. Without it such packets would leave for the network.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(C)]
 pub struct ServiceKey<A> {

@@ -26,6 +26,25 @@ fn main() -> Result<()> {
             measure(&datapath, &format!("IPv{version} established, to {name}"), &frame)?;
         }
     }
+    policies(&datapath)
+}
+
+/// What a policy costs that is put into a slot, and one whose slot is given back.
+fn policies(datapath: &Datapath) -> Result<()> {
+    let verdicts = datapath.maps().policy.dump(1)?.unwrap_or_default().verdicts;
+    let classes: Vec<(u32, u32)> = (1000..1100).map(|identity| (identity, identity)).collect();
+    let policy = &datapath.maps().policy;
+    for slot in 2..6 {
+        let started = std::time::Instant::now();
+        policy.create(slot, &classes, &verdicts)?;
+        let created = started.elapsed();
+        policy.free(slot)?;
+        println!(
+            "policy of {} classes: put into a slot {created:?}, given back {:?}",
+            classes.len(),
+            started.elapsed() - created
+        );
+    }
     Ok(())
 }
 

@@ -87,7 +87,7 @@ impl Maps {
         if let Some(events) = layout::specs(sizes).iter().find(|s| s.name == pins::EVENTS) {
             layout::open_or_create(pin_dir, events)?;
         }
-        maps.policy.ensure_deny_all()?;
+        maps.policy.prepare(sizes.policy_slots)?;
         Ok(maps)
     }
 

@@ -1,6 +1,8 @@
 //! How does a policy get into the kernel as a whole, and how does a running one take a new identity?
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use abi::identity::Identity;
 use abi::policy::{
@@ -22,29 +24,55 @@ pub struct SlotDump {
     pub verdicts: Vec<(VerdictKey, VerdictEntry)>,
 }
 
-/// The policy slots: pairs of maps, built aside and put into place.
+/// The policy slots: pairs of maps, one of classes and one of verdicts.
+///
+/// A write to an array of maps waits until no program uses the old map any more, tens of milliseconds. Some free slots
+/// therefore have empty maps of usual size from the beginning: a policy that goes there is written into them, and
+/// nothing waits.
 #[derive(Debug)]
 pub struct PolicySlots {
     classes: Table<u32, u32>,
     verdicts: Table<u32, u32>,
     max_verdicts: u32,
+    prepared: Mutex<HashMap<u32, Tables>>,
+}
+
+/// Both maps of a slot.
+#[derive(Debug)]
+struct Tables {
+    classes: Table<Identity, Class>,
+    verdicts: Table<VerdictKey, VerdictEntry>,
 }
 
 /// Slot 0 denies everything; an endpoint whose policy was never written uses it.
 pub const DENY_ALL: u32 = 0;
+/// Slots that are prepared when the maps are opened: the lowest that are free.
+const PREPARED: u32 = 48;
+/// Entries that the maps of a prepared slot take; a larger policy gets maps of its own.
+const USUAL_CLASSES: u32 = 1024;
+/// See [`USUAL_CLASSES`].
+const USUAL_VERDICTS: u32 = 2048;
 
 impl PolicySlots {
     pub(crate) fn new(classes: Table<u32, u32>, verdicts: Table<u32, u32>, max_verdicts: u32) -> Self {
-        PolicySlots { classes, verdicts, max_verdicts }
+        PolicySlots { classes, verdicts, max_verdicts, prepared: Mutex::default() }
     }
 
-    pub(crate) fn ensure_deny_all(&self) -> Result<()> {
-        self.create(DENY_ALL, &[], &deny_all())
+    /// Makes slot 0 deny all, and gives free slots their empty maps.
+    pub(crate) fn prepare(&self, slots: u32) -> Result<()> {
+        let used = self.used()?;
+        let mut all = vec![(DENY_ALL, Tables::of(&[], &deny_all())?)];
+        for slot in (1..slots.min(PREPARED + 1)).filter(|slot| !used.contains(slot)) {
+            all.push((slot, Tables::empty()?));
+        }
+        self.install(&all)?;
+        self.lock().extend(all.into_iter().filter(|(slot, _)| *slot != DENY_ALL));
+        Ok(())
     }
 
-    /// Builds both tables aside and puts them into the slot. Until an endpoint's policy names the slot nobody sees them,
-    /// so use a slot that none names. Fails, and leaves the slot as it was, if there are more verdicts than a policy may
-    /// have: the caller then keeps the old policy or locks down.
+    /// Fills the slot. Until an endpoint's policy names the slot nobody sees it, so use a slot that none names. Fails, and
+    /// leaves the slot as it was, if there are more verdicts than a policy may have: the caller then keeps the old policy
+    /// or locks down.
     pub fn create(
         &self,
         slot: u32,
@@ -54,20 +82,33 @@ impl PolicySlots {
         self.create_all(&[(slot, SlotDump { classes: classes.to_vec(), verdicts: verdicts.to_vec() })])
     }
 
-    /// The same for many slots at once, which costs hardly more than one: each write to an array of maps waits until no
-    /// program uses the old map any more, some ten milliseconds, however many slots it is about.
+    /// The same for many slots at once, which costs hardly more than one.
     pub fn create_all(&self, slots: &[(u32, SlotDump)]) -> Result<()> {
         if let Some((slot, _)) = slots.iter().find(|(_, tables)| tables.verdicts.len() > self.max_verdicts as usize) {
             return Err(self.verdicts_full(*slot));
         }
-        let mut built = Vec::with_capacity(slots.len());
-        for (slot, tables) in slots {
-            built.push((*slot, class_table_of(&tables.classes)?, verdict_table_of(&tables.verdicts)?));
+        let mut aside = Vec::new();
+        for (slot, wanted) in slots {
+            match self.lock().remove(slot) {
+                Some(tables) if wanted.fits() => tables.fill(wanted)?,
+                _ => aside.push((*slot, Tables::of(&wanted.classes, &wanted.verdicts)?)),
+            }
         }
-        let verdicts: Vec<(u32, u32)> = built.iter().map(|(slot, _, verdicts)| (*slot, raw(verdicts))).collect();
-        let classes: Vec<(u32, u32)> = built.iter().map(|(slot, classes, _)| (*slot, raw(classes))).collect();
+        self.install(&aside)
+    }
+
+    /// Puts maps into their slots.
+    fn install(&self, all: &[(u32, Tables)]) -> Result<()> {
+        let verdicts: Vec<(u32, u32)> = all.iter().map(|(slot, tables)| (*slot, raw(&tables.verdicts))).collect();
+        let classes: Vec<(u32, u32)> = all.iter().map(|(slot, tables)| (*slot, raw(&tables.classes))).collect();
+        // Verdicts first: without them nothing passes, without classes everybody would be one of the others.
         self.verdicts.insert_all(&verdicts)?;
         self.classes.insert_all(&classes)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, Tables>> {
+        // A panic elsewhere leaves a map of whole entries.
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets an identity belong to a class in a slot that is in use. A full table is replaced by a larger copy.
@@ -77,7 +118,8 @@ impl PolicySlots {
             Err(Error::Map { source, .. }) if source.raw_os_error() == Some(libc::E2BIG) => {
                 let mut all = table.entries()?;
                 all.push((identity, class));
-                let larger = class_table_of(&all)?;
+                let larger = class_table(capacity(all.len()))?;
+                larger.insert_all(&all)?;
                 self.classes.insert(&slot, &raw(&larger))
             }
             other => other,
@@ -89,23 +131,36 @@ impl PolicySlots {
         self.open_classes(slot)?.remove(&identity)
     }
 
-    /// Empties a slot that no endpoint names; packets that still find it are dropped.
+    /// Empties a slot that no endpoint names; packets that still find it are dropped. It returns when no packet does, so
+    /// the slot may be used again at once.
     pub fn free(&self, slot: u32) -> Result<()> {
-        // Verdicts first: without them nothing passes, without classes everybody would be one of the others.
-        self.verdicts.remove(&slot)?;
-        self.classes.remove(&slot).map(drop)
+        if slot > PREPARED {
+            // Verdicts first, as above.
+            self.verdicts.remove(&slot)?;
+            return self.classes.remove(&slot).map(drop);
+        }
+        let fresh = [(slot, Tables::empty()?)];
+        self.install(&fresh)?;
+        self.lock().extend(fresh);
+        Ok(())
     }
 
     /// What a slot holds; nothing: it is empty.
     pub fn dump(&self, slot: u32) -> Result<Option<SlotDump>> {
         let Some(classes) = inner::<Identity, Class>(&self.classes, slot)? else { return Ok(None) };
         let Some(verdicts) = inner::<VerdictKey, VerdictEntry>(&self.verdicts, slot)? else { return Ok(None) };
-        Ok(Some(SlotDump { classes: classes.entries()?, verdicts: verdicts.entries()? }))
+        let dump = SlotDump { classes: classes.entries()?, verdicts: verdicts.entries()? };
+        Ok((!dump.verdicts.is_empty()).then_some(dump))
     }
 
     /// The slots in use, ascending.
     pub fn used(&self) -> Result<Vec<u32>> {
-        let mut slots: Vec<u32> = self.verdicts.entries()?.into_iter().map(|(slot, _)| slot).collect();
+        let mut slots = Vec::new();
+        for (slot, _) in self.verdicts.entries()? {
+            if self.dump(slot)?.is_some() {
+                slots.push(slot);
+            }
+        }
         slots.sort_unstable();
         Ok(slots)
     }
@@ -143,18 +198,38 @@ fn capacity(entries: usize) -> u32 {
     u32::try_from(entries).unwrap_or(u32::MAX / 4).saturating_mul(2).max(64)
 }
 
-fn class_table_of(entries: &[(Identity, Class)]) -> Result<Table<Identity, Class>> {
-    let shape = layout::classes(capacity(entries.len()));
-    let table = Table::new("cilium_policy_c", layout::create_shape("classes", &shape)?);
-    table.insert_all(entries)?;
-    Ok(table)
+fn class_table(max_entries: u32) -> Result<Table<Identity, Class>> {
+    Ok(Table::new("cilium_policy_c", layout::create_shape("classes", &layout::classes(max_entries))?))
 }
 
-fn verdict_table_of(entries: &[(VerdictKey, VerdictEntry)]) -> Result<Table<VerdictKey, VerdictEntry>> {
-    let shape = layout::verdicts((entries.len() as u32).max(2));
-    let table = Table::new("cilium_policy_v", layout::create_shape("verdicts", &shape)?);
-    table.insert_all(entries)?;
-    Ok(table)
+fn verdict_table(max_entries: u32) -> Result<Table<VerdictKey, VerdictEntry>> {
+    Ok(Table::new("cilium_policy_v", layout::create_shape("verdicts", &layout::verdicts(max_entries))?))
+}
+
+impl SlotDump {
+    /// Does it go into the maps of a prepared slot, with room for identities to come?
+    fn fits(&self) -> bool {
+        self.classes.len() * 2 <= USUAL_CLASSES as usize && self.verdicts.len() <= USUAL_VERDICTS as usize
+    }
+}
+
+impl Tables {
+    fn empty() -> Result<Tables> {
+        Ok(Tables { classes: class_table(USUAL_CLASSES)?, verdicts: verdict_table(USUAL_VERDICTS)? })
+    }
+
+    fn of(classes: &[(Identity, Class)], verdicts: &[(VerdictKey, VerdictEntry)]) -> Result<Tables> {
+        let most = (verdicts.len() as u32).max(2);
+        let tables = Tables { classes: class_table(capacity(classes.len()))?, verdicts: verdict_table(most)? };
+        tables.fill(&SlotDump { classes: classes.to_vec(), verdicts: verdicts.to_vec() })?;
+        Ok(tables)
+    }
+
+    /// Classes before verdicts: as long as there are none of these, nothing passes.
+    fn fill(&self, policy: &SlotDump) -> Result<()> {
+        self.classes.insert_all(&policy.classes)?;
+        self.verdicts.insert_all(&policy.verdicts)
+    }
 }
 
 fn raw<K: abi::Plain, V: abi::Plain>(table: &Table<K, V>) -> u32 {
