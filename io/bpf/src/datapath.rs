@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use abi::config::NodeConfig;
-use aya::programs::{CgroupSockAddr, Program, SchedClassifier};
+use aya::programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfLoader};
 
 use crate::attach::{self, Hook, SocketHook};
@@ -159,12 +159,30 @@ fn classifier(object: &mut Ebpf, name: &'static str) -> Result<()> {
     let program = object.program_mut(name).ok_or(Error::NoProgram(name))?;
     let failed = |e| Error::Program { program: name, source: Box::new(e) };
     let program: &mut SchedClassifier = program.try_into().map_err(failed)?;
-    program.load().map_err(failed)
+    patiently(|| program.load()).map_err(failed)
 }
 
 fn socket_program(object: &mut Ebpf, name: &'static str) -> Result<()> {
     let program = object.program_mut(name).ok_or(Error::NoProgram(name))?;
     let failed = |e| Error::Program { program: name, source: Box::new(e) };
     let program: &mut CgroupSockAddr = program.try_into().map_err(failed)?;
-    program.load().map_err(failed)
+    patiently(|| program.load()).map_err(failed)
+}
+
+/// How often a load is tried that the kernel broke off.
+const LOADS: usize = 10;
+
+/// The verifier breaks off when a signal is pending for the thread, and says "try again".
+fn patiently(mut load: impl FnMut() -> std::result::Result<(), ProgramError>) -> std::result::Result<(), ProgramError> {
+    let broken_off = |e: &ProgramError| match e {
+        ProgramError::LoadError { io_error, .. } => io_error.kind() == std::io::ErrorKind::WouldBlock,
+        _ => false,
+    };
+    for _ in 1..LOADS {
+        match load() {
+            Err(e) if broken_off(&e) => std::thread::yield_now(),
+            other => return other,
+        }
+    }
+    load()
 }
