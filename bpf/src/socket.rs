@@ -1,14 +1,50 @@
 //! Which backend does a socket get that asks for a service address, and what does it see of that?
 
 use crate::maps;
-use abi::service::{Backend, FLAG_CLUSTER_IP, ReverseNat, Service, ServiceKey, SocketKey};
+use abi::service::{Affinity, AffinityKey, Backend, FLAG_CLUSTER_IP, ReverseNat, Service, ServiceKey, SocketKey};
+use abi::shared::Shared;
 use abi::{Port, V4, V6};
 use aya_ebpf::bindings::bpf_sock_addr;
-use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_get_socket_cookie};
+use aya_ebpf::helpers::{bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_ktime_get_coarse_ns};
 use aya_ebpf::programs::SockAddrContext;
 
 const ALLOW: i32 = 1;
 const REFUSE: i32 = 0;
+
+/// With which backend a client of a service with session affinity stays. Clients are network namespaces.
+#[inline(always)]
+fn client(sa: *mut bpf_sock_addr, service: &Service, version: u8) -> AffinityKey {
+    let cookie = unsafe { bpf_get_netns_cookie(sa.cast()) };
+    let client = [cookie as u32, (cookie >> 32) as u32, 0, 0];
+    AffinityKey { client, rev_nat: service.rev_nat, kind: version | COOKIE, pad: 0 }
+}
+
+/// Marks clients that are namespaces.
+const COOKIE: u8 = 0x80;
+
+#[inline(always)]
+fn seconds() -> u32 {
+    (unsafe { bpf_ktime_get_coarse_ns() } / 1_000_000_000) as u32
+}
+
+/// The backend that the client had last, if that is not too long ago.
+#[inline(always)]
+fn last_backend(client: &AffinityKey, timeout: u32) -> Option<u32> {
+    let now = seconds();
+    let last = unsafe { maps::LB_AFFINITY.get(client) }?;
+    if now.wrapping_sub(last.last_used.get()) > timeout {
+        return None;
+    }
+    last.last_used.set(now);
+    Some(last.backend.get())
+}
+
+#[inline(always)]
+fn keep_backend(client: &AffinityKey, backend: u32) {
+    let entry = Affinity { backend: Shared::new(backend), last_used: Shared::new(seconds()) };
+    // without room the client gets any backend next time
+    let _ = maps::LB_AFFINITY.insert(client, &entry, 0);
+}
 
 enum Answer<A> {
     /// Not a service: as it is.
@@ -19,9 +55,9 @@ enum Answer<A> {
 }
 
 macro_rules! family {
-    ($choose:ident, $remember:ident, $recall:ident, $addr:ty, $services:ident, $backends:ident, $reverse:ident) => {
+    ($version:literal, $choose:ident, $remember:ident, $recall:ident, $addr:ty, $services:ident, $backends:ident, $reverse:ident) => {
         #[inline(always)]
-        fn $choose(addr: $addr, port: Port, protocol: u8) -> Answer<$addr> {
+        fn $choose(sa: *mut bpf_sock_addr, addr: $addr, port: Port, protocol: u8) -> Answer<$addr> {
             let front = ServiceKey { addr, port, backend_slot: 0, protocol, pad: [0; 3] };
             let Some(service): Option<&Service> = (unsafe { maps::$services.get(&front) }) else {
                 return Answer::Plain;
@@ -29,12 +65,24 @@ macro_rules! family {
             if service.count == 0 {
                 return if service.flags & FLAG_CLUSTER_IP != 0 { Answer::Nobody } else { Answer::Plain };
             }
+            let client = client(sa, service, $version);
+            if service.affinity_timeout != 0
+                && let Some(id) = last_backend(&client, service.affinity_timeout)
+                && let Some(backend) = unsafe { maps::$backends.get(&id) }
+            {
+                return Answer::Backend(*backend);
+            }
             let slot = (unsafe { bpf_get_prandom_u32() } % service.count as u32) as u16 + 1;
             let Some(chosen) = (unsafe { maps::$services.get(&ServiceKey { backend_slot: slot, ..front }) }) else {
                 return Answer::Nobody;
             };
             match unsafe { maps::$backends.get(&chosen.backend_id) } {
-                Some(backend) => Answer::Backend(*backend),
+                Some(backend) => {
+                    if service.affinity_timeout != 0 {
+                        keep_backend(&client, chosen.backend_id);
+                    }
+                    Answer::Backend(*backend)
+                }
                 None => Answer::Nobody,
             }
         }
@@ -58,8 +106,8 @@ macro_rules! family {
     };
 }
 
-family!(choose4, remember4, recall4, V4, LB4_SERVICES, LB4_BACKENDS, LB4_REVERSE_SK);
-family!(choose6, remember6, recall6, V6, LB6_SERVICES, LB6_BACKENDS, LB6_REVERSE_SK);
+family!(4, choose4, remember4, recall4, V4, LB4_SERVICES, LB4_BACKENDS, LB4_REVERSE_SK);
+family!(6, choose6, remember6, recall6, V6, LB6_SERVICES, LB6_BACKENDS, LB6_REVERSE_SK);
 
 #[inline(always)]
 fn cookie(sa: *mut bpf_sock_addr) -> u64 {
@@ -71,7 +119,7 @@ fn cookie(sa: *mut bpf_sock_addr) -> u64 {
 pub fn connect4(ctx: &SockAddrContext) -> i32 {
     let sa = ctx.sock_addr;
     let (addr, port, protocol) = unsafe { (V4((*sa).user_ip4), Port((*sa).user_port as u16), (*sa).protocol as u8) };
-    match choose4(addr, port, protocol) {
+    match choose4(sa, addr, port, protocol) {
         Answer::Plain => ALLOW,
         Answer::Nobody => REFUSE,
         Answer::Backend(backend) => {
@@ -133,7 +181,7 @@ pub fn connect6(ctx: &SockAddrContext) -> i32 {
     let (port, protocol) = unsafe { (Port((*sa).user_port as u16), (*sa).protocol as u8) };
     if is_mapped(&addr) {
         let inner = V4(addr.0[3]);
-        return match choose4(inner, port, protocol) {
+        return match choose4(sa, inner, port, protocol) {
             Answer::Plain => ALLOW,
             Answer::Nobody => REFUSE,
             Answer::Backend(backend) => {
@@ -145,7 +193,7 @@ pub fn connect6(ctx: &SockAddrContext) -> i32 {
             }
         };
     }
-    match choose6(addr, port, protocol) {
+    match choose6(sa, addr, port, protocol) {
         Answer::Plain => ALLOW,
         Answer::Nobody => REFUSE,
         Answer::Backend(backend) => {

@@ -1,8 +1,8 @@
 //! Service addresses, by sockets and by packets.
 
 use crate::bed::*;
-use abi::Port;
 use abi::service::{Backend, FLAG_CLUSTER_IP, ReverseNat, Service, ServiceKey};
+use abi::{Port, V4};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -94,6 +94,27 @@ impl Drop for Cgroup {
     }
 }
 
+/// UDP needs nobody who listens to show to which backend a socket was connected.
+fn clients_with_affinity_stay(node: &Node, client: &Pod, server: &Pod) {
+    let vip = service(node, "10.96.0.11", &[client, server]);
+    let maps = node.datapath.maps();
+    let backends = |expected: &dyn Fn(usize) -> bool| {
+        maps.reverse_sk4.clear().unwrap();
+        let sockets: Vec<_> = (0..40).map(|_| client.udp(4, 0)).collect();
+        sockets.iter().for_each(|socket| socket.connect(vip).unwrap());
+        let chosen: std::collections::BTreeSet<V4> =
+            maps.reverse_sk4.entries().unwrap().into_iter().map(|(key, _)| key.addr).collect();
+        assert!(expected(chosen.len()), "{chosen:?}");
+    };
+    backends(&|different| different == 2);
+    let IpAddr::V4(addr) = vip.ip() else { panic!("IPv4") };
+    let key = ServiceKey { addr: addr.into(), port: Port::new(80), backend_slot: 0, protocol: wire::UDP, pad: [0; 3] };
+    let front = maps.services4.get(&key).unwrap().unwrap();
+    maps.services4.insert(&key, &Service { affinity_timeout: 100, ..front }).unwrap();
+    backends(&|different| different == 1);
+    assert_eq!(maps.affinity.entries().unwrap().len(), 1);
+}
+
 #[test]
 fn sockets_connect_to_backends_and_see_the_service() {
     let (node, client, server) = two_pods();
@@ -125,6 +146,7 @@ fn sockets_connect_to_backends_and_see_the_service() {
     let listener = server.listen(4, 8080);
     let mut stream = client.connect(mapped).unwrap();
     exchange(&mut stream, &mut listener.accept().unwrap().0).unwrap();
+    clients_with_affinity_stay(&node, &client, &server);
     let empty = service(&node, "10.96.0.10", &[]);
     assert!(client.connect(empty).is_err());
     let unknown: SocketAddr = (Ipv4Addr::new(10, 96, 0, 9), 81).into();
