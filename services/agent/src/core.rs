@@ -299,6 +299,7 @@ impl Core {
 
     /// What is to be done now. Before everything has been listed once nothing that could widen or narrow is done.
     pub fn flush(&mut self) -> Vec<Op> {
+        self.tell_what_the_host_is();
         let mut ops = std::mem::take(&mut self.queue);
         if !self.synced {
             return ops;

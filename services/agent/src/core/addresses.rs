@@ -71,6 +71,19 @@ impl Core {
         cache
     }
 
+    /// The own node has the API server's label too while it runs one: rules for the API server mean it then.
+    pub(super) fn tell_what_the_host_is(&mut self) {
+        let servers = self.api_servers();
+        let serves = self.facts.node_addresses.iter().any(|address| servers.contains(address));
+        let names: &[&str] = if serves { &["reserved:host", "reserved:kube-apiserver"] } else { &["reserved:host"] };
+        let Ok(labels) = labels::Labels::parse(names.iter().copied()) else { return };
+        if self.identities.get(&identity::HOST) != Some(&labels) {
+            self.engine.add_identity(identity::HOST, &labels);
+            self.identities.insert(identity::HOST, labels);
+            self.dirty.policies = true;
+        }
+    }
+
     /// Addresses that serve the Kubernetes API.
     fn api_servers(&self) -> BTreeSet<IpAddr> {
         self.services.backend_addresses(&("default".into(), "kubernetes".into()))
