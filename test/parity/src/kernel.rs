@@ -4,7 +4,7 @@ use crate::state::{CLIENT_IF, State};
 use abi::event::Event;
 use anyhow::{Context, Result};
 use bpf::{Datapath, EventReader, Hook, Maps, Options, Sizes, SlotDump, TestInput};
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use std::cell::RefCell;
 use tempfile::TempDir;
@@ -14,7 +14,7 @@ pub struct Kernel {
     datapath: Datapath,
     events: RefCell<EventReader>,
     counted: RefCell<Vec<(abi::metrics::MetricKey, u64)>>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// What became of a packet.
@@ -40,7 +40,7 @@ impl Kernel {
             Sizes { conntrack: 8192, nat: 8192, services: 1024, policy_slots: 16, ipcache: 1024, ..Sizes::default() };
         let datapath = Datapath::open(&Options { pin_dir: folder.path().join("pins"), sizes })?;
         let events = RefCell::new(datapath.events()?);
-        Ok(Kernel { datapath, events, counted: RefCell::default(), _folder: folder })
+        Ok(Kernel { datapath, events, counted: RefCell::default(), folder: folder })
     }
 
     /// The tables.
@@ -120,4 +120,11 @@ impl Kernel {
 pub fn seconds() -> Result<u32> {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC_COARSE)?;
     Ok(u32::try_from(now.tv_sec())?)
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        // a folder on which something is mounted cannot be removed
+        let _ = umount2(self.folder.path(), MntFlags::MNT_DETACH);
+    }
 }

@@ -1,7 +1,7 @@
 //! What do the tests stand on? A node in a network namespace, with pods in others.
 
 use crate::raw::Raw;
-use crate::spaces::{Space, private_bpffs};
+use crate::spaces::{PrivateBpffs, Space};
 use abi::config::{self, NodeConfig};
 use abi::endpoint::{Endpoint, EndpointPolicy, FLAG_HOST, MODE_EGRESS, MODE_INGRESS};
 use abi::event::{self, Event};
@@ -15,7 +15,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, U
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
-use tempfile::TempDir;
 use wire::Frame;
 
 pub const CLIENT: u32 = 1001;
@@ -27,7 +26,7 @@ pub struct Node {
     pub number: u8,
     pub datapath: Datapath,
     events: Mutex<EventReader>,
-    _folder: Option<TempDir>,
+    _bpffs: Option<PrivateBpffs>,
 }
 
 /// A pod on a node.
@@ -60,10 +59,9 @@ pub fn addresses(node: u8, number: u8) -> (Ipv4Addr, Ipv6Addr) {
 impl Node {
     /// A node without pods, on pins of its own.
     pub fn new() -> Node {
-        let folder = TempDir::with_prefix("bpf-node").unwrap();
-        private_bpffs(folder.path());
-        let mut node = Node::on(1, folder.path());
-        node._folder = Some(folder);
+        let bpffs = PrivateBpffs::new();
+        let mut node = Node::on(1, bpffs.path());
+        node._bpffs = Some(bpffs);
         node
     }
 
@@ -86,7 +84,7 @@ impl Node {
         let options = Options { pin_dir: pins.join(format!("node{number}")), sizes: sizes() };
         let datapath = Datapath::open(&options).unwrap();
         let events = Mutex::new(datapath.events().unwrap());
-        let node = Node { space, number, datapath, events, _folder: None };
+        let node = Node { space, number, datapath, events, _bpffs: None };
         node.configure();
         node.attach(Hook::FromHost, "cilium_host");
         node

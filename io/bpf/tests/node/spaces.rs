@@ -1,11 +1,12 @@
 //! How does a test get network namespaces of its own that vanish with it?
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
+use tempfile::TempDir;
 
 /// A network namespace; it ends when nobody is in it and this is dropped.
 #[derive(Debug)]
@@ -89,10 +90,30 @@ fn on_thread<T: Send>(what: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| scope.spawn(what).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Gives this thread, and those that it starts, a mount namespace with a BPF file system at a folder.
-pub fn private_bpffs(at: &Path) {
-    unshare(CloneFlags::CLONE_NEWNS).unwrap();
-    let none: Option<&str> = None;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-    mount(Some("bpf"), at, Some("bpf"), MsFlags::empty(), none).unwrap();
+/// A BPF file system that only this thread, and those that it starts, see.
+#[derive(Debug)]
+pub struct PrivateBpffs(TempDir);
+
+impl PrivateBpffs {
+    /// In a mount namespace of its own.
+    pub fn new() -> PrivateBpffs {
+        let folder = TempDir::with_prefix("bpf-node").unwrap();
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        let none: Option<&str> = None;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        mount(Some("bpf"), folder.path(), Some("bpf"), MsFlags::empty(), none).unwrap();
+        PrivateBpffs(folder)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for PrivateBpffs {
+    fn drop(&mut self) {
+        // a folder on which something is mounted cannot be removed
+        let _ = umount2(self.0.path(), MntFlags::MNT_DETACH);
+    }
 }

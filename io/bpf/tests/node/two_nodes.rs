@@ -1,13 +1,12 @@
 //! Pods of two nodes, through the tunnel.
 
 use crate::bed::*;
-use crate::spaces::{Space, private_bpffs};
+use crate::spaces::{PrivateBpffs, Space};
 use abi::event::{KIND_TRACE, TRACE_TO_LXC, TRACE_TO_OVERLAY, TRACE_TO_STACK};
 use abi::{DropReason, identity};
 use bpf::Hook;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
-use tempfile::TempDir;
 
 fn node_address(number: u8) -> (Ipv4Addr, Ipv6Addr) {
     (Ipv4Addr::new(172, 18, 0, number + 1), Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, u16::from(number) + 1))
@@ -17,13 +16,12 @@ fn node_address(number: u8) -> (Ipv4Addr, Ipv6Addr) {
 struct Pair {
     one: Node,
     two: Node,
-    _folder: TempDir,
+    _bpffs: PrivateBpffs,
 }
 
 fn pair() -> Pair {
-    let folder = TempDir::with_prefix("bpf-pair").unwrap();
-    private_bpffs(folder.path());
-    let (one, two) = (Node::on(1, folder.path()), Node::on(2, folder.path()));
+    let bpffs = PrivateBpffs::new();
+    let (one, two) = (Node::on(1, bpffs.path()), Node::on(2, bpffs.path()));
     one.space.ip("link add eth0 type veth peer name wire");
     one.space.give("wire", &two.space);
     two.space.ip("link set wire name eth0");
@@ -51,7 +49,7 @@ fn pair() -> Pair {
     let (two4, two6) = node_address(2);
     one.space.ip(&format!("route add default via {two4}"));
     one.space.ip(&format!("-6 route add default via {two6}"));
-    Pair { one, two, _folder: folder }
+    Pair { one, two, _bpffs: bpffs }
 }
 
 impl Pair {
