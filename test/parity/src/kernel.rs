@@ -40,7 +40,7 @@ impl Kernel {
             Sizes { conntrack: 8192, nat: 8192, services: 1024, policy_slots: 16, ipcache: 1024, ..Sizes::default() };
         let datapath = Datapath::open(&Options { pin_dir: folder.path().join("pins"), sizes })?;
         let events = RefCell::new(datapath.events()?);
-        Ok(Kernel { datapath, events, counted: RefCell::default(), folder: folder })
+        Ok(Kernel { datapath, events, counted: RefCell::default(), folder })
     }
 
     /// The tables.

@@ -26,7 +26,7 @@ pub struct Node {
     pub number: u8,
     pub datapath: Datapath,
     events: Mutex<EventReader>,
-    _bpffs: Option<PrivateBpffs>,
+    pub bpffs: Option<PrivateBpffs>,
 }
 
 /// A pod on a node.
@@ -61,7 +61,7 @@ impl Node {
     pub fn new() -> Node {
         let bpffs = PrivateBpffs::new();
         let mut node = Node::on(1, bpffs.path());
-        node._bpffs = Some(bpffs);
+        node.bpffs = Some(bpffs);
         node
     }
 
@@ -84,7 +84,7 @@ impl Node {
         let options = Options { pin_dir: pins.join(format!("node{number}")), sizes: sizes() };
         let datapath = Datapath::open(&options).unwrap();
         let events = Mutex::new(datapath.events().unwrap());
-        let node = Node { space, number, datapath, events, _bpffs: None };
+        let node = Node { space, number, datapath, events, bpffs: None };
         node.configure();
         node.attach(Hook::FromHost, "cilium_host");
         node

@@ -53,7 +53,7 @@ fn the_programs_go_on_when_the_agent_is_gone() {
     node.policy(&server, &Verdicts::closed().allow(wire::UDP, 5353));
     let (pins, there) = (node.datapath.pin_dir().to_path_buf(), server.udp(4, 5353));
     let here = client.udp(4, 4000);
-    let Node { datapath, space: _space, _bpffs, .. } = node;
+    let Node { datapath, space: _space, bpffs: _bpffs, .. } = node;
     drop(datapath);
     here.send_to(b"x", server.at(4, 5353)).unwrap();
     assert!(there.recv(&mut [0; 4]).is_ok());

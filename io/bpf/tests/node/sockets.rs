@@ -71,7 +71,7 @@ fn a_pod_reaches_itself_through_its_own_service() {
     }
 }
 
-/// A cgroup of the unified hierarchy with this thread's process in it while it lives.
+/// A cgroup of the unified hierarchy with this process in it while it lives.
 struct Cgroup(PathBuf, PathBuf);
 
 impl Cgroup {
@@ -115,8 +115,23 @@ fn clients_with_affinity_stay(node: &Node, client: &Pod, server: &Pod) {
     assert_eq!(maps.affinity.entries().unwrap().len(), 1);
 }
 
+/// Set in the process that this test starts for itself.
+const ALONE: &str = "BPF_NODE_TEST_ALONE";
+
+/// A cgroup has whole processes, so this test has a process of its own: the others must not meet its programs.
 #[test]
 fn sockets_connect_to_backends_and_see_the_service() {
+    if std::env::var_os(ALONE).is_some() {
+        return sockets_by_themselves();
+    }
+    let name = "sockets::sockets_connect_to_backends_and_see_the_service";
+    let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+    let output = alone.args(["--exact", name, "--nocapture"]).env(ALONE, "1").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+fn sockets_by_themselves() {
     let (node, client, server) = two_pods();
     let cgroup = Cgroup::enter("sockets");
     node.datapath.attach_sockets(&cgroup.0).unwrap();
