@@ -12,8 +12,10 @@ pub fn run(packages: &[String]) -> Result<()> {
     check::run()?;
     step("building everything", || cargo(&["build", "--workspace", "--all-targets"]))?;
     step("testing units, properties and kernel programs", || {
-        cargo(&["test", "--workspace", "--exclude", "scenarios"])
+        cargo(&["test", "--workspace", "--exclude", "scenarios", "--exclude", "bpf"])
     })?;
+    // one after the other: their packets have deadlines
+    step("testing real packets between namespaces", || cargo(&["test", "--package", "bpf", "--", "--test-threads=1"]))?;
     step("testing the scenarios on a running lab", || cargo(&["test", "--package", "scenarios"]))
 }
 
