@@ -160,15 +160,6 @@ impl Lab {
         Ok(pod["status"]["podIP"].as_str().context("status.podIP")?.to_string())
     }
 
-    /// Removes every policy of every kind and waits until the agents have done so.
-    pub fn without_policies(&self) -> Result<()> {
-        for kind in ["ciliumnetworkpolicies", "networkpolicies"] {
-            self.kubectl(&["delete", kind, "--all", "--all-namespaces"])?.ok()?;
-        }
-        self.kubectl(&["delete", "ciliumclusterwidenetworkpolicies", "--all"])?.ok()?;
-        Ok(())
-    }
-
     /// Takes the lab down.
     pub fn down(&self) -> Result<String> {
         self.lab(&["down"])?.ok()
