@@ -84,8 +84,8 @@ fn until(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 fn supervisor(name: &str) -> Option<i32> {
-    let text = fs::read(format!("/run/axoneme/lab/{name}/supervisor.json")).ok()?;
-    i32::try_from(serde_json::from_slice::<serde_json::Value>(&text).ok()?["pid"].as_u64()?).ok()
+    let text = fs::read(format!("/run/axoneme/lab/{name}/owners.json")).ok()?;
+    i32::try_from(serde_json::from_slice::<serde_json::Value>(&text).ok()?["supervisor"]["pid"].as_u64()?).ok()
 }
 
 fn kill(pid: i32) {

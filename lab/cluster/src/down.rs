@@ -1,6 +1,6 @@
 //! How does a lab end?
 
-use crate::layout::{self, Layout, Supervisor, start_time};
+use crate::layout::{self, Layout, OWNERS, Owners};
 use crate::reaper;
 use anyhow::{Context, Result, bail};
 use std::time::{Duration, Instant};
@@ -16,31 +16,40 @@ pub fn down(name: &str) -> Result<bool> {
         return Ok(false);
     }
     let limit = Instant::now() + PATIENCE;
-    loop {
-        if !layout.folder.is_dir() {
-            return Ok(true);
-        }
-        if let Some(_lock) = layout.lock()? {
+    let mut owners = None;
+    while layout.folder.is_dir() {
+        match layout.lock() {
             // Nobody clears it: we do.
-            reaper::clear(&layout)?;
-            return Ok(true);
+            Ok(Some(_lock)) => reaper::clear(&layout)?,
+            Ok(None) => owners = end(&layout).or(owners),
+            // The folder went meanwhile.
+            Err(_) if !layout.folder.is_dir() => {}
+            Err(error) => return Err(error),
         }
-        // A lab that is just beginning has not written its supervisor yet.
-        if let Ok(supervisor) = layout.read::<Supervisor>("supervisor.json") {
-            end(&supervisor);
-        }
-        if Instant::now() > limit {
-            bail!("lab {name:?} has not ended after {} s", PATIENCE.as_secs());
-        }
-        std::thread::sleep(Duration::from_millis(20));
+        pause(name, limit)?;
     }
+    // The reaper removes the folder and then ends.
+    while owners.as_ref().is_some_and(|o: &Owners| o.reaper.runs()) {
+        pause(name, limit)?;
+    }
+    Ok(true)
 }
 
-/// Ends the process, if it is still that one.
-fn end(supervisor: &Supervisor) {
-    if supervisor.pid > 1 && start_time(supervisor.pid) == Some(supervisor.started) {
-        kubelet::process::signal_number(supervisor.pid, libc::SIGKILL);
+fn pause(name: &str, limit: Instant) -> Result<()> {
+    if Instant::now() > limit {
+        bail!("lab {name:?} has not ended after {} s", PATIENCE.as_secs());
     }
+    std::thread::sleep(Duration::from_millis(20));
+    Ok(())
+}
+
+/// Ends the supervisor, if it still is that process. None for a lab that has just begun.
+fn end(layout: &Layout) -> Option<Owners> {
+    let owners: Owners = layout.read(OWNERS).ok()?;
+    if owners.supervisor.pid > 1 && owners.supervisor.runs() {
+        kubelet::process::signal_number(owners.supervisor.pid, libc::SIGKILL);
+    }
+    Some(owners)
 }
 
 /// Clears what dead labs left: folders whose lock is free, and cgroups without folder.

@@ -8,6 +8,10 @@ use std::path::{Path, PathBuf};
 
 /// The folder of all labs.
 pub const LABS: &str = "/run/axoneme/lab";
+/// The file whose lock says that a lab is somebody's.
+pub const LOCK: &str = "lock";
+/// The file that names the lab's [`Owners`].
+pub const OWNERS: &str = "owners.json";
 /// Names of the commands that users and pods find beside each other.
 pub const COMMANDS: [&str; 9] = [
     "axoneme",
@@ -30,13 +34,34 @@ pub struct Ports {
     pub hubble: u16,
 }
 
-/// The process that a lab depends on.
+/// One process, told from later ones of the same number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Supervisor {
+pub struct Process {
     /// Its number, as the machine counts.
     pub pid: u32,
-    /// When it started, in clock ticks since boot: tells it from a later process of the same number.
+    /// When it started, in clock ticks since boot.
     pub started: u64,
+}
+
+impl Process {
+    /// The process that has this number now.
+    pub fn of(pid: u32) -> Option<Process> {
+        Some(Process { pid, started: stat(pid)?.1 })
+    }
+
+    /// Whether it still runs; one that only waits to be reaped does not.
+    pub fn runs(&self) -> bool {
+        stat(self.pid).is_some_and(|(state, started)| started == self.started && !matches!(state, 'Z' | 'X'))
+    }
+}
+
+/// The processes that a lab depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owners {
+    /// The first process inside of the lab.
+    pub supervisor: Process,
+    /// The process outside of it that clears what it leaves.
+    pub reaper: Process,
 }
 
 /// Paths of one lab.
@@ -99,7 +124,7 @@ impl Layout {
 
     /// Takes the lock that says: this lab is somebody's. None if it is taken.
     pub fn lock(&self) -> Result<Option<Flock<File>>> {
-        let path = self.file("lock");
+        let path = self.file(LOCK);
         let file = File::options()
             .create(true)
             .truncate(false)
@@ -148,11 +173,13 @@ pub fn names() -> Vec<String> {
     names
 }
 
-/// When a process started, in clock ticks since boot.
-pub fn start_time(pid: u32) -> Option<u64> {
+/// A process's state and when it started, in clock ticks since boot (proc(5)).
+fn stat(pid: u32) -> Option<(char, u64)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold anything; fields are counted after the last one.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?.chars().next()?;
+    Some((state, fields.nth(18)?.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -160,8 +187,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_knows_when_it_started() {
-        assert!(start_time(std::process::id()).is_some_and(|t| t > 0));
-        assert_eq!(start_time(u32::MAX), None);
+    fn a_process_is_told_from_a_later_one_of_its_number() {
+        let own = Process::of(std::process::id()).unwrap();
+        assert!(own.started > 0 && own.runs());
+        assert!(!Process { started: own.started - 1, ..own }.runs());
+        assert_eq!(Process::of(u32::MAX), None);
+    }
+
+    #[test]
+    fn a_process_that_waits_to_be_reaped_does_not_run() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let process = Process::of(child.id()).unwrap();
+        while process.runs() {
+            std::thread::yield_now();
+        }
+        assert!(child.wait().unwrap().success());
+        assert!(!process.runs());
     }
 }

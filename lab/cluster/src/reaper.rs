@@ -3,10 +3,10 @@
 //! The kernel ends the processes, namespaces, links, pins and mounts. Cgroups and files are left; this process, outside
 //! of the lab, waits for the end and removes them.
 
-use crate::layout::{Layout, Supervisor, start_time};
+use crate::layout::{LOCK, Layout, OWNERS, Owners, Process};
 use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, unshare};
-use std::fs;
+use std::{fs, io};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -39,7 +39,8 @@ fn supervise(layout: &Layout) -> Result<()> {
     };
     let mut child = command.spawn().context("start the supervisor")?;
     let pid = child.id();
-    layout.write("supervisor.json", &Supervisor { pid, started: start_time(pid).unwrap_or(0) })?;
+    let process = |pid| Process::of(pid).with_context(|| format!("look at process {pid}"));
+    layout.write(OWNERS, &Owners { supervisor: process(pid)?, reaper: process(std::process::id())? })?;
     child.wait().context("wait for the supervisor")?;
     Ok(())
 }
@@ -52,10 +53,31 @@ pub fn clear(layout: &Layout) -> Result<()> {
         kubelet::cgroup::remove(&group)?;
     }
     if layout.folder.exists() {
-        fs::remove_dir_all(&layout.folder).with_context(|| format!("remove {}", layout.folder.display()))?;
+        remove(layout).with_context(|| format!("remove {}", layout.folder.display()))?;
     }
     // Other labs keep these folders.
     let _ = fs::remove_dir(crate::layout::LABS);
     let _ = fs::remove_dir("/run/axoneme");
     Ok(())
+}
+
+/// Removes the folder, the lock last: until then nobody else takes the folder for theirs.
+fn remove(layout: &Layout) -> io::Result<()> {
+    for entry in fs::read_dir(&layout.folder)? {
+        let entry = entry?;
+        if entry.file_name() == LOCK {
+            continue;
+        }
+        if entry.file_type()?.is_dir() { fs::remove_dir_all(entry.path())? } else { fs::remove_file(entry.path())? }
+    }
+    let gone = |result: io::Result<()>| match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    };
+    gone(fs::remove_file(layout.file(LOCK)))?;
+    match gone(fs::remove_dir(&layout.folder)) {
+        // Somebody has taken a lock that is new, and with it the duty to clear.
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        other => other,
+    }
 }
