@@ -6,9 +6,9 @@
 use crate::layout::{LOCK, Layout, OWNERS, Owners, Process};
 use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, unshare};
-use std::{fs, io};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::{fs, io};
 
 /// `lab-reaper NAME`: starts the supervisor and stays until it has ended. Descriptor 3 leads to `up`.
 pub fn main(args: &[String]) -> Result<()> {
