@@ -17,6 +17,10 @@ pub struct MaskError {
     pub why: String,
 }
 
+/// Who asks for these is about to print lines. The mask that `hubble` asks for by itself lacks the direction that a
+/// policy verdict's line shows (1.19.4 prints `TRAFFIC_DIRECTION_UNKNOWN`), so it comes along.
+const LINE: [&str; 3] = ["event_type", "is_reply", "Summary"];
+
 /// The wanted fields.
 #[derive(Clone, Debug)]
 pub struct Mask {
@@ -47,6 +51,9 @@ impl Mask {
         let mut tree = Tree::default();
         for path in paths {
             types.add(&mut tree, path)?;
+        }
+        if LINE.iter().all(|name| tree.fields.contains_key(&types.number(name))) {
+            types.add(&mut tree, "traffic_direction")?;
         }
         let keep = FIELDS.iter().map(|name| match tree.fields.get(&types.number(name)) {
             None => Keep::Nothing,
@@ -262,7 +269,7 @@ mod tests {
 
     const FLOW_JSON: &str = r#"{"uuid":"u","verdict":"DROPPED","IP":{"source":"1.1.1.1","destination":"2.2.2.2"},
         "l4":{"TCP":{"source_port":1,"destination_port":2,"flags":{"SYN":true,"ACK":true}}},
-        "source":{"ID":7,"identity":8,"labels":["a=b","c=d"],"pod_name":"p"},"event_type":{"type":1,"sub_type":133},
+        "traffic_direction":"EGRESS","source":{"ID":7,"identity":8,"labels":["a=b","c=d"],"pod_name":"p"},"event_type":{"type":1,"sub_type":133},
         "socket_cookie":"99","egress_denied_by":[{"name":"n","kind":"k"}],"Summary":"s"}"#;
 
     #[track_caller]
@@ -287,6 +294,15 @@ mod tests {
         check(&["l4.UDP.source_port"], r#"{"l4":{}}"#);
         check(&["egress_denied_by", "Summary"], r#"{"egress_denied_by":[{"name":"n","kind":"k"}],"Summary":"s"}"#);
         check(&["destination.ID", "socket_cookie"], r#"{"socket_cookie":"99"}"#);
+    }
+
+    #[test]
+    fn lines_have_a_direction() {
+        check(
+            &["event_type", "is_reply", "Summary"],
+            r#"{"event_type":{"type":1,"sub_type":133},"Summary":"s","traffic_direction":"EGRESS"}"#,
+        );
+        check(&["event_type", "Summary"], r#"{"event_type":{"type":1,"sub_type":133},"Summary":"s"}"#);
     }
 
     #[test]
