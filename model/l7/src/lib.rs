@@ -1,0 +1,4 @@
+//! May this request, at the application's level, pass?
+#![forbid(unsafe_code)]
+
+pub mod re2;
