@@ -1,4 +1,5 @@
 //! May this request, at the application's level, pass?
 #![forbid(unsafe_code)]
 
+pub mod http;
 pub mod re2;

@@ -6,8 +6,11 @@
 
 mod class;
 mod parse;
+mod set;
 
-use regex_automata::meta;
+pub use set::{Matching, PatternSet};
+
+use regex_automata::{MatchKind, meta};
 use regex_syntax::hir::{Hir, Look};
 
 /// Bytes of a pattern.
@@ -35,15 +38,7 @@ pub struct Pattern {
 impl Pattern {
     /// Compiles a pattern that the whole of a text has to match.
     pub fn new(text: &str) -> Result<Pattern, PatternError> {
-        let error = |why: String| PatternError { pattern: text.chars().take(200).collect(), why };
-        if text.len() > LONGEST {
-            return Err(error(format!("it has {} bytes and may have at most {LONGEST}", text.len())));
-        }
-        let hir = parse::parse(text).map_err(error)?;
-        let whole = Hir::concat(vec![Hir::look(Look::Start), hir, Hir::look(Look::End)]);
-        let limits = meta::Config::new().utf8_empty(false).nfa_size_limit(Some(LARGEST)).hybrid_cache_capacity(1 << 20);
-        let regex = meta::Builder::new().configure(limits).build_from_hir(&whole);
-        let regex = regex.map_err(|_| error(format!("compiled it takes more than {LARGEST} bytes")))?;
+        let regex = compile(&[whole(text)?]).map_err(|why| refuse(text, why))?;
         Ok(Pattern { text: text.to_owned(), regex })
     }
 
@@ -65,6 +60,29 @@ impl PartialEq for Pattern {
 }
 
 impl Eq for Pattern {}
+
+fn refuse(text: &str, why: String) -> PatternError {
+    PatternError { pattern: text.chars().take(200).collect(), why }
+}
+
+/// A pattern that the whole of a text has to match.
+fn whole(text: &str) -> Result<Hir, PatternError> {
+    if text.len() > LONGEST {
+        return Err(refuse(text, format!("it has {} bytes and may have at most {LONGEST}", text.len())));
+    }
+    let hir = parse::parse(text).map_err(|why| refuse(text, why))?;
+    Ok(Hir::concat(vec![Hir::look(Look::Start), hir, Hir::look(Look::End)]))
+}
+
+fn compile(patterns: &[Hir]) -> Result<meta::Regex, String> {
+    let limits = meta::Config::new()
+        .match_kind(MatchKind::All)
+        .utf8_empty(false)
+        .nfa_size_limit(Some(LARGEST))
+        .hybrid_cache_capacity(1 << 20);
+    let regex = meta::Builder::new().configure(limits).build_many_from_hir(patterns);
+    regex.map_err(|_| format!("compiled it takes more than {LARGEST} bytes"))
+}
 
 #[cfg(test)]
 mod tests;

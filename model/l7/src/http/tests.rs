@@ -1,0 +1,231 @@
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use proptest::prelude::*;
+
+use super::*;
+use crate::re2::Pattern;
+
+/// Secrets by name.
+struct Known(BTreeMap<&'static str, &'static str>);
+
+impl Secrets for Known {
+    fn header_value(&self, secret: &crds::SecretRef) -> Option<Vec<u8>> {
+        self.0.get(secret.name.as_str()).map(|value| value.as_bytes().to_vec())
+    }
+}
+
+fn secrets() -> Known {
+    Known(BTreeMap::from([("token", "t0p")]))
+}
+
+fn rules(json: &str) -> Vec<crds::HttpRule> {
+    serde_json::from_str(json).unwrap()
+}
+
+fn compiled(json: &str) -> HttpRules {
+    HttpRules::new(&rules(json), &secrets()).unwrap()
+}
+
+/// `METHOD authority path Name=value...`
+fn allowed(rules: &HttpRules, request: &str) -> Option<Allowed> {
+    let mut words = request.split(' ');
+    let (method, authority, path) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
+    let mut headers = HeaderMap::new();
+    for word in words {
+        let (name, value) = word.split_once('=').unwrap();
+        headers.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap());
+    }
+    rules.allows(&Request { method, path, authority, headers: &headers })
+}
+
+#[track_caller]
+fn check(json: &str, pass: &[&str], stop: &[&str]) {
+    let rules = compiled(json);
+    for request in pass {
+        assert!(allowed(&rules, request).is_some(), "{request}");
+    }
+    for request in stop {
+        assert!(allowed(&rules, request).is_none(), "{request}");
+    }
+}
+
+#[test]
+fn e0_28_29_only_the_listed_methods_and_paths() {
+    check(
+        r#"[{"method":"GET","path":"/downloads"},{"method":"PUT","path":"/upload"}]"#,
+        &["GET web /downloads", "PUT web /upload"],
+        &[
+            "GET web /upload",
+            "PUT web /downloads",
+            "GET web /",
+            "GET web /downloads/x",
+            "GET web /downloads?x=1",
+            "get web /downloads",
+        ],
+    );
+}
+
+#[test]
+fn e0_31_host_and_headers_can_be_asked_for() {
+    check(
+        r#"[{"host":".*\\.example\\.com","headers":["X-Any"]}]"#,
+        &["GET www.example.com / x-any=1"],
+        &["GET www.example.com /", "GET www.example.org / x-any=1"],
+    );
+    check(
+        r#"[{"headers":["X-Token: ab","X-Any"]}]"#,
+        &["GET a / x-token=ab x-any=1"],
+        &["GET a / x-token=ab", "GET a / x-token=abc x-any=1"],
+    );
+    check(r#"[{"host":"a\\.b"}]"#, &["GET a.b /"], &["GET axb /", "GET a.b:80 /", "GET a.b. /", "GET A.B /"]);
+}
+
+#[test]
+fn an_empty_rule_and_no_rules_allow_everything() {
+    check("[{}]", &["GET a /", "PURGE b /x"], &[]);
+    check("[]", &["GET a /"], &[]);
+    check(r#"[{"path":"","method":""}]"#, &["GET a /"], &[]);
+}
+
+#[test]
+fn a58_duplicate_headers_are_one_value() {
+    check(r#"[{"headers":["X: a"]}]"#, &["GET a / x=a"], &["GET a / x=a x=b", "GET a / x=b x=a"]);
+    check(r#"[{"headers":["X: a,b"]}]"#, &["GET a / x=a x=b"], &["GET a / x=b x=a"]);
+}
+
+#[test]
+fn what_differs_is_logged_added_deleted_or_replaced() {
+    let outcome = |mismatch: &str, request: &str| {
+        let json = format!(r#"[{{"headerMatches":[{{"name":"X","value":"v","mismatch":"{mismatch}"}}]}}]"#);
+        allowed(&compiled(&json), request).map(|allowed| (allowed.edits, allowed.records))
+    };
+    let name = || HeaderName::from_static("x");
+    let value = || HeaderValue::from_static("v");
+    let missing = || HeaderRecord::Missing(name(), "v".into());
+    let rejected = || HeaderRecord::Rejected(name(), "w".into());
+    for mismatch in ["LOG", "ADD", "DELETE", "REPLACE"] {
+        assert_eq!(outcome(mismatch, "GET a / x=v"), Some((vec![], vec![])), "{mismatch}");
+    }
+    assert_eq!(outcome("LOG", "GET a / x=w"), Some((vec![], vec![missing()])));
+    assert_eq!(outcome("ADD", "GET a / x=w"), Some((vec![Edit::Add(name(), value())], vec![missing()])));
+    assert_eq!(outcome("DELETE", "GET a / x=w"), Some((vec![Edit::Remove(name())], vec![rejected()])));
+    assert_eq!(outcome("DELETE", "GET a /"), Some((vec![], vec![])));
+    assert_eq!(
+        outcome("REPLACE", "GET a / x=w"),
+        Some((vec![Edit::Set(name(), value())], vec![rejected(), missing()]))
+    );
+    check(r#"[{"headerMatches":[{"name":"X","value":"v"}]}]"#, &["GET a / x=v"], &["GET a / x=w", "GET a /"]);
+}
+
+#[test]
+fn edits_change_headers() {
+    let mut headers = HeaderMap::new();
+    let name = HeaderName::from_static("x");
+    let values =
+        |headers: &HeaderMap| headers.get_all("x").iter().map(|v| v.to_str().unwrap().to_owned()).collect::<Vec<_>>();
+    Edit::Add(name.clone(), HeaderValue::from_static("a")).apply(&mut headers);
+    Edit::Add(name.clone(), HeaderValue::from_static("b")).apply(&mut headers);
+    assert_eq!(values(&headers), ["a", "b"]);
+    Edit::Set(name.clone(), HeaderValue::from_static("c")).apply(&mut headers);
+    assert_eq!(values(&headers), ["c"]);
+    Edit::Remove(name).apply(&mut headers);
+    assert!(headers.is_empty());
+}
+
+#[test]
+fn a43_a49_secrets_decide_and_are_never_shown() {
+    let json = r#"[{"headerMatches":[{"name":"X","secret":{"name":"token"},"mismatch":"REPLACE"}]}]"#;
+    let rules = compiled(json);
+    let found = allowed(&rules, "GET a / x=guess").unwrap();
+    assert_eq!(found.edits, [Edit::Set(HeaderName::from_static("x"), HeaderValue::from_static("t0p"))]);
+    let records = format!("{:?} {rules:?}", found.records);
+    assert!(!records.contains("t0p") && !records.contains("guess"), "{records}");
+    check(
+        r#"[{"headerMatches":[{"name":"X","secret":{"name":"token"}}]}]"#,
+        &["GET a / x=t0p"],
+        &["GET a / x=", "GET a /"],
+    );
+    // A secret that is not there allows nothing, not even by a presence match.
+    check(
+        r#"[{"headerMatches":[{"name":"X","secret":{"name":"gone"},"mismatch":"LOG"}]}]"#,
+        &[],
+        &["GET a / x=a", "GET a /"],
+    );
+    check(
+        r#"[{"headerMatches":[{"name":"X","secret":{"name":"gone"},"value":"v"}]}]"#,
+        &["GET a / x=v"],
+        &["GET a / x=a"],
+    );
+}
+
+#[test]
+fn the_first_rule_that_allows_is_told() {
+    let rules = compiled(r#"[{"path":"/a"},{"path":"/[ab]"},{}]"#);
+    let first = |request: &str| allowed(&rules, request).unwrap().rule;
+    assert_eq!((first("GET a /a"), first("GET a /b"), first("GET a /c")), (0, 1, 2));
+}
+
+#[test]
+fn a_bad_pattern_is_an_error() {
+    let error = HttpRules::new(&rules(r#"[{"path":"/ok"},{"path":"/a**"}]"#), &secrets()).unwrap_err();
+    assert_eq!(error.pattern, "/a**");
+}
+
+/// Rule by rule, pattern by pattern, as the specification reads.
+fn plain(rules: &[crds::HttpRule], request: &Request) -> Option<usize> {
+    let holds = |pattern: &Option<String>, text: &str| match pattern.as_deref() {
+        None | Some("") => true,
+        Some(pattern) => Pattern::new(pattern).unwrap().matches(text),
+    };
+    let header = |text: &String| {
+        let (name, value) = text.split_once(": ").unwrap_or((text, ""));
+        let all: Vec<_> = request.headers.get_all(name).iter().map(|v| v.to_str().unwrap()).collect();
+        !all.is_empty() && (value.is_empty() || all.join(",") == value)
+    };
+    rules.iter().position(|rule| {
+        holds(&rule.method, request.method)
+            && holds(&rule.path, request.path)
+            && holds(&rule.host, request.authority)
+            && rule.headers.iter().flatten().all(header)
+    })
+}
+
+fn some_rule() -> impl Strategy<Value = crds::HttpRule> {
+    let pick =
+        |list: &'static [&'static str]| proptest::option::of(proptest::sample::select(list).prop_map(String::from));
+    (
+        pick(&["GET", "PUT|POST", "", "G.*"]),
+        pick(&["/", "/a.*", "/a/[0-9]+", "(?i)/A", "/b?", "", "/a|/b"]),
+        pick(&["a", ".*\\.x", "a|b", ""]),
+        proptest::collection::vec(proptest::sample::select(&["X: 1", "Y", "X: 1,2"][..]).prop_map(String::from), 0..2),
+    )
+        .prop_map(|(method, path, host, headers)| crds::HttpRule {
+            method,
+            path,
+            host,
+            headers: Some(headers),
+            header_matches: None,
+        })
+}
+
+proptest! {
+    #[test]
+    fn many_rules_at_once_decide_as_one_by_one(
+        rules in proptest::collection::vec(some_rule(), 1..12),
+        method in proptest::sample::select(&["GET", "PUT", "POST", "X"][..]),
+        path in proptest::sample::select(&["/", "/a", "/A", "/a/1", "/a/x", "/b", "//", ""][..]),
+        authority in proptest::sample::select(&["a", "b", "w.x", "x", ""][..]),
+        values in proptest::collection::vec((proptest::sample::select(&["x", "y"][..]), proptest::sample::select(&["1", "2"][..])), 0..4),
+    ) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in values {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let request = Request { method, path, authority, headers: &headers };
+        let compiled = HttpRules::new(&rules, &secrets()).unwrap();
+        prop_assert_eq!(compiled.allows(&request).map(|allowed| allowed.rule), plain(&rules, &request));
+    }
+}
