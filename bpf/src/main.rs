@@ -53,8 +53,13 @@ families! {
 }
 
 #[inline(never)]
-fn other(skb: *mut __sk_buff) -> i32 {
+fn container_other(skb: *mut __sk_buff) -> i32 {
     entry::container_other(&mut Kernel::new(skb))
+}
+
+#[inline(never)]
+fn overlay_other(skb: *mut __sk_buff) -> i32 {
+    entry::overlay_other(&Kernel::new(skb))
 }
 
 #[classifier]
@@ -62,7 +67,7 @@ pub fn from_container(ctx: TcContext) -> i32 {
     match kernel::ether_type(&ctx) {
         IPV4 => container4(ctx.skb.skb),
         IPV6 => container6(ctx.skb.skb),
-        _ => other(ctx.skb.skb),
+        _ => container_other(ctx.skb.skb),
     }
 }
 
@@ -71,7 +76,7 @@ pub fn from_overlay(ctx: TcContext) -> i32 {
     match kernel::ether_type(&ctx) {
         IPV4 => overlay4(ctx.skb.skb),
         IPV6 => overlay6(ctx.skb.skb),
-        _ => 2,
+        _ => overlay_other(ctx.skb.skb),
     }
 }
 

@@ -16,6 +16,7 @@ usage: ./dev COMMAND
   demo     a cluster on this machine and the BookInfo scenario on it (--keep: leave it up)
   build    the release binary and its command names, in dist/
   test     every test: units, properties, kernel programs, and the scenarios on a running lab
+  parity   packets through policies, tables, native datapath and kernel, which must agree (--cases N --seed S)
   bench    measurements against limits and peers, with ratios (names choose some)
   check    format, lints, layers, documentation";
 
@@ -32,9 +33,17 @@ fn main() -> ExitCode {
 
 /// The measurements, in the profile that users run.
 fn bench(words: &[String]) -> Result<()> {
-    let mut command = vec!["run", "--release", "--package", "benches", "--"];
-    command.extend(words.iter().map(String::as_str));
-    step::cargo(&command)
+    started(&["run", "--release", "--package", "benches", "--"], words)
+}
+
+/// Cases for all that judges packets, made from a seed.
+fn parity(words: &[String]) -> Result<()> {
+    started(&["run", "--package", "parity", "--"], words)
+}
+
+fn started(command: &[&str], words: &[String]) -> Result<()> {
+    let words: Vec<&str> = command.iter().copied().chain(words.iter().map(String::as_str)).collect();
+    step::cargo(&words)
 }
 
 fn run(words: &[String]) -> Result<()> {
@@ -46,6 +55,7 @@ fn run(words: &[String]) -> Result<()> {
         "build" => release::build(),
         "demo" => demo::run(rest),
         "bench" => bench(rest),
+        "parity" => parity(rest),
         "test" => tests::run(rest),
         "check" => check::run(),
         "layers" => layers::check(),

@@ -137,12 +137,16 @@ fn discovery<E: Env>(env: &mut E) -> i32 {
             let me = env.device(env.ifindex()).unwrap_or_default();
             let asker = V6(env.load(14 + 8).unwrap_or_default());
             if me.id == 0 {
-                return DROP;
+                return unreadable(env, DropReason::EP_NOT_READY, 0, 0);
             }
             neighbour::solicited(env, &me, asker).unwrap_or_else(|reason| unreadable(env, reason, me.identity, me.id))
         }
-        neighbour::NEIGHBOUR_ADVERTISEMENT => DROP,
-        neighbour::ROUTER_SOLICITATION | neighbour::ROUTER_ADVERTISEMENT | 137 | 130..=132 | 143 => FORBIDDEN,
+        neighbour::ROUTER_SOLICITATION
+        | neighbour::ROUTER_ADVERTISEMENT
+        | neighbour::NEIGHBOUR_ADVERTISEMENT
+        | 137
+        | 130..=132
+        | 143 => FORBIDDEN,
         _ => NOT_DISCOVERY,
     }
 }
@@ -165,6 +169,12 @@ pub fn overlay<A: Parse, E: Env + Tables<A>>(env: &mut E, work: &mut Work<A>) ->
         Some((claimed, node)) => forward::forward(env, work, Origin::OVERLAY, Sender::tunnelled(claimed, node)),
         None => unreadable(env, DropReason::NO_TUNNEL_KEY, 0, 0),
     }
+}
+
+/// A frame out of the tunnel that is not IP.
+#[inline(always)]
+pub fn overlay_other<E: Env>(env: &E) -> i32 {
+    unreadable(env, DropReason::UNKNOWN_L3, 0, 0)
 }
 
 /// A packet of the node's own stack, on its way to a pod.

@@ -53,7 +53,7 @@ pub fn run(node: &Node, input: &Input<'_>) -> Outcome {
         (0x0800, hook) => run4(&mut at, hook),
         (0x86dd, hook) => run6(&mut at, hook),
         (_, Hook::Container) => entry::container_other(&mut at),
-        (_, Hook::Overlay(..)) => crate::forward::DROP,
+        (_, Hook::Overlay(..)) => entry::overlay_other(&at),
         _ => crate::forward::PASS,
     };
     at.outcome(result)

@@ -4,8 +4,10 @@
 //! all policies and reads them as a person would.
 #![forbid(unsafe_code)]
 
+pub mod engine;
 mod evaluate;
 pub mod generate;
+pub mod life;
 mod world;
 
 pub use evaluate::{Decision, Other, Packet, Verdict, evaluate};

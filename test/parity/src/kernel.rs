@@ -1,9 +1,10 @@
 //! How does the kernel's datapath get a node and a packet?
 
-use crate::state::{CLIENT_IF, State};
+use crate::state::CLIENT_IF;
+use crate::tables::Tables;
 use abi::event::Event;
 use anyhow::{Context, Result};
-use bpf::{Datapath, EventReader, Hook, Maps, Options, Sizes, SlotDump, TestInput};
+use bpf::{Datapath, EventReader, Hook, Maps, Options, Sizes, Table, TestInput};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use std::cell::RefCell;
@@ -31,13 +32,24 @@ pub struct Real {
 impl Kernel {
     /// Loads the programs in a mount and network namespace of this thread's own.
     pub fn open() -> Result<Kernel> {
+        Kernel::sized(8192)
+    }
+
+    /// The same with tables for so many connections.
+    pub fn sized(connections: u32) -> Result<Kernel> {
         let folder = TempDir::with_prefix("parity")?;
         unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).context("namespaces (needs root)")?;
         let none: Option<&str> = None;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
         mount(Some("bpf"), folder.path(), Some("bpf"), MsFlags::empty(), none)?;
-        let sizes =
-            Sizes { conntrack: 8192, nat: 8192, services: 1024, policy_slots: 16, ipcache: 1024, ..Sizes::default() };
+        let sizes = Sizes {
+            conntrack: connections,
+            nat: 8192,
+            services: 1024,
+            policy_slots: 128,
+            ipcache: 1024,
+            ..Sizes::default()
+        };
         let datapath = Datapath::open(&Options { pin_dir: folder.path().join("pins"), sizes })?;
         let events = RefCell::new(datapath.events()?);
         Ok(Kernel { datapath, events, counted: RefCell::default(), folder })
@@ -49,47 +61,48 @@ impl Kernel {
     }
 
     /// Makes the kernel's node the one that is given, without connections.
-    pub fn apply(&self, state: &State) -> Result<()> {
+    pub fn apply(&self, tables: &Tables) -> Result<()> {
         let maps = self.maps();
         maps.flush_conntrack()?;
-        macro_rules! family {
-            ($tables:expr, $lxc:ident, $ipcache:ident, $services:ident, $backends:ident, $reverse:ident, $nat:ident, $fragments:ident) => {{
-                let tables = $tables;
-                maps.$nat.clear()?;
-                maps.$fragments.clear()?;
-                maps.$services.clear()?;
-                maps.$backends.clear()?;
-                maps.$lxc.insert_all(&tables.endpoints)?;
-                maps.$ipcache.insert_all(&tables.ipcache)?;
-                maps.$services.insert_all(&tables.services)?;
-                maps.$backends.insert_all(&tables.backends)?;
-                maps.$reverse.insert_all(&tables.reverse_nat)?;
-            }};
-        }
-        family!(state.tables4(), lxc4, ipcache4, services4, backends4, reverse_nat4, nat4, fragments4);
-        family!(state.tables6(), lxc6, ipcache6, services6, backends6, reverse_nat6, nat6, fragments6);
-        maps.devices.insert_all(&state.devices())?;
-        self.renew(state, (0..state.policies.len()).collect())?;
+        maps.nat4.clear()?;
+        maps.nat6.clear()?;
+        maps.fragments4.clear()?;
+        maps.fragments6.clear()?;
+        self.renew(tables)?;
+        self.install(tables, |_| true)?;
         self.events.borrow_mut().drain(usize::MAX, |_| {});
         *self.counted.borrow_mut() = self.metrics()?;
         Ok(())
     }
 
-    /// Brings the kernel's node to the state after a change of some policies; its connections stay.
-    pub fn renew(&self, state: &State, policies: Vec<usize>) -> Result<()> {
+    /// Gives the kernel's node other tables, beside policies; its connections stay.
+    pub fn renew(&self, tables: &Tables) -> Result<()> {
         let maps = self.maps();
-        maps.ipcache4.insert_all(&state.tables4().ipcache)?;
-        maps.ipcache6.insert_all(&state.tables6().ipcache)?;
-        let mut slots = Vec::new();
-        for (_, policy, tables) in policies.iter().filter_map(|place| state.policies.get(*place)) {
-            let classes = tables.classes.iter().map(|(identity, class)| (*identity, *class)).collect();
-            slots.push((policy.slot, SlotDump { classes, verdicts: tables.verdicts.clone() }));
+        macro_rules! family {
+            ($tables:expr, $lxc:ident, $ipcache:ident, $services:ident, $backends:ident, $reverse:ident) => {{
+                replace(&maps.$lxc, &$tables.endpoints)?;
+                replace(&maps.$ipcache, &$tables.ipcache)?;
+                replace(&maps.$services, &$tables.services)?;
+                replace(&maps.$backends, &$tables.backends)?;
+                replace(&maps.$reverse, &$tables.reverse_nat)?;
+            }};
         }
+        family!(tables.v4, lxc4, ipcache4, services4, backends4, reverse_nat4);
+        family!(tables.v6, lxc6, ipcache6, services6, backends6, reverse_nat6);
+        replace(&maps.devices, &tables.devices)?;
+        maps.node_config.insert(&0, &tables.config)?;
+        Ok(())
+    }
+
+    /// Writes the policies of the endpoints that are picked.
+    pub fn install(&self, tables: &Tables, picked: impl Fn(u32) -> bool) -> Result<()> {
+        let maps = self.maps();
+        let slots = tables.policies.iter().zip(tables.slots()).filter(|((id, _, _), _)| picked(*id));
+        let slots: Vec<_> = slots.map(|(_, slot)| slot).collect();
         maps.policy.create_all(&slots)?;
-        for (id, policy, _) in &state.policies {
+        for (id, policy, _) in &tables.policies {
             maps.ep_policy.insert(id, policy)?;
         }
-        maps.node_config.insert(&0, &state.config)?;
         Ok(())
     }
 
@@ -114,6 +127,13 @@ impl Kernel {
         since.sort_unstable();
         Ok(since)
     }
+}
+
+/// Makes a table hold these entries and no others.
+fn replace<K: abi::Plain, V: abi::Plain>(table: &Table<K, V>, entries: &[(K, V)]) -> Result<()> {
+    table.clear()?;
+    table.insert_all(entries)?;
+    Ok(())
 }
 
 /// Seconds since boot, as the programs count them.

@@ -1,14 +1,21 @@
-//! Do the native datapath and the kernel's programs agree on every packet?
+//! Do the policy language, its tables, the native datapath and the kernel's programs agree on every packet?
 //!
-//! Both get the same node (policies, endpoints, IP cache, services) and the same packets at the same hooks, one after
+//! [`verdicts`] asks with policies, identities and packets as users have them. [`run`] asks both datapaths with anything:
+//! both get the same node (policies, endpoints, IP cache, services) and the same packets at the same hooks, one after
 //! the other, and must agree on where each packet goes, on its bytes, on every event, and in the end on every
 //! connection and counter.
 #![forbid(unsafe_code)]
 
+pub mod case;
 pub mod compare;
 pub mod kernel;
 pub mod packets;
+pub mod scene;
+pub mod seat;
+pub mod smallest;
 pub mod state;
+pub mod tables;
+pub mod verdicts;
 
 use anyhow::{Result, bail};
 use kernel::Kernel;
@@ -46,14 +53,17 @@ pub fn run(cases: u64, seed: u64) -> Result<Summary> {
 fn one_node(kernel: &Kernel, summary: &mut Summary, seed: u64, packets: u64) -> Result<()> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut state = state::State::random(&mut rng);
-    let mut node = state.native();
-    kernel.apply(&state)?;
+    let tables = state.tables();
+    kernel.apply(&tables)?;
+    let mut node = tables.native();
     let mut sent = Vec::new();
     for number in 0..packets {
         if rng.random_ratio(1, 12) {
-            let policy = state.change(&mut rng);
-            state.renew(&mut node);
-            kernel.renew(&state, policy.into_iter().collect())?;
+            let changed = state.change(&mut rng);
+            let tables = state.tables();
+            kernel.renew(&tables)?;
+            kernel.install(&tables, |id| Some(id) == changed)?;
+            tables.renew(&mut node);
         }
         let (hook, packet) = packets::random(&mut rng, &sent);
         let now = kernel::seconds()?;

@@ -36,7 +36,7 @@ pub fn random(rng: &mut StdRng, sent: &[Vec<u8>]) -> (Hook, Vec<u8>) {
 }
 
 /// The kernel's test runs take no frames that end within the IP header.
-fn shortest(packet: &[u8]) -> usize {
+pub fn shortest(packet: &[u8]) -> usize {
     match packet.get(12..14) {
         Some([8, 0]) => 34,
         Some([0x86, 0xdd]) => 54,
@@ -121,7 +121,8 @@ fn neighbour(rng: &mut StdRng) -> Vec<u8> {
     Frame::between(Who::Client.v6(), Who::Group.v6()).hop_limit(255).icmp(kind, 0, 0, &body).build()
 }
 
-fn random_bytes(rng: &mut StdRng) -> Vec<u8> {
+/// A frame that says nothing, with an EtherType that a program looks at.
+pub fn random_bytes(rng: &mut StdRng) -> Vec<u8> {
     let mut bytes = vec![0; rng.random_range(14..120)];
     rng.fill(bytes.as_mut_slice());
     let kind: [u8; 2] = *[[8, 0], [0x86, 0xdd], [8, 6], [0x88, 0xcc]].choose(rng).unwrap_or(&[8, 0]);

@@ -1,5 +1,6 @@
 //! Which node do both datapaths get?
 
+use crate::tables::{Family, Tables};
 use abi::config::{self, NodeConfig};
 use abi::endpoint::{Endpoint, EndpointPolicy, FLAG_HOST, FLAG_NOT_READY, MODE_EGRESS, MODE_INGRESS};
 use abi::identity;
@@ -8,12 +9,11 @@ use abi::policy::{
     DIR_EGRESS, DIR_INGRESS, PREFIX_ANY_PROTOCOL, PREFIX_FULL, PREFIX_PROTOCOL, VerdictEntry, VerdictKey,
 };
 use abi::service::{Backend, FLAG_CLUSTER_IP, ReverseNat, Service, ServiceKey};
-use abi::{Mac, Port, V4, V6};
-use pipeline::native::{Family, Node, Policy};
+use abi::{Mac, Port, V4};
+use pipeline::native::Policy;
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
-use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Parties of the packets.
@@ -120,20 +120,6 @@ pub struct State {
     pub backend: Option<Who>,
 }
 
-/// One family's view of the state, for whoever fills tables.
-pub struct Tables<A> {
-    /// Endpoints by address.
-    pub endpoints: Vec<(A, Endpoint)>,
-    /// IP cache.
-    pub ipcache: Vec<(IpcacheKey<A>, RemoteEndpoint)>,
-    /// Services with backend slots.
-    pub services: Vec<(ServiceKey<A>, Service)>,
-    /// Backends.
-    pub backends: Vec<(u32, Backend<A>)>,
-    /// Service addresses.
-    pub reverse_nat: Vec<(u32, ReverseNat<A>)>,
-}
-
 impl State {
     /// Any node.
     pub fn random(rng: &mut StdRng) -> State {
@@ -168,17 +154,18 @@ impl State {
         }
     }
 
-    /// The tables of IPv4.
-    pub fn tables4(&self) -> Tables<V4> {
-        self.tables(&|who| who.v4().into(), 32)
+    /// The tables that both datapaths get.
+    pub fn tables(&self) -> Tables {
+        Tables {
+            config: self.config,
+            v4: self.family(&|who| who.v4().into(), 32),
+            v6: self.family(&|who| who.v6().into(), 128),
+            devices: self.endpoints.iter().filter(|(_, e)| e.ifindex != 0).map(|(_, e)| (e.ifindex, *e)).collect(),
+            policies: self.policies.clone(),
+        }
     }
 
-    /// The tables of IPv6.
-    pub fn tables6(&self) -> Tables<V6> {
-        self.tables(&|who| who.v6().into(), 128)
-    }
-
-    fn tables<A: Copy + Default>(&self, addr: &dyn Fn(Who) -> A, bits: u32) -> Tables<A> {
+    fn family<A: Copy + Default>(&self, addr: &dyn Fn(Who) -> A, bits: u32) -> Family<A> {
         let world = RemoteEndpoint { identity: identity::WORLD, ..RemoteEndpoint::default() };
         let known =
             |(who, remote): &(Who, RemoteEndpoint)| (IpcacheKey { prefix_len: bits, addr: addr(*who) }, *remote);
@@ -206,7 +193,7 @@ impl State {
             }
         }
         let reverse = ReverseNat { addr: addr(Who::Vip), port: Port::new(80), pad: 0 };
-        Tables {
+        Family {
             endpoints: self.endpoints.iter().map(|(who, e)| (addr(*who), *e)).collect(),
             ipcache,
             services,
@@ -215,22 +202,8 @@ impl State {
         }
     }
 
-    /// The node for the native datapath.
-    pub fn native(&self) -> Node {
-        let mut node = Node { config: Some(self.config), ..Node::default() };
-        fill(&mut node.v4, self.tables4());
-        fill(&mut node.v6, self.tables6());
-        node.devices = self.devices().into_iter().collect();
-        for (id, policy, tables) in &self.policies {
-            node.endpoint_policies.insert(*id, *policy);
-            node.policies.insert(policy.slot, tables.clone());
-        }
-        node
-    }
-
-    /// While connections run: another policy for an endpoint, whose place is the answer, or another identity for an
-    /// address.
-    pub fn change(&mut self, rng: &mut StdRng) -> Option<usize> {
+    /// While connections run: another policy for an endpoint, which is the answer, or another identity for an address.
+    pub fn change(&mut self, rng: &mut StdRng) -> Option<u32> {
         if rng.random() {
             let place = rng.random_range(0..self.policies.len());
             let (id, before, _) = self.policies[place];
@@ -239,7 +212,7 @@ impl State {
             policy.revision_and_modes =
                 (policy.revision_and_modes & modes) | ((before.revision_and_modes & !modes) + 1);
             self.policies[place] = (id, policy, tables);
-            return Some(place);
+            return Some(id);
         }
         let place = rng.random_range(0..self.ipcache.len());
         if self.ipcache[place].0 != Who::OtherNode {
@@ -248,30 +221,6 @@ impl State {
         self.config.ipcache_generation += 1;
         None
     }
-
-    /// Brings a native node to the state after a change; its connections stay.
-    pub fn renew(&self, node: &mut Node) {
-        node.config = Some(self.config);
-        node.v4.ipcache = self.tables4().ipcache;
-        node.v6.ipcache = self.tables6().ipcache;
-        for (id, policy, tables) in &self.policies {
-            node.endpoint_policies.insert(*id, *policy);
-            node.policies.insert(policy.slot, tables.clone());
-        }
-    }
-
-    /// Endpoints by interface.
-    pub fn devices(&self) -> Vec<(u32, Endpoint)> {
-        self.endpoints.iter().filter(|(_, e)| e.ifindex != 0).map(|(_, e)| (e.ifindex, *e)).collect()
-    }
-}
-
-fn fill<A: Hash + Eq + Copy>(family: &mut Family<A>, tables: Tables<A>) {
-    family.endpoints = tables.endpoints.into_iter().collect();
-    family.ipcache = tables.ipcache;
-    family.services = tables.services.into_iter().collect();
-    family.backends = tables.backends.into_iter().collect();
-    family.reverse_nat = tables.reverse_nat.into_iter().collect();
 }
 
 fn random_config(rng: &mut StdRng) -> NodeConfig {
