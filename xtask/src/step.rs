@@ -17,8 +17,14 @@ pub fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
 
 /// `cargo WORDS` at the root of the workspace.
 pub fn cargo(words: &[&str]) -> Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    succeed(Command::new(cargo).args(words).current_dir(root()))
+    succeed(&mut command(words))
+}
+
+/// The same, not started yet.
+pub fn command(words: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(words).current_dir(root());
+    command
 }
 
 /// Runs a command whose output goes to the terminal; an error if it fails.

@@ -1,7 +1,7 @@
 //! Does everything hold? The habits first, then units and properties, then the kernel's programs, then the scenarios on a lab.
 
 use crate::check;
-use crate::step::{cargo, step};
+use crate::step::{cargo, command, step, succeed};
 use anyhow::Result;
 
 /// Runs all tests, or with words those packages' alone (`./dev test policy flow`).
@@ -16,6 +16,12 @@ pub fn run(packages: &[String]) -> Result<()> {
     })?;
     // one after the other: their packets have deadlines
     step("testing real packets between namespaces", || cargo(&["test", "--package", "bpf", "--", "--test-threads=1"]))?;
+    // the same on a device as older kernels have it, in so far as the device matters
+    step("testing real packets where programs are filters", || {
+        let words =
+            ["test", "--package", "bpf", "--test", "node", "--", "--test-threads=1", "pods", "restart", "two_nodes"];
+        succeed(command(&words).env("BPF_ATTACHMENT", "clsact"))
+    })?;
     step("testing the scenarios on a running lab", || cargo(&["test", "--package", "scenarios"]))
 }
 

@@ -1,15 +1,52 @@
 //! How do programs get onto devices and cgroups so that no packet passes without one?
 //!
 //! Links are pinned: they outlive the agent. A later agent exchanges the program of the pinned link, which is one step
-//! for the kernel: each packet sees the old program or the new one.
+//! for the kernel: each packet sees the old program or the new one. Devices of kernels without TCX links get filters
+//! instead ([`crate::clsact`]), to which the same applies. Where one way follows the other, the new program is there
+//! before the old one goes.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use crate::clsact::{self, Side};
 use crate::error::{Error, Result};
 use crate::sys;
+
+/// How programs come to devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Attachment {
+    /// By TCX links where the kernel has them (6.6), else by filters.
+    #[default]
+    Probe,
+    /// By TCX links.
+    Tcx,
+    /// By filters of the `clsact` qdisc.
+    Clsact,
+}
+
+impl Attachment {
+    /// What to do on this kernel; `program` is any that could be attached to a device.
+    pub(crate) fn probed(self, program: BorrowedFd<'_>) -> Attachment {
+        match self {
+            // a kernel that knows the links misses the device first
+            Attachment::Probe => match sys::link_create(program, i32::MAX as u32, TCX_INGRESS) {
+                Err(e) if e.raw_os_error() == Some(libc::ENODEV) => Attachment::Tcx,
+                _ => Attachment::Clsact,
+            },
+            chosen => chosen,
+        }
+    }
+
+    /// As `cilium status` names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Attachment::Probe | Attachment::Tcx => "TCX",
+            Attachment::Clsact => "Legacy TC",
+        }
+    }
+}
 
 const TCX_INGRESS: u32 = 46;
 const TCX_EGRESS: u32 = 47;
@@ -45,10 +82,17 @@ impl Hook {
         }
     }
 
-    const fn attach_type(self) -> u32 {
+    const fn side(self) -> Side {
         match self {
-            Hook::FromContainer | Hook::FromOverlay | Hook::FromNetdev => TCX_INGRESS,
-            Hook::FromHost | Hook::ToNetdev => TCX_EGRESS,
+            Hook::FromContainer | Hook::FromOverlay | Hook::FromNetdev => Side::Ingress,
+            Hook::FromHost | Hook::ToNetdev => Side::Egress,
+        }
+    }
+
+    const fn attach_type(self) -> u32 {
+        match self.side() {
+            Side::Ingress => TCX_INGRESS,
+            Side::Egress => TCX_EGRESS,
         }
     }
 
@@ -119,20 +163,52 @@ impl SocketHook {
     }
 }
 
-/// Attaches to a device of the current network namespace, or exchanges the program of the link that is there.
-pub(crate) fn device(dir: &Path, hook: Hook, ifindex: u32, program: BorrowedFd<'_>) -> Result<()> {
-    let path = hook.pin(dir, ifindex);
-    let failed = |source| Error::Attach { program: hook.program(), target: format!("interface {ifindex}"), source };
-    if let Ok(link) = sys::open(&path, 0) {
-        let target = sys::tcx_link_target(link.as_fd()).map_err(failed)?;
-        if target == (ifindex, hook.attach_type()) && sys::link_update(link.as_fd(), program).is_ok() {
-            return Ok(());
+/// Where devices' programs are kept, and how they get there.
+pub(crate) struct Devices<'a> {
+    pub(crate) links: &'a Path,
+    pub(crate) by: Attachment,
+}
+
+impl Devices<'_> {
+    /// Attaches to a device of the current network namespace, or exchanges the program that is there.
+    pub(crate) fn attach(&self, hook: Hook, ifindex: u32, program: BorrowedFd<'_>) -> Result<()> {
+        let failed = |source| Error::Attach { program: hook.program(), target: format!("interface {ifindex}"), source };
+        if self.by == Attachment::Clsact {
+            let device = sys::interface_name(ifindex).map_err(failed)?;
+            let name = format!("{}-{device}", hook.program());
+            clsact::attach(ifindex, hook.side(), &name, program).map_err(failed)?;
+            return unpin(&hook.pin(self.links, ifindex));
         }
-        // The device is gone, and another one has its number now.
-        unpin(&path)?;
+        self.link(hook, ifindex, program)?;
+        clsact::detach(ifindex, hook.side()).map(drop).map_err(failed)
     }
-    let link = sys::link_create(program, ifindex, hook.attach_type()).map_err(failed)?;
-    pin(link, &path)
+
+    fn link(&self, hook: Hook, ifindex: u32, program: BorrowedFd<'_>) -> Result<()> {
+        let path = hook.pin(self.links, ifindex);
+        let failed = |source| Error::Attach { program: hook.program(), target: format!("interface {ifindex}"), source };
+        if let Ok(link) = sys::open(&path, 0) {
+            let target = sys::tcx_link_target(link.as_fd()).map_err(failed)?;
+            if target == (ifindex, hook.attach_type()) && sys::link_update(link.as_fd(), program).is_ok() {
+                return Ok(());
+            }
+            // The device is gone, and another one has its number now.
+            unpin(&path)?;
+        }
+        let link = sys::link_create(program, ifindex, hook.attach_type()).map_err(failed)?;
+        pin(link, &path)
+    }
+
+    /// Takes the program off a device of the current network namespace. None, or no device, is no error: the kernel removes
+    /// programs together with their device.
+    pub(crate) fn detach(&self, hook: Hook, ifindex: u32) -> Result<()> {
+        unpin(&hook.pin(self.links, ifindex))?;
+        match clsact::detach(ifindex, hook.side()) {
+            Err(source) if source.raw_os_error() != Some(libc::ENODEV) => {
+                Err(Error::Attach { program: hook.program(), target: format!("interface {ifindex}, off"), source })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Attaches to a cgroup, or exchanges the program of the link that is there.
@@ -150,11 +226,6 @@ pub(crate) fn cgroup(dir: &Path, hook: SocketHook, cgroup: &File, program: Borro
     }
     let link = sys::link_create(program, cgroup.as_fd().as_raw_fd() as u32, hook.attach_type()).map_err(failed)?;
     pin(link, &path)
-}
-
-/// Removes the link of a device; no link is no error, the kernel removes links together with their device.
-pub(crate) fn detach(dir: &Path, hook: Hook, ifindex: u32) -> Result<()> {
-    unpin(&hook.pin(dir, ifindex))
 }
 
 /// Removes pins of links whose device is gone, and returns how many.

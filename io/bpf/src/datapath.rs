@@ -8,7 +8,7 @@ use abi::config::NodeConfig;
 use aya::programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfLoader};
 
-use crate::attach::{self, Hook, SocketHook};
+use crate::attach::{self, Attachment, Devices, Hook, SocketHook};
 use crate::error::{Error, Result};
 use crate::events::EventReader;
 use crate::layout::{self, Sizes};
@@ -23,12 +23,14 @@ pub struct Options {
     pub pin_dir: PathBuf,
     /// Sizes of the maps. A pinned map of another size is replaced by an empty one.
     pub sizes: Sizes,
+    /// How programs come to devices.
+    pub attachment: Attachment,
 }
 
 impl Options {
     /// Usual sizes.
     pub fn new(pin_dir: impl Into<PathBuf>) -> Self {
-        Options { pin_dir: pin_dir.into(), sizes: Sizes::default() }
+        Options { pin_dir: pin_dir.into(), sizes: Sizes::default(), attachment: Attachment::default() }
     }
 }
 
@@ -38,6 +40,7 @@ pub struct Datapath {
     maps: Maps,
     pin_dir: PathBuf,
     links: PathBuf,
+    attachment: Attachment,
 }
 
 impl Datapath {
@@ -49,7 +52,18 @@ impl Datapath {
         fs::create_dir_all(&links).map_err(|source| Error::Pin { operation: "make", path: links.clone(), source })?;
         let maps = Maps::open_or_create(&pin_dir, &options.sizes)?;
         let object = load(&pin_dir, &options.sizes)?;
-        Ok(Datapath { object, maps, pin_dir, links })
+        let mut datapath = Datapath { object, maps, pin_dir, links, attachment: options.attachment };
+        datapath.attachment = options.attachment.probed(datapath.program(Hook::FromContainer.program())?);
+        Ok(datapath)
+    }
+
+    /// How programs come to devices on this kernel.
+    pub fn attachment(&self) -> Attachment {
+        self.attachment
+    }
+
+    fn devices(&self) -> Devices<'_> {
+        Devices { links: &self.links, by: self.attachment }
     }
 
     /// The tables.
@@ -100,7 +114,7 @@ impl Datapath {
 
     /// Attaches the program of a hook to a device of the current network namespace.
     pub fn attach(&self, hook: Hook, ifindex: u32) -> Result<()> {
-        attach::device(&self.links, hook, ifindex, self.program(hook.program())?)
+        self.devices().attach(hook, ifindex, self.program(hook.program())?)
     }
 
     /// Attaches the socket programs to a cgroup of the unified hierarchy.
@@ -113,9 +127,9 @@ impl Datapath {
         Ok(())
     }
 
-    /// Detaches everything from a device.
+    /// Detaches everything from a device of the current network namespace.
     pub fn detach(&self, ifindex: u32) -> Result<()> {
-        Hook::ALL.iter().try_for_each(|hook| attach::detach(&self.links, *hook, ifindex))
+        Hook::ALL.iter().try_for_each(|hook| self.devices().detach(*hook, ifindex))
     }
 
     /// Forgets links whose device is gone; returns how many there were.

@@ -5,6 +5,7 @@
 //! No other crate speaks to the kernel's BPF interface.
 
 mod attach;
+mod clsact;
 mod conntrack;
 mod datapath;
 mod error;
@@ -16,7 +17,7 @@ mod sys;
 mod table;
 mod test_run;
 
-pub use attach::{Hook, SocketHook};
+pub use attach::{Attachment, Hook, SocketHook};
 pub use conntrack::Sweep;
 pub use datapath::{Datapath, Options};
 pub use error::{Error, Result};

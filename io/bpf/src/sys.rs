@@ -258,6 +258,18 @@ pub fn tcx_link_target(link: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
     Ok((ifindex, attach_type))
 }
 
+/// Name of a device of the current network namespace.
+pub fn interface_name(ifindex: u32) -> io::Result<String> {
+    let mut name: [libc::c_char; libc::IF_NAMESIZE] = [0; libc::IF_NAMESIZE];
+    // SAFETY: the buffer has the length that the call demands.
+    let found = unsafe { libc::if_indextoname(ifindex, name.as_mut_ptr()) };
+    if found.is_null() {
+        return Err(io::Error::last_os_error());
+    }
+    let bytes = name.iter().take_while(|c| **c != 0).map(|c| *c as u8).collect();
+    String::from_utf8(bytes).map_err(io::Error::other)
+}
+
 /// Attaches a program to a device (TCX) or a cgroup; `target` is an interface index or a descriptor.
 pub fn link_create(program: BorrowedFd<'_>, target: u32, attach_type: u32) -> io::Result<OwnedFd> {
     #[repr(C, align(8))]

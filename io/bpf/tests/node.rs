@@ -10,6 +10,8 @@ mod spaces;
 
 #[path = "node/attacks.rs"]
 mod attacks;
+#[path = "node/clsact.rs"]
+mod clsact;
 #[path = "node/maps.rs"]
 mod maps;
 #[path = "node/pods.rs"]

@@ -297,7 +297,7 @@ fn status(daemon: &Daemon) -> StatusResponse {
         },
         endpoints: [u32::try_from(endpoints.count()).unwrap_or(u32::MAX), u32::try_from(ready).unwrap_or(u32::MAX)],
         nodes: daemon.core.describe_nodes(),
-        attach_mode: "TCX".into(),
+        attach_mode: daemon.datapath.attachment().name().into(),
         version: version(),
         k8s_api_versions: vec![
             "EndpointSliceOrEndpoint".into(),

@@ -226,6 +226,7 @@ async fn pools(netlink: &Netlink, settings: &Settings, node: &Node) -> Result<(V
 
 fn datapath(settings: &Settings, devices: &Devices, pools: &[Pool], routers: &[IpAddr]) -> Result<Datapath> {
     let mut options = Options::new(settings.bpf_root.join("tc/globals"));
+    options.attachment = settings.attachment;
     let sizes = &mut options.sizes;
     sizes.conntrack = settings.conntrack_entries.unwrap_or(sizes.conntrack);
     sizes.nat = settings.nat_entries.unwrap_or(sizes.nat);

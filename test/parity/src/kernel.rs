@@ -50,7 +50,7 @@ impl Kernel {
             ipcache: 1024,
             ..Sizes::default()
         };
-        let datapath = Datapath::open(&Options { pin_dir: folder.path().join("pins"), sizes })?;
+        let datapath = Datapath::open(&Options { sizes, ..Options::new(folder.path().join("pins")) })?;
         let events = RefCell::new(datapath.events()?);
         Ok(Kernel { datapath, events, counted: RefCell::default(), folder })
     }

@@ -9,11 +9,12 @@ use abi::identity;
 use abi::ipcache::{IpcacheKey, RemoteEndpoint};
 use abi::policy::{self, DIR_EGRESS, DIR_INGRESS, VerdictEntry, VerdictKey};
 use abi::{DropReason, Mac, Port, V4, V6};
-use bpf::{Datapath, EventReader, Hook, Options, Sizes};
+use bpf::{Attachment, Datapath, EventReader, Hook, Options, Sizes};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use wire::Frame;
 
@@ -50,6 +51,16 @@ pub fn sizes() -> Sizes {
     }
 }
 
+/// How the programs come to devices: as the kernel has it, or as `BPF_ATTACHMENT` says.
+pub fn attachment() -> Attachment {
+    match std::env::var("BPF_ATTACHMENT").as_deref() {
+        Err(_) | Ok("probe") => Attachment::Probe,
+        Ok("tcx") => Attachment::Tcx,
+        Ok("clsact") => Attachment::Clsact,
+        Ok(other) => panic!("BPF_ATTACHMENT={other}: probe, tcx or clsact"),
+    }
+}
+
 /// Both families' addresses of a number on a node.
 pub fn addresses(node: u8, number: u8) -> (Ipv4Addr, Ipv6Addr) {
     let v4 = Ipv4Addr::new(10, 0, node, number);
@@ -57,16 +68,13 @@ pub fn addresses(node: u8, number: u8) -> (Ipv4Addr, Ipv6Addr) {
 }
 
 impl Node {
-    /// A node without pods, on pins of its own.
-    pub fn new() -> Node {
-        let bpffs = PrivateBpffs::new();
-        let mut node = Node::on(1, bpffs.path());
-        node.bpffs = Some(bpffs);
-        node
-    }
-
     /// A node whose pins are in a folder of a BPF file system.
     pub fn on(number: u8, pins: &Path) -> Node {
+        Node::attached(number, pins, attachment())
+    }
+
+    /// The same with programs that come to devices in a certain way.
+    pub fn attached(number: u8, pins: &Path, attachment: Attachment) -> Node {
         let space = Space::new();
         space.set("ipv4/ip_forward", "1");
         space.set("ipv4/conf/all/rp_filter", "0");
@@ -81,13 +89,18 @@ impl Node {
         space.ip(&format!("addr add {v6}/128 dev cilium_host nodad"));
         space.ip(&format!("route add 10.0.0.0/16 dev cilium_host src {v4}"));
         space.ip(&format!("route add fd00::/32 dev cilium_host src {v6} metric 50"));
-        let options = Options { pin_dir: pins.join(format!("node{number}")), sizes: sizes() };
+        let options = Options { pin_dir: pins.join(format!("node{number}")), sizes: sizes(), attachment };
         let datapath = Datapath::open(&options).unwrap();
         let events = Mutex::new(datapath.events().unwrap());
         let node = Node { space, number, datapath, events, bpffs: None };
         node.configure();
         node.attach(Hook::FromHost, "cilium_host");
         node
+    }
+
+    /// What a later agent of this node opens.
+    pub fn options(&self, attachment: Attachment) -> Options {
+        Options { pin_dir: self.datapath.pin_dir().to_path_buf(), sizes: sizes(), attachment }
     }
 
     fn configure(&self) {
@@ -278,6 +291,40 @@ pub fn exchange(client: &mut TcpStream, server: &mut TcpStream) -> std::io::Resu
     client.read_exact(&mut buffer)
 }
 
+/// Sends datagrams to a port of the server that is open and to one that is not, as long as something is done. Returns how
+/// many of the allowed ones were lost; none of the others may arrive.
+pub fn while_packets_run(client: &Pod, server: &Pod, what: impl FnOnce()) -> u32 {
+    let (there, closed, here) = (server.udp(4, 5353), server.udp(4, 5354), client.udp(4, 4000));
+    let (to, forbidden) = (server.at(4, 5353), server.at(4, 5354));
+    let over = AtomicBool::new(false);
+    let lost = std::thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            let mut sent = 0u32;
+            while !over.load(Ordering::Relaxed) {
+                here.send_to(&sent.to_be_bytes(), to).unwrap();
+                here.send_to(&sent.to_be_bytes(), forbidden).unwrap();
+                sent += 1;
+                std::thread::sleep(Duration::from_micros(500));
+            }
+            sent
+        });
+        let receiver = scope.spawn(|| {
+            let (mut received, mut buffer) = (0, [0; 4]);
+            while there.recv(&mut buffer).is_ok() {
+                received += 1;
+            }
+            received
+        });
+        what();
+        over.store(true, Ordering::Relaxed);
+        let sent = sender.join().unwrap();
+        assert!(sent > 50, "packets were under way");
+        sent - receiver.join().unwrap()
+    });
+    assert!(closed.recv(&mut [0; 4]).is_err(), "nothing forbidden passed");
+    lost
+}
+
 /// A policy in words.
 #[derive(Clone)]
 pub struct Verdicts {
@@ -331,7 +378,14 @@ impl Verdicts {
 
 /// Two pods of one node.
 pub fn two_pods() -> (Node, Pod, Pod) {
-    let node = Node::new();
+    two_pods_by(attachment())
+}
+
+/// The same, where programs come to devices in a certain way.
+pub fn two_pods_by(attachment: Attachment) -> (Node, Pod, Pod) {
+    let bpffs = PrivateBpffs::new();
+    let mut node = Node::attached(1, bpffs.path(), attachment);
+    node.bpffs = Some(bpffs);
     let (client, server) = (node.pod(11, CLIENT), node.pod(12, SERVER));
     node.events();
     (node, client, server)

@@ -31,9 +31,8 @@ fn a_full_table_of_connections_takes_new_ones_and_stays_within_policy() {
 #[test]
 fn a_policy_that_is_too_large_is_refused_and_the_old_one_rules_on() {
     let (node, client, server) = two_pods();
-    let pin_dir = node.datapath.pin_dir().to_path_buf();
     node.policy(&server, &Verdicts::closed().allow(wire::UDP, 53));
-    let small = Options { pin_dir, sizes: bpf::Sizes { policy_entries: 100, ..sizes() } };
+    let small = Options { sizes: bpf::Sizes { policy_entries: 100, ..sizes() }, ..node.options(attachment()) };
     let datapath = Datapath::open(&small).unwrap();
     let key = |port| VerdictKey { prefix_len: PREFIX_FULL, class: 0, direction: 0, protocol: 6, port: Port::new(port) };
     let many: Vec<_> = (0..101).map(|port| (key(port), VerdictEntry::default())).collect();

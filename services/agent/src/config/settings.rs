@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use bpf::Attachment;
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::{ConfigError, Values};
@@ -69,6 +70,7 @@ pub(super) const USED: &[&str] = &[
     "enable-ipv6-masquerade",
     "enable-k8s-networkpolicy",
     "enable-policy",
+    "enable-tcx",
     "hubble-disable-tls",
     "hubble-event-buffer-capacity",
     "hubble-listen-address",
@@ -180,6 +182,8 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// BPF file system.
     pub bpf_root: PathBuf,
+    /// How programs come to devices.
+    pub attachment: Attachment,
     /// Root of the node's cgroups.
     pub cgroup_root: PathBuf,
     /// Where the runtime finds the CNI configuration; written when all is ready.
@@ -285,6 +289,7 @@ impl Settings {
             socket: read.path("socket-path", agent_api::DEFAULT_SOCKET),
             state_dir,
             bpf_root: read.path("bpf-root", "/sys/fs/bpf"),
+            attachment: if read.switch("enable-tcx", true)? { Attachment::Probe } else { Attachment::Clsact },
             cgroup_root: read.path("cgroup-root", "/run/cilium/cgroupv2"),
             cni_conf: read.text("write-cni-conf-when-ready").map(Into::into),
             label_filter: read.text("labels").unwrap_or("").into(),
