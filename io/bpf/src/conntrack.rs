@@ -19,23 +19,17 @@ pub struct Sweep {
     pub removed: usize,
 }
 
-impl Sweep {
-    fn plus(self, other: Sweep) -> Sweep {
-        Sweep { alive: self.alive + other.alive, removed: self.removed + other.removed }
-    }
-}
-
 impl Maps {
-    /// Removes connections whose time is over; `uptime` is the time since boot (`CLOCK_MONOTONIC`).
-    pub fn sweep_conntrack(&self, uptime: Duration) -> Result<Sweep> {
+    /// Removes connections whose time is over, IPv4 and IPv6; `uptime` is the time since boot (`CLOCK_MONOTONIC`).
+    pub fn sweep_conntrack(&self, uptime: Duration) -> Result<[Sweep; 2]> {
         let now = uptime.as_secs() as u32;
-        Ok(sweep_ct(&self.ct4, now)?.plus(sweep_ct(&self.ct6, now)?))
+        Ok([sweep_ct(&self.ct4, now)?, sweep_ct(&self.ct6, now)?])
     }
 
-    /// Removes masquerading entries that were not used for `idle`.
-    pub fn sweep_nat(&self, uptime: Duration, idle: Duration) -> Result<Sweep> {
+    /// Removes masquerading entries that were not used for `idle`, IPv4 and IPv6.
+    pub fn sweep_nat(&self, uptime: Duration, idle: Duration) -> Result<[Sweep; 2]> {
         let oldest = uptime.saturating_sub(idle).as_secs() as u32;
-        Ok(sweep_nat(&self.nat4, oldest)?.plus(sweep_nat(&self.nat6, oldest)?))
+        Ok([sweep_nat(&self.nat4, oldest)?, sweep_nat(&self.nat6, oldest)?])
     }
 
     /// Forgets every connection; the next packet of each is judged as a first one.

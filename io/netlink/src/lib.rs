@@ -19,7 +19,7 @@ pub use namespace::Namespace;
 pub use neighbour::Neighbour;
 pub use route::Route;
 pub use rule::Rule;
-pub use sysctl::{read_sysctl, write_sysctl};
+pub use sysctl::{prepare_node_side, read_sysctl, write_sysctl};
 
 /// What calls return.
 pub type Result<T> = std::result::Result<T, Error>;

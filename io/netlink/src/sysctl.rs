@@ -24,3 +24,16 @@ fn path(name: &[&str]) -> PathBuf {
     path.extend(name);
     path
 }
+
+/// Prepares the node's side of a container's device pair: no addresses and no neighbour discovery of its own, since the
+/// node's programs speak for it; but where IPv6 is on, its stack takes the packets that the programs leave to it.
+pub fn prepare_node_side(device: &str, ipv6: bool) -> Result<()> {
+    write_sysctl(&["net", "ipv4", "conf", device, "rp_filter"], "0")?;
+    if !std::path::Path::new("/proc/sys/net/ipv6").exists() {
+        return Ok(());
+    }
+    for (name, value) in [("addr_gen_mode", "1"), ("accept_ra", "0"), ("accept_dad", "0")] {
+        write_sysctl(&["net", "ipv6", "conf", device, name], value)?;
+    }
+    write_sysctl(&["net", "ipv6", "conf", device, "disable_ipv6"], if ipv6 { "0" } else { "1" })
+}

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use netlink::{Namespace, Netlink, Route, Rule, Veth, Vxlan, read_sysctl, write_sysctl};
+use netlink::{Namespace, Netlink, Route, Rule, Veth, Vxlan, prepare_node_side, read_sysctl, write_sysctl};
 
 fn net(text: &str) -> ipnet::IpNet {
     text.parse().unwrap()
@@ -95,6 +95,23 @@ async fn a_tunnel_a_bridge_a_rule_and_settings() {
     });
     assert_eq!(inside.unwrap(), flipped);
     assert_eq!(read_sysctl(&["net", "ipv4", "ip_forward"]).unwrap(), outside);
+}
+
+#[tokio::test]
+async fn the_nodes_side_of_a_pair_takes_ipv6_without_speaking_it() {
+    let node = Namespace::anonymous().unwrap();
+    let link = Netlink::open_in(&node).unwrap();
+    for ipv6 in [true, false] {
+        let veth = Veth { name: "lxc0".into(), peer_name: "inner0".into(), ..Veth::default() };
+        link.add_veth(&veth).await.unwrap();
+        node.run(|| prepare_node_side("lxc0", ipv6)).unwrap().unwrap();
+        link.set_up("lxc0").await.unwrap();
+        link.set_up("inner0").await.unwrap();
+        assert_eq!(link.addresses("lxc0").await.unwrap(), []);
+        let off = node.run(|| read_sysctl(&["net", "ipv6", "conf", "lxc0", "disable_ipv6"])).unwrap().unwrap();
+        assert_eq!(off, if ipv6 { "0" } else { "1" });
+        link.delete_link("lxc0").await.unwrap();
+    }
 }
 
 #[tokio::test]

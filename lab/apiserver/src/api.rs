@@ -30,7 +30,7 @@ impl Api {
     /// If the store cannot be opened or written.
     pub async fn open(config: &Config) -> Result<Arc<Self>, Error> {
         let store = Store::open(&config.store)?;
-        let registry = registry_of(&store);
+        let registry = registry_after(&Registry::default(), &store);
         let allocation = Allocation::new(&config.service_cidrs, config.node_ports.clone())?;
         let api = Arc::new(Self {
             store,
@@ -49,7 +49,8 @@ impl Api {
 
     /// Reads the served resources anew: a definition came, changed or went.
     pub fn reload_registry(&self) {
-        self.registry.store(Arc::new(registry_of(&self.store)));
+        // Of two who do this at once the later one has seen the store last.
+        self.registry.rcu(|before| registry_after(before, &self.store));
     }
 
     async fn bootstrap(&self, config: &Config) -> Result<(), crate::Status> {
@@ -80,7 +81,8 @@ impl Api {
     }
 }
 
-fn registry_of(store: &Store) -> Registry {
+fn registry_after(before: &Registry, store: &Store) -> Registry {
     let (definitions, _) = store.list(crd::COLLECTION, None);
-    Registry::new(definitions.iter().map(|object| &object.value).filter(|definition| crd::is_served(definition)))
+    let served = definitions.iter().map(|object| &object.value).filter(|definition| crd::is_served(definition));
+    Registry::after(before, served)
 }

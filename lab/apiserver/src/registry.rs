@@ -1,7 +1,7 @@
 //! Which resources are served now: the built-in ones and those that definitions add?
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
 
@@ -72,20 +72,37 @@ impl Resource {
 pub struct Registry {
     resources: Vec<Arc<Resource>>,
     index: HashMap<(String, String, String), Arc<Resource>>,
+    by_definition: HashMap<Definition, Vec<Arc<Resource>>>,
 }
 
+/// A definition as it was once: its uid and resource version.
+type Definition = (String, String);
+
+fn definition(object: &Value) -> Definition {
+    let text = |path| meta::text(object, path).to_owned();
+    (text("/metadata/uid"), text("/metadata/resourceVersion"))
+}
+
+static BUILTIN: LazyLock<Vec<Arc<Resource>>> = LazyLock::new(|| kinds::builtin().into_iter().map(Arc::new).collect());
+
 impl Registry {
-    /// The built-in resources and those of the definitions.
-    pub fn new<'a>(definitions: impl Iterator<Item = &'a Value>) -> Self {
+    /// The built-in resources and those of the definitions. Reading a definition's schema is costly: of those that are as
+    /// they were in the registry before this one, the resources are taken over.
+    pub fn after<'a>(before: &Registry, definitions: impl Iterator<Item = &'a Value>) -> Self {
         let mut registry = Self::default();
-        kinds::builtin().into_iter().for_each(|resource| registry.add(resource));
-        definitions.flat_map(from_definition).for_each(|resource| registry.add(resource));
+        BUILTIN.iter().for_each(|resource| registry.add(resource.clone()));
+        for object in definitions {
+            let key = definition(object);
+            let known = before.by_definition.get(&key).cloned();
+            let resources = known.unwrap_or_else(|| from_definition(object).into_iter().map(Arc::new).collect());
+            resources.iter().for_each(|resource| registry.add(resource.clone()));
+            registry.by_definition.insert(key, resources);
+        }
         registry
     }
 
-    fn add(&mut self, resource: Resource) {
+    fn add(&mut self, resource: Arc<Resource>) {
         let key = (resource.group.clone(), resource.version.clone(), resource.plural.clone());
-        let resource = Arc::new(resource);
         self.resources.push(resource.clone());
         self.index.insert(key, resource);
     }
@@ -221,13 +238,34 @@ pub fn builtin_schema(name: &str) -> Arc<Schema> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn stable_versions_come_first() {
         let mut versions = ["v1alpha1", "v2", "v1", "v2beta1", "v2beta2"];
         versions.sort_by_key(|version| std::cmp::Reverse(priority(version)));
         assert_eq!(versions, ["v2", "v1", "v2beta2", "v2beta1", "v1alpha1"]);
+    }
+
+    #[test]
+    fn definitions_that_stay_as_they_are_are_read_once() {
+        let thing = |version: &str| {
+            json!({
+                "metadata": {"name": "things.x.y", "uid": "u", "resourceVersion": version},
+                "spec": {"group": "x.y", "names": {"plural": "things", "kind": "Thing"}, "scope": "Namespaced",
+                    "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}]},
+            })
+        };
+        let first = Registry::after(&Registry::default(), [thing("1")].iter());
+        let same = Registry::after(&first, [thing("1")].iter());
+        let changed = Registry::after(&same, [thing("2")].iter());
+        let gone = Registry::after(&changed, std::iter::empty());
+        let find = |registry: &Registry| registry.find("x.y", "v1", "things").cloned();
+        assert!(Arc::ptr_eq(&find(&first).unwrap(), &find(&same).unwrap()));
+        assert!(!Arc::ptr_eq(&find(&same).unwrap(), &find(&changed).unwrap()));
+        assert!(find(&gone).is_none());
     }
 
     #[test]

@@ -34,7 +34,6 @@ impl Answers {
     }
 
     async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&mut Daemon) -> T + Send + 'static) -> Answer<T> {
-        let stopping = || ApiError::Unavailable("the agent is stopping".into());
         let (reply, answer) = oneshot::channel();
         // Whoever asked may be gone by the time of the answer.
         let call = Box::new(move |daemon: &mut Daemon| drop(reply.send(question(daemon))));
@@ -169,30 +168,20 @@ impl agent_api::Agent for Answers {
     }
 
     async fn allocate(&self, owner: String) -> Answer<IpamResponse> {
-        self.ask(move |d| {
-            if !d.core.is_synced() {
-                return Err(ApiError::Unavailable("the agent does not know the cluster yet".into()));
+        let (reply, answer) = oneshot::channel();
+        let call = Box::new(move |daemon: &mut Daemon| {
+            // The plugin has a limited patience: what it does not take any more goes back at once.
+            if let Err(Ok((addresses, _))) = reply.send(allocate(daemon, &owner)) {
+                addresses.into_iter().for_each(|address| daemon.give_up(address));
             }
-            let addresses = d.allocate(&owner).map_err(|error| ApiError::Unavailable(error.to_string()))?;
-            Ok(IpamResponse {
-                address: pair(&addresses),
-                host_addressing: pair(&d.core.facts().routers),
-                gateway_mac: d.devices.host.mac.map(|mac| abi::Mac(mac).to_string()).unwrap_or_default(),
-                device_mtu: d.devices.mtu.saturating_sub(TUNNEL_OVERHEAD),
-                route_mtu: d.devices.mtu.saturating_sub(TUNNEL_OVERHEAD),
-            })
-        })
-        .await?
+        });
+        self.sender.send(Message::Call(call)).await.map_err(|_| stopping())?;
+        let (_, answer) = answer.await.map_err(|_| stopping())??;
+        Ok(answer)
     }
 
     async fn release(&self, address: IpAddr) -> Answer<()> {
-        self.ask(move |d| {
-            // An address in use is given back with its endpoint.
-            if !d.core.endpoints().values().any(|e| e.addresses().contains(&address)) {
-                d.release(address);
-            }
-        })
-        .await
+        self.ask(move |d| d.give_up(address)).await
     }
 
     async fn monitor(&self) -> Answer<mpsc::Receiver<MonitorEvent>> {
@@ -215,6 +204,28 @@ impl agent_api::Agent for Answers {
         });
         Ok(receiver)
     }
+}
+
+fn stopping() -> ApiError {
+    ApiError::Unavailable("the agent is stopping".into())
+}
+
+/// Addresses for a container, and what the plugin is told of them.
+fn allocate(daemon: &mut Daemon, owner: &str) -> Answer<(Vec<IpAddr>, IpamResponse)> {
+    if !daemon.core.is_synced() {
+        return Err(ApiError::Unavailable("the agent does not know the cluster yet".into()));
+    }
+    let allocated = daemon.allocate_for_container(owner, std::time::Instant::now());
+    let addresses = allocated.map_err(|error| ApiError::Unavailable(error.to_string()))?;
+    let mtu = daemon.devices.mtu.saturating_sub(TUNNEL_OVERHEAD);
+    let answer = IpamResponse {
+        address: pair(&addresses),
+        host_addressing: pair(&daemon.core.facts().routers),
+        gateway_mac: daemon.devices.host.mac.map(|mac| abi::Mac(mac).to_string()).unwrap_or_default(),
+        device_mtu: mtu,
+        route_mtu: mtu,
+    };
+    Ok((addresses, answer))
 }
 
 fn pair(addresses: &[IpAddr]) -> AddressPair {

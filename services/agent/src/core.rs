@@ -24,10 +24,11 @@ pub use view::View;
 
 use crate::config::Enforcement;
 use crate::engine::Engine;
-use crate::ipcache::IpCache;
+use crate::ipcache::{Change, IpCache};
 use crate::objects::{AgentNode, Key, Node, Pod, RemotePod};
 use crate::ops::{Op, PolicyKey};
 use crate::services::{Service, Services, Slice, Table};
+use endpoints::Applied;
 use policies::Slots;
 
 /// What the core knows of its own node from the start.
@@ -49,6 +50,8 @@ pub struct Facts {
     pub node_addresses: Vec<IpAddr>,
     /// Which labels make up identities.
     pub filter: LabelFilter,
+    /// How many policies the datapath can hold, with the one that denies all.
+    pub policy_slots: u32,
 }
 
 impl Facts {
@@ -119,6 +122,10 @@ pub struct Core {
     agent_nodes: BTreeMap<String, AgentNode>,
     remote_pods: BTreeMap<Key, RemotePod>,
     identities: BTreeMap<Identity, Labels>,
+    /// Identities of restored endpoints that the cluster has not confirmed yet.
+    unconfirmed: BTreeSet<Identity>,
+    /// Identities that came since the policies were last brought up to date: no connection was judged by them.
+    fresh: BTreeSet<Identity>,
     numbers: BTreeMap<Labels, BTreeSet<Identity>>,
     requested: BTreeSet<Labels>,
     prefixes: BTreeMap<IpNet, Identity>,
@@ -131,6 +138,8 @@ pub struct Core {
     ipcache: IpCache,
     written: BTreeMap<IpNet, RemoteEndpoint>,
     dirty: Dirty,
+    /// What is to be thought over when it is time to try again.
+    failed: Dirty,
     queue: Vec<Op>,
 }
 
@@ -138,8 +147,13 @@ pub struct Core {
 #[derive(Debug, Default)]
 struct Dirty {
     policies: bool,
+    ports: bool,
     addresses: bool,
     services: bool,
+}
+
+impl Dirty {
+    const ALL: Dirty = Dirty { policies: true, ports: true, addresses: true, services: true };
 }
 
 /// What is found in the kernel at start, so that nothing is torn down and built again.
@@ -165,6 +179,7 @@ impl Core {
         let prefixes = found.ipcache.iter().filter(|(_, e)| abi::identity::is_node_local(e.identity));
         let prefixes = prefixes.map(|(prefix, e)| (*prefix, e.identity)).collect();
         let ipcache = IpCache::new(facts.ipv4, facts.ipv6);
+        let slots = Slots::new(facts.policy_slots, &found.slots, &found.policies);
         let mut core = Core {
             facts,
             engine,
@@ -175,6 +190,8 @@ impl Core {
             agent_nodes: BTreeMap::new(),
             remote_pods: BTreeMap::new(),
             identities: BTreeMap::new(),
+            unconfirmed: BTreeSet::new(),
+            fresh: BTreeSet::new(),
             numbers: BTreeMap::new(),
             requested: BTreeSet::new(),
             prefixes,
@@ -182,11 +199,12 @@ impl Core {
             services,
             slices: BTreeMap::new(),
             service_table: found.services,
-            slots: Slots::new(&found.slots, &found.policies),
+            slots,
             named: BTreeMap::new(),
             ipcache,
             written: found.ipcache,
-            dirty: Dirty { policies: true, addresses: true, services: true },
+            dirty: Dirty::ALL,
+            failed: Dirty::default(),
             queue: Vec::new(),
         };
         core.add_reserved();
@@ -231,9 +249,18 @@ impl Core {
                 let before = self.remote_pods.insert(key, pod.clone());
                 self.dirty.addresses |= before.as_ref() != Some(&pod);
                 // Egress rules may name its ports.
-                self.dirty.policies |= !pod.ports.is_empty() && before.as_ref() != Some(&pod);
+                let named = |pod: &RemotePod| (pod.identity, pod.ports.clone());
+                if before.as_ref().map(named).unwrap_or_default() != named(&pod) {
+                    self.ports_changed();
+                }
             }
-            Event::RemotePodGone(key) => self.dirty.addresses |= self.remote_pods.remove(&key).is_some(),
+            Event::RemotePodGone(key) => {
+                let before = self.remote_pods.remove(&key);
+                self.dirty.addresses |= before.is_some();
+                if before.is_some_and(|pod| !pod.ports.is_empty()) {
+                    self.ports_changed();
+                }
+            }
             Event::Identity(number, labels) => self.add_identity(number, labels),
             Event::IdentityGone(number) => self.identity_gone(number),
             Event::Allocated(labels, answer) => self.allocated(&labels, answer),
@@ -265,10 +292,16 @@ impl Core {
             }
             Event::Synced => {
                 self.synced = true;
-                self.dirty = Dirty { policies: true, addresses: true, services: true };
+                self.dirty = Dirty::ALL;
+                self.confirm_identities();
                 self.refresh_all_labels();
             }
         }
+    }
+
+    pub(super) fn ports_changed(&mut self) {
+        self.dirty.ports = true;
+        self.dirty.policies = true;
     }
 
     fn set_slice(&mut self, key: Key, service: Key, slice: Slice) {
@@ -306,7 +339,9 @@ impl Core {
         }
         let mut late = Vec::new();
         if std::mem::take(&mut self.dirty.policies) {
-            self.refresh_prefixes();
+            if self.engine.prefixes_changed() {
+                self.refresh_prefixes();
+            }
             self.resolve_policies(&mut ops, &mut late);
         }
         self.switch_endpoints(&mut ops);
@@ -327,6 +362,51 @@ impl Core {
             let old = std::mem::replace(&mut self.service_table, new.clone());
             ops.push(Op::Services { old: Box::new(old), new: Box::new(new) });
         }
+    }
+
+    /// The datapath refused an operation: it is not as it was taken to be, and is brought up to date when it is time to
+    /// try again.
+    pub fn refused(&mut self, op: &Op) {
+        match op {
+            Op::Ipcache(Change::Set(prefix, _)) => {
+                self.written.remove(prefix);
+                self.failed.addresses = true;
+            }
+            Op::Ipcache(Change::Remove(prefix)) => {
+                self.written.insert(*prefix, RemoteEndpoint::default());
+                self.failed.addresses = true;
+            }
+            Op::BumpGeneration => {
+                // Any change brings the next one.
+                self.written.clear();
+                self.failed.addresses = true;
+            }
+            Op::SetEndpoint(_, value) => {
+                if let Some(endpoint) = self.endpoints.get_mut(&value.id) {
+                    endpoint.written = None;
+                    self.failed.policies = true;
+                }
+            }
+            Op::UsePolicy(id, _) => {
+                if let Some(endpoint) = self.endpoints.get_mut(id) {
+                    endpoint.applied = Applied::default();
+                    self.failed.policies = true;
+                }
+            }
+            Op::Services { old, new } => {
+                self.service_table = old.unsure(new);
+                self.failed.services = true;
+            }
+            _ => {}
+        }
+    }
+
+    /// Tries again what could not be written.
+    pub fn retry(&mut self) {
+        let failed = std::mem::take(&mut self.failed);
+        self.dirty.policies |= failed.policies || !self.slots.is_complete();
+        self.dirty.addresses |= failed.addresses;
+        self.dirty.services |= failed.services;
     }
 
     /// The service whose address this is.

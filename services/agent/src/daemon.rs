@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agent_api::{ApiError, EndpointChangeRequest};
 use arc_swap::ArcSwap;
@@ -17,10 +17,11 @@ use crate::allocation;
 use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::core::{Core, EndpointRecord, Event, Kind, View};
-use crate::ipam::{IpamError, Pool};
+use crate::ipam::{IpamError, Pool, Waiting};
 use crate::kernel;
 use crate::network::{self, Devices};
 use crate::ops::Op;
+use crate::pressure::Pressure;
 use crate::state::StateDir;
 use crate::watch::Told;
 
@@ -52,6 +53,8 @@ pub struct Daemon {
     pub devices: Devices,
     /// Free addresses of both families.
     pub pools: Vec<Pool>,
+    /// Addresses without an endpoint.
+    pub(crate) waiting: Waiting,
     /// The node's pod networks.
     pub pod_networks: Vec<IpNet>,
     /// Where others look.
@@ -64,6 +67,10 @@ pub struct Daemon {
     pub events_read: Arc<AtomicU64>,
     /// Hubble, if it is on.
     pub hubble: Option<hubble::Hubble>,
+    /// How full the datapath's tables are.
+    pub pressure: Pressure,
+    /// Lost events that Hubble was told of.
+    pub(crate) losses_told: u64,
     /// Whether the runtime's configuration was written.
     pub cni_written: bool,
     pub(crate) state: StateDir,
@@ -116,9 +123,13 @@ impl Daemon {
 
     /// Does what follows from what was taken.
     pub async fn flush(&mut self) {
-        let ops = self.core.flush();
-        let failed = kernel::apply(&self.datapath, &ops);
-        failed.into_iter().for_each(|slot| self.core.policy_failed(slot));
+        let mut ops = self.core.flush();
+        let failed = self.apply(&ops);
+        for (slot, why) in failed {
+            let lock_down = self.core.policy_failed(slot, &why);
+            self.apply(&lock_down);
+            ops.extend(lock_down);
+        }
         let changed = !ops.is_empty();
         ops.into_iter().for_each(|op| self.dispatch(op));
         self.write_routes().await;
@@ -131,6 +142,13 @@ impl Daemon {
             self.write_cni();
         }
         self.flushed.send_modify(|count| *count += 1);
+    }
+
+    /// Does operations; slots whose policy could not be written, and why.
+    fn apply(&mut self, ops: &[Op]) -> BTreeMap<u32, String> {
+        let outcome = kernel::apply(&self.datapath, ops);
+        outcome.refused.into_iter().for_each(|op| self.core.refused(op));
+        outcome.slots
     }
 
     /// The observers of the cluster: one on each node.
@@ -227,48 +245,79 @@ impl Daemon {
         Ok(taken)
     }
 
+    /// The same for a container: its endpoint is to come.
+    pub fn allocate_for_container(&mut self, owner: &str, now: Instant) -> Result<Vec<IpAddr>, IpamError> {
+        let taken = self.allocate(owner)?;
+        taken.iter().for_each(|address| self.waiting.begin(*address, now));
+        Ok(taken)
+    }
+
     /// Takes an address back.
     pub fn release(&mut self, address: IpAddr) {
+        self.waiting.end(address);
         self.pools.iter_mut().for_each(|pool| {
             pool.release(address);
         });
     }
 
+    /// Takes an address back unless an endpoint has it: that gives it back when it ends.
+    pub fn give_up(&mut self, address: IpAddr) {
+        if !self.core.endpoints().values().any(|e| e.addresses().contains(&address)) {
+            self.release(address);
+        }
+    }
+
+    /// Takes back the addresses of containers that never came.
+    pub fn release_overdue(&mut self, now: Instant) {
+        for address in self.waiting.overdue(now) {
+            tracing::warn!(%address, "handed out and never used: released");
+            self.give_up(address);
+        }
+    }
+
     /// Takes a new endpoint in: programs first, then everything else; its number.
     pub fn begin_endpoint(&mut self, request: &EndpointChangeRequest) -> Result<u32, ApiError> {
         let mut record = record(request)?;
-        for address in crate::core::both(record.ipv4, record.ipv6) {
-            let other = self.core.endpoints().values().find(|e| e.addresses().contains(&address));
+        let addresses = crate::core::both(record.ipv4, record.ipv6);
+        for address in &addresses {
+            let other = self.core.endpoints().values().find(|e| e.addresses().contains(address));
             if let Some(other) = other.filter(|other| other.record.attachment != record.attachment) {
                 let id = other.record.id;
                 return Err(ApiError::Conflict(format!("{address} belongs to endpoint {id}")));
             }
         }
-        let earlier: Vec<u32> = self
-            .core
-            .endpoints()
-            .values()
-            .filter(|e| e.record.attachment == record.attachment)
-            .map(|e| e.record.id)
-            .collect();
+        let of_attachment = |e: &&crate::core::Endpoint| e.record.attachment == record.attachment;
+        let earlier: Vec<u32> = self.core.endpoints().values().filter(of_attachment).map(|e| e.record.id).collect();
         earlier.into_iter().for_each(|id| {
-            self.core.remove_endpoint(id);
+            self.end_endpoint(id);
         });
         self.next_id = self.next_id.wrapping_add(1);
         record.id = self
             .core
             .free_endpoint_id(self.next_id)
             .ok_or_else(|| ApiError::Unavailable("all endpoint numbers are in use".into()))?;
-        self.datapath.attach_container(record.ifindex).map_err(|error| ApiError::Failed(error.to_string()))?;
-        let (id, owner) = (record.id, format!("{}/{}", record.namespace, record.pod));
-        for address in crate::core::both(record.ipv4, record.ipv6) {
-            for pool in self.pools.iter_mut().filter(|pool| pool.network().contains(&address)) {
-                pool.claim(address, &owner).map_err(|error| ApiError::Conflict(error.to_string()))?;
-            }
+        self.claim(&addresses, &format!("{}/{}", record.namespace, record.pod))?;
+        if let Err(error) = self.datapath.attach_container(record.ifindex) {
+            addresses.into_iter().for_each(|address| self.release(address));
+            return Err(ApiError::Failed(error.to_string()));
         }
+        let id = record.id;
         self.look_for_pod(&record);
         self.core.add_endpoint(record);
         Ok(id)
+    }
+
+    /// Marks addresses as an endpoint's: all or none.
+    fn claim(&mut self, addresses: &[IpAddr], owner: &str) -> Result<(), ApiError> {
+        for (at, address) in addresses.iter().enumerate() {
+            let pool = self.pools.iter_mut().find(|pool| pool.network().contains(address));
+            if let Some(Err(error)) = pool.map(|pool| pool.claim(*address, owner)) {
+                addresses[..at].iter().for_each(|address| self.release(*address));
+                return Err(ApiError::Conflict(error.to_string()));
+            }
+        }
+        addresses.iter().for_each(|address| self.waiting.end(*address));
+        Ok(())
     }
 
     /// The watch may be late: the pod is asked for once.

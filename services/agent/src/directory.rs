@@ -59,7 +59,7 @@ impl Directory for Snapshot {
 
     fn policies(&self, endpoint: u32, rule_set: u32) -> Option<Arc<[Policy]>> {
         let view = self.view.load();
-        let rules = view.tables.get(&endpoint)?.rule_sets.get(&rule_set)?;
+        let rules = view.rule_sets.get(&endpoint)?.get(&rule_set)?;
         let policy = |rule: &crate::engine::RulePolicy| Policy {
             name: rule.name.clone(),
             namespace: rule.namespace.clone(),

@@ -26,8 +26,11 @@ pub struct Tables {
     /// Class, direction, protocol and port to verdict.
     pub verdicts: Vec<(VerdictKey, VerdictEntry)>,
     /// Rule set to the policies that it stands for.
-    pub rule_sets: BTreeMap<u32, Arc<[RulePolicy]>>,
+    pub rule_sets: RuleSets,
 }
+
+/// Rule sets by number, with the policies that each stands for.
+pub type RuleSets = BTreeMap<u32, Arc<[RulePolicy]>>;
 
 /// A policy object that a rule set stands for.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -46,6 +49,17 @@ pub struct RulePolicy {
 
 /// Ports with names: protocol and name, with all numbers that pods of one identity give it.
 pub type NamedPorts = BTreeMap<(u8, String), BTreeSet<u16>>;
+
+/// What changed in the tables of a subject that was resolved.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TableChange {
+    /// A peer belongs to a class that the tables have.
+    Class(Identity, Class),
+    /// A peer is one of all others again.
+    Others(Identity),
+    /// New tables in place of the old ones.
+    Rebuilt(Box<Tables>),
+}
 
 /// Holds policies and identities and resolves them.
 pub trait Engine: Send {
@@ -67,8 +81,13 @@ pub trait Engine: Send {
     fn prefixes(&self) -> BTreeMap<IpNet, Labels>;
     /// Which ports of an identity's pods have names.
     fn set_named_ports(&mut self, identity: Identity, ports: NamedPorts);
-    /// The policy of the endpoints of an identity; nothing: the identity is not known.
+    /// The policy of the endpoints of an identity; nothing: the identity is not known. From now on [`Engine::changes`]
+    /// tells of it.
     fn resolve(&mut self, subject: Identity) -> Option<Tables>;
+    /// What changed in the tables of resolved subjects since the last call: for each subject one list, to be done in order.
+    fn changes(&mut self) -> BTreeMap<Identity, Vec<TableChange>>;
+    /// Whether [`Engine::prefixes`] may differ from what it said when this was last asked.
+    fn prefixes_changed(&mut self) -> bool;
     /// The identity has no endpoints on this node any more.
     fn release(&mut self, subject: Identity);
     /// The policies as JSON text.

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode};
 
 use ipnet::IpNet;
-use netlink::{Namespace, Netlink, Route, Veth, write_sysctl};
+use netlink::{Namespace, Netlink, Route, Veth};
 
 use crate::core::{EndpointRecord, Kind};
 
@@ -53,7 +53,7 @@ pub async fn devices(
     netlink.add_veth(&veth).await?;
     let inside = Netlink::open_in(&namespace)?;
     let (outer, inner) = (netlink.link(DEVICE).await?, inside.link(INNER).await?);
-    let _ = write_sysctl(&["net", "ipv6", "conf", DEVICE, "disable_ipv6"], "1");
+    netlink::prepare_node_side(DEVICE, addresses.iter().any(IpAddr::is_ipv6))?;
     inside.set_up("lo").await?;
     inside.set_up(INNER).await?;
     for address in addresses {

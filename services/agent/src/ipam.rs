@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
@@ -17,6 +18,33 @@ pub enum IpamError {
     /// It is not of this node.
     #[error("{0} is not in the node's pod network {1}")]
     Foreign(IpAddr, IpNet),
+}
+
+/// How long an address waits for its endpoint.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Addresses that were handed out and have no endpoint yet. Whoever asked for one may have been killed.
+#[derive(Clone, Debug, Default)]
+pub struct Waiting(BTreeMap<IpAddr, Instant>);
+
+impl Waiting {
+    /// An address was handed out.
+    pub fn begin(&mut self, address: IpAddr, now: Instant) {
+        self.0.insert(address, now);
+    }
+
+    /// It has its endpoint, or was given back.
+    pub fn end(&mut self, address: IpAddr) {
+        self.0.remove(&address);
+    }
+
+    /// Those that have waited in vain; they are not told again.
+    pub fn overdue(&mut self, now: Instant) -> Vec<IpAddr> {
+        let late = |since: &Instant| now.saturating_duration_since(*since) >= PATIENCE;
+        let all: Vec<IpAddr> = self.0.iter().filter(|(_, since)| late(since)).map(|(address, _)| *address).collect();
+        self.0.retain(|_, since| !late(since));
+        all
+    }
 }
 
 /// The addresses of one network. Free ones are handed out round robin, so that an address rests before it is used again.
@@ -118,6 +146,20 @@ mod tests {
         assert!(pool.release(ip("10.244.1.5")));
         assert_eq!(pool.allocate("y").unwrap(), ip("10.244.1.2"));
         assert_eq!(pool.allocate("z").unwrap(), ip("10.244.1.5"));
+    }
+
+    #[test]
+    fn an_address_whose_add_was_given_up_is_overdue_once() {
+        let (mut waiting, start) = (Waiting::default(), Instant::now());
+        let [a, b, c] = ["10.244.1.2", "10.244.1.3", "10.244.1.4"].map(ip);
+        waiting.begin(a, start);
+        waiting.begin(b, start);
+        waiting.begin(c, start + Duration::from_secs(1));
+        waiting.end(b);
+        assert_eq!(waiting.overdue(start + PATIENCE - Duration::from_secs(1)), Vec::<IpAddr>::new());
+        assert_eq!(waiting.overdue(start + PATIENCE), [a]);
+        assert_eq!(waiting.overdue(start + PATIENCE + Duration::from_secs(1)), [c]);
+        assert_eq!(waiting.overdue(start + PATIENCE * 2), Vec::<IpAddr>::new());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use abi::endpoint::EndpointPolicy;
 use abi::ipcache::{IpcacheKey4, IpcacheKey6, RemoteEndpoint};
 use abi::service::{Backend, FLAG_CLUSTER_IP, ReverseNat, Service, ServiceKey};
 use abi::{Port, V4, V6};
@@ -94,34 +95,41 @@ fn services(maps: &Maps) -> bpf::Result<Table> {
     Ok(table)
 }
 
-/// Does what the core says, in its order. What fails is logged; slots whose policy could not be written are returned, and
-/// their endpoints are locked down.
-pub fn apply(datapath: &Datapath, ops: &[Op]) -> BTreeSet<u32> {
-    let mut failed = BTreeSet::new();
+/// What became of operations.
+#[derive(Debug, Default)]
+pub struct Outcome<'a> {
+    /// Slots whose policy is not what it is to be, and why; endpoints that were to use them are locked down.
+    pub slots: BTreeMap<u32, String>,
+    /// Other operations that the datapath refused.
+    pub refused: Vec<&'a Op>,
+}
+
+/// Does what the core says, in its order. What fails is logged.
+pub fn apply<'a>(datapath: &Datapath, ops: &'a [Op]) -> Outcome<'a> {
+    let mut outcome = Outcome::default();
     for op in ops {
-        let lock_down = matches!(op, Op::UsePolicy(_, policy) if failed.contains(&policy.slot));
-        let result = if lock_down { Ok(()) } else { apply_one(datapath, op) };
-        match (result, op) {
-            (Ok(()), Op::UsePolicy(id, policy)) if lock_down => {
-                let locked = abi::endpoint::EndpointPolicy { slot: 0, ..*policy };
-                if let Err(error) = datapath.maps().ep_policy.insert(id, &locked) {
-                    tracing::error!(endpoint = id, %error, "lock down failed");
-                }
+        let result = match op {
+            Op::UsePolicy(id, policy) if outcome.slots.contains_key(&policy.slot) => lock_down(datapath, *id, *policy),
+            _ => apply_one(datapath, op),
+        };
+        let Err(error) = result else { continue };
+        match op {
+            // Without its class an identity counts as one of all others, which may be wider.
+            Op::InstallPolicy { slot, .. } | Op::SetClass(slot, ..) | Op::RemoveClass(slot, _) => {
+                tracing::error!(slot, %error, "policy cannot be written");
+                outcome.slots.insert(*slot, error.to_string());
             }
-            (Ok(()), _) => {}
-            (Err(error), Op::InstallPolicy { slot, .. }) => {
-                tracing::error!(slot, %error, "policy cannot be written, its endpoints are locked down");
-                failed.insert(*slot);
+            _ => {
+                tracing::error!(?op, %error, "datapath refused");
+                outcome.refused.push(op);
             }
-            (Err(error), Op::SetClass(slot, identity, _)) => {
-                // Without the entry the identity counts as one of all others, which may be wider: build anew.
-                tracing::error!(slot, identity, %error, "identity cannot be added to a policy");
-                failed.insert(*slot);
-            }
-            (Err(error), _) => tracing::error!(?op, %error, "datapath refused"),
         }
     }
-    failed
+    outcome
+}
+
+fn lock_down(datapath: &Datapath, endpoint: u32, policy: EndpointPolicy) -> bpf::Result<()> {
+    datapath.maps().ep_policy.insert(&endpoint, &EndpointPolicy { slot: 0, ..policy })
 }
 
 fn apply_one(datapath: &Datapath, op: &Op) -> bpf::Result<()> {

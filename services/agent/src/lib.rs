@@ -2,12 +2,14 @@
 
 pub mod allocation;
 pub mod answers;
+pub mod chores;
 pub mod cluster;
 pub mod config;
 pub mod core;
 pub mod daemon;
 pub mod directory;
 pub mod engine;
+pub mod flows;
 pub mod health;
 pub mod ipam;
 pub mod ipcache;
@@ -15,6 +17,10 @@ pub mod kernel;
 pub mod network;
 pub mod objects;
 pub mod ops;
+pub mod own_node;
+pub mod pressure;
+pub mod programs;
+pub mod readiness;
 pub mod services;
 pub mod start;
 pub mod state;

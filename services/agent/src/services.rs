@@ -65,6 +65,29 @@ pub struct Table {
     pub backends: BTreeMap<u32, Address>,
 }
 
+impl Table {
+    /// What a datapath may have in which not all of the way from this table to `new` was done. Everything in it differs
+    /// from what any service is, so that all of it is written or removed the next time.
+    pub fn unsure(&self, new: &Table) -> Table {
+        let frontends = self.frontends.values().chain(new.frontends.values());
+        let mut table = Table {
+            frontends: frontends.map(|f| (f.address, Frontend { rev_nat: 0, ..f.clone() })).collect(),
+            backends: self
+                .backends
+                .iter()
+                .chain(&new.backends)
+                .map(|(id, at)| (*id, Address { port: 0, ..*at }))
+                .collect(),
+        };
+        for (address, frontend) in &mut table.frontends {
+            // Slots of the longer list are removed.
+            let slots = |table: &Table| table.frontends.get(address).map_or(0, |f| f.backends.len());
+            frontend.backends.resize(slots(self).max(slots(new)), 0);
+        }
+        table
+    }
+}
+
 /// All services, and the numbers given to them.
 #[derive(Clone, Debug, Default)]
 pub struct Services {
@@ -293,6 +316,20 @@ mod tests {
         assert_eq!(services.table().backends[&1].ip, ip("10.244.1.4"));
         web(&mut services, &["10.244.1.1"]);
         assert!(services.table().backends.values().all(|b| b.ip == ip("10.244.1.1")));
+    }
+
+    #[test]
+    fn a_table_that_was_half_written_is_written_whole() {
+        let mut services = Services::default();
+        web(&mut services, &["10.244.1.1", "10.244.1.2"]);
+        let old = services.table();
+        web(&mut services, &["10.244.1.3"]);
+        let new = services.table();
+        let unsure = old.unsure(&new);
+        assert_eq!(unsure.frontends[&at(80, 6)].backends.len(), 2, "no slot is forgotten");
+        assert!(new.frontends.iter().all(|(address, frontend)| unsure.frontends[address] != *frontend));
+        assert!(new.backends.iter().all(|(id, backend)| unsure.backends[id] != *backend));
+        assert!(old.backends.keys().all(|id| unsure.backends.contains_key(id)));
     }
 
     #[test]

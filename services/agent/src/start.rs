@@ -1,22 +1,13 @@
 //! How does the agent come up: settings, addresses, devices, programs, what was there before, and then the tasks?
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::AtomicU64;
 
-use abi::config as node_config;
-use agent_api::MonitorEvent;
-use agent_api::queue::Queue;
 use anyhow::{Context, Result, bail};
 use arc_swap::ArcSwap;
-use bpf::{Datapath, Options};
-use flow::proto::flow::LostEventSource;
-use hubble::Hubble;
-use ipnet::IpNet;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use netlink::Netlink;
 use tokio::sync::{broadcast, mpsc, watch};
 
@@ -24,13 +15,13 @@ use crate::answers::Answers;
 use crate::cluster::{self, Cluster};
 use crate::config::{self, Settings};
 use crate::core::{Core, EndpointRecord, Facts, Kind, View};
-use crate::daemon::{Daemon, Message, Sender};
-use crate::directory::Snapshot;
-use crate::ipam::Pool;
+use crate::daemon::{Daemon, Message};
+use crate::ipam::{Pool, Waiting};
 use crate::network::{self, Devices};
 use crate::objects::Node;
+use crate::pressure::Pressure;
 use crate::state::StateDir;
-use crate::{engine, health, kernel};
+use crate::{chores, engine, flows, health, kernel, own_node, programs, readiness};
 
 /// The command `cilium-agent`.
 pub fn main_with<I: IntoIterator<Item = String>>(arguments: I) -> ExitCode {
@@ -114,11 +105,11 @@ impl Stop {
 
 async fn serve(settings: Settings, engine: Box<dyn engine::Engine>, stop: watch::Receiver<bool>) -> Result<()> {
     let cluster = Cluster::new(cluster::client(&settings).await.map_err(anyhow::Error::msg)?);
-    let node = own_node(&cluster, &settings).await;
+    let node = own_node::own_node(&cluster, &settings).await;
     let netlink = Netlink::open()?;
     let (pools, routers) = pools(&netlink, &settings, &node).await?;
     let devices = network::set_up(&netlink, &settings, &routers).await?;
-    let datapath = datapath(&settings, &devices, &pools, &routers)?;
+    let datapath = programs::datapath(&settings, &devices, &pools, &routers)?;
     let facts = facts(&settings, &devices, &node, &routers);
     let api_version = cluster.version().await.unwrap_or_default();
 
@@ -127,7 +118,7 @@ async fn serve(settings: Settings, engine: Box<dyn engine::Engine>, stop: watch:
     let (flushed, seen) = watch::channel(0);
     let view = Arc::new(ArcSwap::from_pointee(View::default()));
     let events_read = Arc::new(AtomicU64::new(0));
-    let hubble = hubble(&settings, &devices, &node, &view)?;
+    let hubble = flows::hubble(&settings, &devices, &node, &view)?;
     let core = Core::new(facts, engine, kernel::found(datapath.maps())?);
     let reader = datapath.events()?;
     let mut daemon = Daemon {
@@ -135,12 +126,15 @@ async fn serve(settings: Settings, engine: Box<dyn engine::Engine>, stop: watch:
         datapath,
         devices,
         pools,
+        waiting: Waiting::default(),
         pod_networks: node.pod_networks.clone(),
         view,
         reachable: true,
         api_version,
         events_read: events_read.clone(),
         hubble: hubble.clone(),
+        pressure: Pressure::default(),
+        losses_told: 0,
         cni_written: false,
         state: StateDir::new(&settings.state_dir),
         cluster: cluster.clone(),
@@ -158,8 +152,8 @@ async fn serve(settings: Settings, engine: Box<dyn engine::Engine>, stop: watch:
 
     tokio::spawn(cluster::writer(cluster.clone(), to_write));
     let (monitors, _) = broadcast::channel(4096);
-    tokio::spawn(read_events(reader, hubble.clone(), monitors.clone(), events_read));
-    serve_hubble(&settings, hubble).await?;
+    tokio::spawn(flows::read_events(reader, hubble.clone(), monitors.clone(), events_read));
+    flows::serve_hubble(&settings, hubble).await?;
     let answers = Arc::new(Answers::new(sender.clone(), seen, monitors));
     let socket = settings.socket.clone();
     tokio::spawn(async move {
@@ -167,11 +161,11 @@ async fn serve(settings: Settings, engine: Box<dyn engine::Engine>, stop: watch:
             tracing::error!(socket = %socket.display(), %error, "the API cannot be served");
         }
     });
-    tokio::spawn(readiness(settings.health_port, sender.clone()));
-    tokio::spawn(sweeps(sender.clone()));
-    tokio::spawn(replay_deletions(settings.state_dir.join("deleteQueue"), sender.clone()));
-    let object = own_object(&daemon, &node, &health_addresses);
-    tokio::spawn(publish_node(cluster.clone(), settings.node.clone(), object));
+    tokio::spawn(readiness::serve(settings.health_port, sender.clone()));
+    tokio::spawn(chores::sweeps(sender.clone()));
+    tokio::spawn(chores::replay_deletions(settings.state_dir.join("deleteQueue"), sender.clone()));
+    let object = own_node::own_object(&daemon, &node, &health_addresses);
+    tokio::spawn(own_node::publish_node(cluster.clone(), settings.node.clone(), object));
     let (told, mut news) = mpsc::channel(4096);
     crate::watch::start(cluster.client(), &settings.node, settings.network_policy, &told);
     drop(told);
@@ -185,25 +179,6 @@ async fn serve(settings: Settings, engine: Box<dyn engine::Engine>, stop: watch:
     });
     daemon.run(messages, stop).await;
     Ok(())
-}
-
-/// The own node with its pod networks; waits until somebody has given it some.
-async fn own_node(cluster: &Cluster, settings: &Settings) -> Node {
-    loop {
-        match cluster.node(&settings.node).await {
-            Ok(Some(node)) => {
-                let node = Node::read(&node);
-                let has = |v4: bool| node.pod_networks.iter().any(|net| net.addr().is_ipv4() == v4);
-                if (!settings.ipv4 || has(true)) && (!settings.ipv6 || has(false)) && !node.addresses.is_empty() {
-                    return node;
-                }
-                tracing::info!(node = settings.node, "waiting for the node's addresses and pod networks");
-            }
-            Ok(None) => tracing::info!(node = settings.node, "waiting for the node's object"),
-            Err(error) => tracing::warn!(error = cluster::brief(&error), "the Kubernetes API does not answer yet"),
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
 }
 
 /// The pools, and the gateway's address in each: the one that an earlier run had, if there was one.
@@ -224,77 +199,6 @@ async fn pools(netlink: &Netlink, settings: &Settings, node: &Node) -> Result<(V
     Ok((pools, routers))
 }
 
-fn datapath(settings: &Settings, devices: &Devices, pools: &[Pool], routers: &[IpAddr]) -> Result<Datapath> {
-    let mut options = Options::new(settings.bpf_root.join("tc/globals"));
-    options.attachment = settings.attachment;
-    let sizes = &mut options.sizes;
-    sizes.conntrack = settings.conntrack_entries.unwrap_or(sizes.conntrack);
-    sizes.nat = settings.nat_entries.unwrap_or(sizes.nat);
-    sizes.policy_entries = settings.policy_entries.unwrap_or(sizes.policy_entries);
-    sizes.services = settings.service_entries.unwrap_or(sizes.services);
-    let datapath = Datapath::open(&options).context("load the datapath")?;
-    datapath.set_config(&configuration(settings, devices, pools, routers))?;
-    Ok(datapath)
-}
-
-fn first_v4(addresses: &[IpAddr]) -> Ipv4Addr {
-    addresses.iter().find_map(|a| if let IpAddr::V4(a) = a { Some(*a) } else { None }).unwrap_or(Ipv4Addr::UNSPECIFIED)
-}
-
-fn first_v6(addresses: &[IpAddr]) -> Ipv6Addr {
-    addresses.iter().find_map(|a| if let IpAddr::V6(a) = a { Some(*a) } else { None }).unwrap_or(Ipv6Addr::UNSPECIFIED)
-}
-
-fn configuration(
-    settings: &Settings,
-    devices: &Devices,
-    pools: &[Pool],
-    routers: &[IpAddr],
-) -> node_config::NodeConfig {
-    let flags = [
-        (settings.ipv4, node_config::FLAG_IPV4),
-        (settings.ipv6, node_config::FLAG_IPV6),
-        (
-            (settings.ipv4 && settings.masquerade4) || (settings.ipv6 && settings.masquerade6),
-            node_config::FLAG_MASQUERADE,
-        ),
-        (settings.verdict_events, node_config::FLAG_POLICY_VERDICT_EVENTS),
-        (settings.audit, node_config::FLAG_POLICY_AUDIT),
-        (settings.drop_events, node_config::FLAG_DROP_EVENTS),
-        (settings.trace_events, node_config::FLAG_TRACE_EVENTS),
-    ];
-    let pool = |v4: bool| {
-        let named = settings.cluster_pools.iter().copied().find(|net| net.addr().is_ipv4() == v4);
-        named.or_else(|| pools.iter().map(Pool::network).find(|net| net.addr().is_ipv4() == v4))
-    };
-    let native4 = settings.native4.map(IpNet::V4).or_else(|| pool(true));
-    let native6 = settings.native6.map(IpNet::V6).or_else(|| pool(false));
-    let address4 = |net: Option<IpNet>| net.map_or(Ipv4Addr::UNSPECIFIED, |net| first_v4(&[net.network()]));
-    let address6 = |net: Option<IpNet>| net.map_or(Ipv6Addr::UNSPECIFIED, |net| first_v6(&[net.network()]));
-    // Without a network everything is masqueraded: a prefix of full length that nobody has.
-    let length = |net: Option<IpNet>, full: u32| net.map_or(full, |net| net.prefix_len().into());
-    node_config::NodeConfig {
-        ipcache_generation: 0,
-        flags: flags.iter().filter(|(on, _)| *on).fold(0, |all, (_, flag)| all | flag),
-        router4: first_v4(routers).into(),
-        node4: first_v4(&devices.addresses).into(),
-        router6: first_v6(routers).into(),
-        node6: first_v6(&devices.addresses).into(),
-        tunnel_ifindex: devices.tunnel.index,
-        host_ifindex: devices.host.index,
-        net_ifindex: devices.net.index,
-        uplink_ifindex: devices.uplink.index,
-        router_mac: abi::Mac(devices.host.mac.unwrap_or_default()),
-        nat_min_port: 32768,
-        nat_max_port: 65535,
-        monitor_aggregation: settings.aggregation.0,
-        native_cidr4: address4(native4).into(),
-        native_cidr4_len: length(native4, 32),
-        native_cidr6: address6(native6).into(),
-        native_cidr6_len: length(native6, 128),
-    }
-}
-
 fn facts(settings: &Settings, devices: &Devices, node: &Node, routers: &[IpAddr]) -> Facts {
     let mut addresses: Vec<IpAddr> = node.addresses.iter().copied().collect();
     addresses.extend(devices.addresses.iter().copied().filter(|a| !node.addresses.contains(a)));
@@ -307,20 +211,8 @@ fn facts(settings: &Settings, devices: &Devices, node: &Node, routers: &[IpAddr]
         routers: routers.to_vec(),
         node_addresses: addresses,
         filter: labels::LabelFilter::default(),
+        policy_slots: programs::sizes(settings).policy_slots,
     }
-}
-
-fn hubble(settings: &Settings, devices: &Devices, node: &Node, view: &Arc<ArcSwap<View>>) -> Result<Option<Hubble>> {
-    if !settings.hubble {
-        return Ok(None);
-    }
-    let known = [&devices.host, &devices.net, &devices.tunnel, &devices.uplink];
-    let names: HashMap<u32, Arc<str>> = known.iter().map(|link| (link.index, link.name.as_str().into())).collect();
-    let labels = node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let own = flow::Node { cluster: settings.cluster.clone(), name: settings.node.clone(), labels };
-    let capacity = hubble::Capacity::new(settings.hubble_capacity as u64)?;
-    let config = hubble::Config { capacity, ..hubble::Config::default() };
-    Ok(Some(Hubble::new(config, Arc::new(Snapshot::new(own, names, view.clone())))))
 }
 
 async fn restore(daemon: &mut Daemon, netlink: &Netlink) -> Result<()> {
@@ -374,175 +266,4 @@ fn attach(daemon: &Daemon) -> Result<()> {
         datapath.attach_sockets(&daemon.settings.cgroup_root).context("attach to the node's cgroup")?;
     }
     Ok(())
-}
-
-async fn read_events(
-    mut reader: bpf::EventReader,
-    hubble: Option<Hubble>,
-    monitors: broadcast::Sender<Arc<MonitorEvent>>,
-    count: Arc<AtomicU64>,
-) {
-    let mut events = Vec::new();
-    loop {
-        events.clear();
-        let read = reader.read(Duration::from_millis(5), 4096, &mut events).await;
-        count.fetch_add(read as u64, Ordering::Relaxed);
-        if let Some(hubble) = &hubble {
-            hubble.push_batch(&events);
-        }
-        if monitors.receiver_count() > 0 {
-            for event in &events {
-                let record = abi::bytes_of(event).iter().map(|byte| format!("{byte:02x}")).collect();
-                // Nobody listens any more.
-                let _ = monitors.send(Arc::new(MonitorEvent { record, ..MonitorEvent::default() }));
-            }
-        }
-    }
-}
-
-async fn serve_hubble(settings: &Settings, hubble: Option<Hubble>) -> Result<()> {
-    let Some(hubble) = hubble else { return Ok(()) };
-    let mut listeners = hubble::Listeners::new().with_unix(&settings.hubble_socket)?;
-    if let Some(text) = &settings.hubble_listen {
-        let text = if text.starts_with(':') {
-            format!("{}{text}", if settings.ipv6 { "[::]" } else { "0.0.0.0" })
-        } else {
-            text.clone()
-        };
-        let address = text.parse().with_context(|| format!("hubble-listen-address {text:?} is not ADDRESS:PORT"))?;
-        listeners = listeners.with_tcp(address).await?;
-    }
-    tokio::spawn(async move {
-        if let Err(error) = hubble.serve(listeners, tokio_util::sync::CancellationToken::new()).await {
-            tracing::error!(%error, "Hubble cannot be served");
-        }
-    });
-    Ok(())
-}
-
-/// Answers `GET /healthz` on the loopback device: 200 when the cluster is known, else 503.
-async fn readiness(port: u16, sender: Sender) {
-    let listener = match tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!(port, %error, "readiness cannot be served"),
-    };
-    while let Ok((stream, _)) = listener.accept().await {
-        let sender = sender.clone();
-        tokio::spawn(async move {
-            let (reply, answer) = tokio::sync::oneshot::channel();
-            let call = Box::new(move |daemon: &mut Daemon| {
-                // Whoever asked may be gone by now.
-                let _ = reply.send(daemon.core.is_synced());
-            });
-            let asked = sender.send(Message::Call(call)).await.is_ok();
-            let ready = asked && answer.await.unwrap_or(false);
-            health::answer_with(stream, if ready { "200 OK" } else { "503 Service Unavailable" }).await;
-        });
-    }
-}
-
-/// Removes connections and translations that are over.
-async fn sweeps(sender: Sender) {
-    let mut interval = tokio::time::interval(Duration::from_secs(30));
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut lost_before = 0;
-    loop {
-        interval.tick().await;
-        let call = Box::new(move |daemon: &mut Daemon| {
-            let uptime = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map(Duration::from);
-            let Ok(uptime) = uptime else { return };
-            let maps = daemon.datapath.maps();
-            let swept = maps.sweep_conntrack(uptime).and_then(|_| maps.sweep_nat(uptime, Duration::from_secs(8000)));
-            if let Err(error) = swept {
-                tracing::warn!(%error, "sweep of connections failed");
-            }
-            let (_, lost, _) = daemon.event_counts();
-            if let Some(hubble) = &daemon.hubble {
-                hubble.push_lost(LostEventSource::PerfEventRingBuffer, lost.saturating_sub(lost_before));
-            }
-            lost_before = lost;
-        });
-        if sender.send(Message::Call(call)).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Deletions that the plugin queued while the agent was away; once more for those that came while it was starting.
-async fn replay_deletions(folder: std::path::PathBuf, sender: Sender) {
-    let queue = Queue::new(folder);
-    for pause in [0, 5] {
-        tokio::time::sleep(Duration::from_secs(pause)).await;
-        let (deletes, unreadable) = match queue.drain() {
-            Ok(drained) => drained,
-            Err(error) => return tracing::error!(%error, "queued deletions cannot be read"),
-        };
-        for path in unreadable {
-            tracing::error!(path, "queued deletion cannot be read");
-        }
-        for delete in deletes {
-            let call = Box::new(move |daemon: &mut Daemon| {
-                let all = daemon.core.endpoints().values();
-                let found = all
-                    .filter(|e| e.record.attachment == delete.cni_attachment_id)
-                    .map(|e| e.record.id)
-                    .collect::<Vec<_>>();
-                for id in found {
-                    daemon.end_endpoint(id);
-                }
-            });
-            if sender.send(Message::Call(call)).await.is_err() {
-                return;
-            }
-        }
-    }
-}
-
-fn own_object(daemon: &Daemon, node: &Node, health: &[IpAddr]) -> crds::CiliumNode {
-    let facts = daemon.core.facts();
-    let of = |kind: &str, address: &IpAddr| crds::NodeAddress {
-        address_type: Some(kind.into()),
-        ip: Some(address.to_string()),
-    };
-    let internal = node.addresses.iter().map(|a| of("InternalIP", a));
-    let first = |v4: bool| health.iter().find(|a| a.is_ipv4() == v4).map(IpAddr::to_string);
-    crds::CiliumNode {
-        api_version: crds::CiliumNode::default_api_version(),
-        kind: crds::CiliumNode::default_kind(),
-        metadata: ObjectMeta {
-            name: Some(facts.node.clone()),
-            labels: Some(node.labels.clone()),
-            ..ObjectMeta::default()
-        },
-        spec: crds::CiliumNodeSpec {
-            addresses: internal.chain(facts.routers.iter().map(|a| of("CiliumInternalIP", a))).collect(),
-            health: (!health.is_empty()).then(|| crds::HealthAddressing { ipv4: first(true), ipv6: first(false) }),
-            ipam: Some(crds::IpamSpec { pod_cidrs: node.pod_networks.iter().map(ToString::to_string).collect() }),
-            ..crds::CiliumNodeSpec::default()
-        },
-        status: None,
-    }
-}
-
-async fn publish_node(cluster: Cluster, name: String, mut object: crds::CiliumNode) {
-    loop {
-        // The object goes when its node goes.
-        if let Ok(Some(node)) = cluster.node(&name).await {
-            let owner = OwnerReference {
-                api_version: "v1".into(),
-                kind: "Node".into(),
-                name: name.clone(),
-                uid: node.metadata.uid.unwrap_or_default(),
-                ..OwnerReference::default()
-            };
-            object.metadata.owner_references = Some(vec![owner]);
-        }
-        match cluster.publish_node(&object).await {
-            Ok(()) => return,
-            Err(error) => {
-                tracing::warn!(error = cluster::brief(&error), "the own CiliumNode cannot be written, trying again")
-            }
-        }
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
 }

@@ -85,9 +85,7 @@ async fn fill(
     let name = attachment.ifname.as_str();
     let families = families(&ipam.address, &ipam.host_addressing);
     let ipv6 = families.iter().any(|family| family.version == "6");
-    // Loose settings of the host's side; without IPv6 in the kernel the setting is missing, which is as good.
-    let _ = write_sysctl(&["net", "ipv4", "conf", &devices.host.name, "rp_filter"], "0");
-    let _ = write_sysctl(&["net", "ipv6", "conf", &devices.host.name, "disable_ipv6"], "1");
+    netlink::prepare_node_side(&devices.host.name, ipv6).map_err(kernel)?;
     devices.namespace.run(|| prepare_inside(name, ipv6)).map_err(kernel)?.map_err(kernel)?;
     container.set_up("lo").await.map_err(kernel)?;
     container.set_up(name).await.map_err(kernel)?;

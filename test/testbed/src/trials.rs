@@ -52,5 +52,23 @@ fn surroundings(lab: &Lab) -> String {
     }
     let flows =
         lab.hubble(&["observe", "--last", "20"]).map(|r| r.stdout + &r.stderr).unwrap_or_else(|e| e.to_string());
-    text + "--- hubble observe --last 20\n" + &flows
+    text + "--- hubble observe --last 20\n" + &flows + &agents(lab)
+}
+
+/// What each agent logged, and what its datapath counts and has.
+fn agents(lab: &Lab) -> String {
+    let mut text = String::new();
+    for agent in lab.pods("kube-system", "k8s-app=cilium").unwrap_or_default() {
+        let looks: &[&[&str]] = &[
+            &["logs", &agent, "-c", "cilium-agent", "--tail", "15"],
+            &["exec", &agent, "-c", "cilium-agent", "--", "cilium-dbg", "bpf", "metrics", "list"],
+            &["exec", &agent, "-c", "cilium-agent", "--", "cilium-dbg", "service", "list"],
+        ];
+        for look in looks {
+            let seen = lab.kubectl(&[&["-n", "kube-system"], *look].concat());
+            let seen = seen.map(|r| r.stdout + &r.stderr).unwrap_or_else(|e| format!("{e:#}"));
+            text.push_str(&format!("--- kubectl {}\n{seen}", look.join(" ")));
+        }
+    }
+    text
 }

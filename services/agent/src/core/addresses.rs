@@ -39,7 +39,9 @@ impl Core {
             };
             if self.identities.get(&number) != Some(&labels) {
                 self.engine.add_identity(number, &labels);
-                self.identities.insert(number, labels);
+                if self.identities.insert(number, labels).is_none() {
+                    self.fresh.insert(number);
+                }
             }
         }
     }

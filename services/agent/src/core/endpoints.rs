@@ -183,11 +183,27 @@ impl Core {
         }
         let id = record.id;
         let state = if record.identity == identity::INIT { State::WaitingForIdentity } else { State::Regenerating };
+        self.know_identity_of(&record);
         self.queue.push(Op::Persist(Box::new(record.clone())));
         self.endpoints.insert(id, Endpoint { record, state, applied, written: None, published: None });
-        self.dirty.policies = true;
+        self.ports_changed();
         self.dirty.addresses = true;
         self.refresh_labels(id);
+    }
+
+    /// A restored endpoint keeps its identity and policy also if the cluster has lost the number meanwhile.
+    fn know_identity_of(&mut self, record: &EndpointRecord) {
+        if record.kind == Kind::Pod && !self.identities.contains_key(&record.identity) {
+            self.add_identity(record.identity, record.labels.clone());
+            self.unconfirmed.insert(record.identity);
+        }
+    }
+
+    /// Everything is listed: numbers that the cluster does not know are asked for again.
+    pub(super) fn confirm_identities(&mut self) {
+        for number in std::mem::take(&mut self.unconfirmed) {
+            self.identity_gone(number);
+        }
     }
 
     /// An endpoint is gone; false: there was none.
@@ -201,7 +217,7 @@ impl Core {
         if let Some(key) = endpoint.pod() {
             self.queue.push(Op::Unpublish(key, addresses));
         }
-        self.dirty.policies = true;
+        self.ports_changed();
         self.dirty.addresses = true;
         true
     }
@@ -215,7 +231,9 @@ impl Core {
         if self.pods.insert(key.clone(), pod.clone()).as_ref() != Some(&pod) {
             let of_pod = self.endpoints.values().filter(|e| e.pod().as_ref() == Some(&key));
             let ids: Vec<u32> = of_pod.map(|e| e.record.id).collect();
-            self.dirty.policies |= !ids.is_empty();
+            if !ids.is_empty() {
+                self.ports_changed();
+            }
             ids.into_iter().for_each(|id| self.refresh_labels(id));
         }
     }
@@ -277,7 +295,7 @@ impl Core {
         endpoint.record.labels = labels;
         endpoint.state = State::Regenerating;
         self.queue.push(Op::Persist(Box::new(endpoint.record.clone())));
-        self.dirty.policies = true;
+        self.ports_changed();
         self.dirty.addresses = true;
     }
 
@@ -293,15 +311,34 @@ impl Core {
     }
 
     pub(super) fn add_identity(&mut self, number: Identity, labels: Labels) {
+        self.unconfirmed.remove(&number);
         if self.identities.get(&number) == Some(&labels) {
             return;
         }
-        if let Some(earlier) = self.identities.insert(number, labels.clone()) {
-            self.forget_number(&earlier, number);
+        match self.identities.insert(number, labels.clone()) {
+            Some(earlier) => self.forget_number(&earlier, number),
+            None => {
+                self.fresh.insert(number);
+            }
         }
         self.numbers.entry(labels.clone()).or_default().insert(number);
         self.engine.add_identity(number, &labels);
         self.dirty.policies = true;
+        self.leave_number(number, &labels);
+    }
+
+    /// A number stands for other labels than those of endpoints that have it: they need another one, and until then they
+    /// are nobody.
+    fn leave_number(&mut self, number: Identity, labels: &Labels) {
+        let wrong = |e: &&Endpoint| e.record.identity == number && e.record.labels != *labels;
+        let ids: Vec<u32> = self.endpoints.values().filter(wrong).map(|e| e.record.id).collect();
+        for id in ids {
+            self.set_identity(id, identity::INIT, Labels::reserved("init"));
+            if let Some(endpoint) = self.endpoints.get_mut(&id) {
+                endpoint.state = State::WaitingForIdentity;
+            }
+            self.refresh_labels(id);
+        }
     }
 
     fn forget_number(&mut self, labels: &Labels, number: Identity) {

@@ -1,24 +1,26 @@
-//! Which slot has which policy, and which endpoint uses it?
+//! Which slot has which policy, which endpoint uses it, and which endpoints may do nothing because theirs is not there?
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use abi::endpoint::{EndpointPolicy, MODE_EGRESS, MODE_INGRESS};
+use abi::identity::Identity;
 
 use super::endpoints::{Applied, Kind, State};
 use super::{Core, Endpoint};
-use abi::identity::Identity;
-
-use crate::engine::Tables;
+use crate::engine::{RuleSets, TableChange, Tables};
 use crate::ops::Op;
 
 const REVISION_BITS: u32 = 0x3fff_ffff;
-const MOST_SLOTS: u32 = 16384;
+/// The slot that denies everything.
+const DENY_ALL: u32 = 0;
 
 /// The policies in the datapath.
 #[derive(Debug, Default)]
 pub struct Slots {
     installed: BTreeMap<Identity, Installed>,
+    /// Subjects whose policy is not in the datapath, and why: their endpoints are locked down.
+    locked: BTreeMap<Identity, String>,
     used: BTreeSet<u32>,
     /// Slots that are emptied at the end of this round: only then may others have them.
     leaving: Vec<u32>,
@@ -26,26 +28,35 @@ pub struct Slots {
     earlier: BTreeSet<u32>,
     restored: BTreeMap<u32, Applied>,
     revision: u32,
+    /// How many there are.
+    most: u32,
 }
 
 #[derive(Debug)]
 struct Installed {
     slot: u32,
-    tables: Arc<Tables>,
-    /// Revision of the repository.
-    revision: u64,
+    ingress: bool,
+    egress: bool,
+    rule_sets: Arc<RuleSets>,
+    /// A known peer is another one to it now: connections must be judged again.
+    moved: bool,
 }
 
 impl Slots {
-    pub(super) fn new(slots: &[u32], policies: &BTreeMap<u32, EndpointPolicy>) -> Self {
-        let earlier: BTreeSet<u32> = slots.iter().copied().filter(|slot| *slot != 0).collect();
+    pub(super) fn new(most: u32, slots: &[u32], policies: &BTreeMap<u32, EndpointPolicy>) -> Self {
+        let earlier: BTreeSet<u32> = slots.iter().copied().filter(|slot| *slot != DENY_ALL).collect();
         let restored = policies.iter().map(|(id, policy)| (*id, applied(policy))).collect();
         let revision = policies.values().map(|p| p.revision_and_modes & REVISION_BITS).max().unwrap_or(0);
-        Slots { installed: BTreeMap::new(), used: earlier.clone(), leaving: Vec::new(), earlier, restored, revision }
+        Slots { used: earlier.clone(), earlier, restored, revision, most, ..Slots::default() }
     }
 
     pub(super) fn restored(&self, id: u32) -> Applied {
         self.restored.get(&id).copied().unwrap_or_default()
+    }
+
+    /// No subject is locked down.
+    pub(super) fn is_complete(&self) -> bool {
+        self.locked.is_empty()
     }
 
     fn next_revision(&mut self) -> u32 {
@@ -54,7 +65,7 @@ impl Slots {
     }
 
     fn take_slot(&mut self) -> Option<u32> {
-        let slot = (1..MOST_SLOTS).find(|slot| !self.used.contains(slot))?;
+        let slot = (1..self.most).find(|slot| !self.used.contains(slot))?;
         self.used.insert(slot);
         Some(slot)
     }
@@ -64,6 +75,31 @@ impl Slots {
     fn leave(&mut self, slot: u32, late: &mut Vec<Op>) {
         self.leaving.push(slot);
         late.push(Op::FreeSlot(slot));
+    }
+
+    /// The subject has no policy in the datapath.
+    fn lock(&mut self, subject: Identity, why: String, late: &mut Vec<Op>) {
+        if let Some(old) = self.installed.remove(&subject) {
+            self.leave(old.slot, late);
+        }
+        if self.locked.insert(subject, why.clone()).as_ref() != Some(&why) {
+            tracing::error!(identity = subject, reason = why, "no policy: endpoints of the identity are locked down");
+        }
+    }
+
+    fn put(&mut self, subject: Identity, tables: Tables, ops: &mut Vec<Op>, late: &mut Vec<Op>) {
+        let Some(slot) = self.take_slot() else {
+            let why = format!("all {} policy slots are in use", self.most.saturating_sub(1));
+            return self.lock(subject, why, late);
+        };
+        let classes = tables.classes.into_iter().collect();
+        ops.push(Op::InstallPolicy { slot, classes, verdicts: tables.verdicts });
+        let (ingress, egress, rule_sets) = (tables.ingress, tables.egress, Arc::new(tables.rule_sets));
+        let new = Installed { slot, ingress, egress, rule_sets, moved: false };
+        if let Some(old) = self.installed.insert(subject, new) {
+            self.leave(old.slot, late);
+        }
+        self.locked.remove(&subject);
     }
 }
 
@@ -78,29 +114,70 @@ fn applied(policy: &EndpointPolicy) -> Applied {
     }
 }
 
+/// Nothing passes, and what does not is told.
+fn locked_down(revision: u32) -> EndpointPolicy {
+    EndpointPolicy { slot: DENY_ALL, revision_and_modes: revision | MODE_INGRESS | MODE_EGRESS }
+}
+
 impl Core {
-    /// Makes the policies of all subjects; removals go to `late`.
+    /// Brings the policies of all subjects up to date, touching only those that a change concerns; removals go to `late`.
     pub(super) fn resolve_policies(&mut self, ops: &mut Vec<Op>, late: &mut Vec<Op>) {
         for slot in std::mem::take(&mut self.slots.leaving) {
             self.slots.used.remove(&slot);
         }
+        if std::mem::take(&mut self.dirty.ports) {
+            self.tell_named_ports();
+        }
         let subjects: BTreeSet<Identity> = self.endpoints.values().filter_map(Core::subject).collect();
-        let gone: Vec<Identity> = self.slots.installed.keys().filter(|s| !subjects.contains(*s)).copied().collect();
-        self.tell_named_ports();
-        for subject in subjects {
-            if let Some(tables) = self.engine.resolve(subject) {
-                self.install(subject, tables, ops, late);
+        self.release_subjects(&subjects, late);
+        for (subject, changes) in self.engine.changes() {
+            if self.slots.installed.contains_key(&subject) {
+                changes.into_iter().for_each(|change| self.change(subject, change, ops, late));
             }
         }
+        for subject in subjects {
+            if !self.slots.installed.contains_key(&subject) {
+                match self.engine.resolve(subject) {
+                    Some(tables) => self.slots.put(subject, tables, ops, late),
+                    None => self.slots.lock(subject, "the identity is not known".into(), late),
+                }
+            }
+        }
+        self.fresh.clear();
+        // What no subject of this run took over is of an earlier one; all endpoints are switched before it goes.
+        for slot in std::mem::take(&mut self.slots.earlier) {
+            self.slots.leave(slot, late);
+        }
+    }
+
+    /// Lets go of subjects that have no endpoints here any more.
+    fn release_subjects(&mut self, subjects: &BTreeSet<Identity>, late: &mut Vec<Op>) {
+        let slots = &self.slots;
+        let known = slots.installed.keys().chain(slots.locked.keys());
+        let gone: Vec<Identity> = known.filter(|subject| !subjects.contains(*subject)).copied().collect();
         for subject in gone {
             self.engine.release(subject);
+            self.slots.locked.remove(&subject);
             if let Some(installed) = self.slots.installed.remove(&subject) {
                 self.slots.leave(installed.slot, late);
             }
         }
-        // What no subject of this run took over is of an earlier one; all endpoints are switched before it goes.
-        for slot in std::mem::take(&mut self.slots.earlier) {
-            self.slots.leave(slot, late);
+    }
+
+    fn change(&mut self, subject: Identity, change: TableChange, ops: &mut Vec<Op>, late: &mut Vec<Op>) {
+        let (fresh, known) = (&self.fresh, &self.identities);
+        let Some(installed) = self.slots.installed.get_mut(&subject) else { return };
+        match change {
+            TableChange::Class(peer, class) => {
+                ops.push(Op::SetClass(installed.slot, peer, class));
+                installed.moved |= !fresh.contains(&peer);
+            }
+            TableChange::Others(peer) if known.contains_key(&peer) => {
+                ops.push(Op::RemoveClass(installed.slot, peer));
+                installed.moved = true;
+            }
+            TableChange::Others(peer) => late.push(Op::RemoveClass(installed.slot, peer)),
+            TableChange::Rebuilt(tables) => self.slots.put(subject, *tables, ops, late),
         }
     }
 
@@ -116,110 +193,105 @@ impl Core {
         self.named = now;
     }
 
-    fn install(&mut self, subject: Identity, tables: Tables, ops: &mut Vec<Op>, late: &mut Vec<Op>) {
-        let revision = self.engine.revision();
-        if let Some(installed) = self.slots.installed.get_mut(&subject)
-            && same_but_for_classes(&installed.tables, &tables)
-        {
-            let slot = installed.slot;
-            for (number, class) in &tables.classes {
-                if installed.tables.classes.get(number) != Some(class) {
-                    ops.push(Op::SetClass(slot, *number, *class));
-                }
-            }
-            let gone = installed.tables.classes.keys().filter(|number| !tables.classes.contains_key(*number));
-            late.extend(gone.map(|number| Op::RemoveClass(slot, *number)));
-            *installed = Installed { slot, tables: Arc::new(tables), revision };
-            return;
-        }
-        let Some(slot) = self.slots.take_slot() else { return };
-        let classes = tables.classes.iter().map(|(number, class)| (*number, *class)).collect();
-        ops.push(Op::InstallPolicy { slot, classes, verdicts: tables.verdicts.clone() });
-        let new = Installed { slot, tables: Arc::new(tables), revision };
-        if let Some(old) = self.slots.installed.insert(subject, new) {
-            self.slots.leave(old.slot, late);
-        }
-    }
-
     /// Switches endpoints to their policies, then shows the endpoints to the programs.
     pub(super) fn switch_endpoints(&mut self, ops: &mut Vec<Op>) {
         let ids: Vec<u32> = self.endpoints.keys().copied().collect();
         for id in ids {
-            let Some(endpoint) = self.endpoints.get(&id) else { continue };
-            let subject = Core::subject(endpoint);
-            let installed =
-                subject.and_then(|s| self.slots.installed.get(&s)).map(|i| (i.slot, i.tables.clone(), i.revision));
-            if let Some((slot, tables, realized)) = installed {
-                self.switch(id, slot, &tables, ops);
-                if let Some(endpoint) = self.endpoints.get_mut(&id) {
-                    endpoint.applied.realized = realized;
-                    endpoint.settle();
-                }
-            }
-            if let Some(endpoint) = self.endpoints.get_mut(&id) {
-                if endpoint.record.kind == Kind::Host {
-                    endpoint.state = State::Ready;
-                }
-                let value = endpoint.value();
-                if endpoint.written != Some(value) && (endpoint.applied.slot != 0 || endpoint.record.kind == Kind::Host)
-                {
-                    endpoint.written = Some(value);
-                    let node = self.facts.node_addresses.iter().chain(&self.facts.routers).copied().collect();
-                    let addresses = if endpoint.record.kind == Kind::Host { node } else { endpoint.addresses() };
-                    ops.push(Op::SetEndpoint(addresses, value));
-                }
-            }
+            self.switch(id, ops);
+            self.show(id, ops);
         }
+        self.slots.installed.values_mut().for_each(|installed| installed.moved = false);
     }
 
-    fn switch(&mut self, id: u32, slot: u32, tables: &Tables, ops: &mut Vec<Op>) {
+    fn switch(&mut self, id: u32, ops: &mut Vec<Op>) {
         let Some(endpoint) = self.endpoints.get_mut(&id) else { return };
+        let Some(subject) = Core::subject(endpoint) else {
+            endpoint.state = State::Ready;
+            return;
+        };
+        let Some(installed) = self.slots.installed.get(&subject) else {
+            return if self.slots.locked.contains_key(&subject) {
+                self.lock_down(id, ops)
+            };
+        };
+        let (slot, ingress, egress) = (installed.slot, installed.ingress, installed.egress);
         let now = endpoint.applied;
         // An earlier run's slot of the same number held something else.
-        let same =
-            now.slot == slot && now.realized != 0 && (now.ingress, now.egress) == (tables.ingress, tables.egress);
-        if same {
-            return;
+        let same = now.slot == slot && now.realized != 0 && (now.ingress, now.egress) == (ingress, egress);
+        let realized = self.engine.revision();
+        if same && !installed.moved {
+            endpoint.applied.realized = realized;
+            return endpoint.settle();
         }
         let revision = self.slots.next_revision();
-        let modes = [(tables.ingress, MODE_INGRESS), (tables.egress, MODE_EGRESS)];
+        let modes = [(ingress, MODE_INGRESS), (egress, MODE_EGRESS)];
         let modes = modes.iter().filter(|(on, _)| *on).fold(0, |all, (_, mode)| all | mode);
         ops.push(Op::UsePolicy(id, EndpointPolicy { slot, revision_and_modes: revision | modes }));
-        endpoint.applied =
-            Applied { slot, revision, ingress: tables.ingress, egress: tables.egress, realized: now.realized };
+        endpoint.applied = Applied { slot, revision, ingress, egress, realized };
+        endpoint.settle();
     }
 
-    /// A policy could not be written: its endpoints were locked down. It is tried again with the next change.
-    pub fn policy_failed(&mut self, slot: u32) {
-        self.slots.installed.retain(|_, installed| installed.slot != slot);
-        self.slots.used.remove(&slot);
-        for endpoint in self.endpoints.values_mut().filter(|e| e.applied.slot == slot) {
-            endpoint.applied = Applied { slot: 0, ..Applied::default() };
-            endpoint.state = State::NotReady;
-            endpoint.written = None;
+    /// The endpoint may do nothing, its running connections included.
+    fn lock_down(&mut self, id: u32, ops: &mut Vec<Op>) {
+        let Some(endpoint) = self.endpoints.get_mut(&id) else { return };
+        endpoint.state = State::NotReady;
+        if endpoint.applied.slot != DENY_ALL || endpoint.written.is_none() {
+            let revision = self.slots.next_revision();
+            ops.push(Op::UsePolicy(id, locked_down(revision)));
+            endpoint.applied = Applied { revision, ingress: true, egress: true, ..Applied::default() };
         }
-        self.dirty.policies = true;
     }
 
-    /// The tables that an endpoint uses.
-    pub fn tables(&self, endpoint: &Endpoint) -> Option<Arc<Tables>> {
+    fn show(&mut self, id: u32, ops: &mut Vec<Op>) {
+        let Some(endpoint) = self.endpoints.get_mut(&id) else { return };
+        let is_host = endpoint.record.kind == Kind::Host;
+        let value = endpoint.value();
+        let may_be_seen = is_host || endpoint.applied.slot != DENY_ALL || endpoint.state == State::NotReady;
+        if endpoint.written == Some(value) || !may_be_seen {
+            return;
+        }
+        endpoint.written = Some(value);
+        let node = self.facts.node_addresses.iter().chain(&self.facts.routers).copied().collect();
+        let addresses = if is_host { node } else { endpoint.addresses() };
+        ops.push(Op::SetEndpoint(addresses, value));
+    }
+
+    /// A policy could not be written: what locks its endpoints down. It is tried again with the next change.
+    pub fn policy_failed(&mut self, slot: u32, why: &str) -> Vec<Op> {
+        let subjects = self.slots.installed.iter().filter(|(_, installed)| installed.slot == slot);
+        let subjects: Vec<Identity> = subjects.map(|(subject, _)| *subject).collect();
+        let (mut ops, mut late) = (Vec::new(), Vec::new());
+        for subject in subjects {
+            self.slots.lock(subject, why.to_owned(), &mut late);
+        }
+        self.switch_endpoints(&mut ops);
+        self.publish(&mut ops);
+        ops.extend(late);
+        ops
+    }
+
+    /// Identities whose policy is not in the datapath, and why.
+    pub fn locked(&self) -> &BTreeMap<Identity, String> {
+        &self.slots.locked
+    }
+
+    /// How many policies are in the datapath, and how many can be.
+    pub fn policy_slots(&self) -> (u32, u32) {
+        (u32::try_from(self.slots.used.len()).unwrap_or(u32::MAX), self.slots.most.saturating_sub(1))
+    }
+
+    /// The rule sets of an endpoint's policy.
+    pub fn rule_sets(&self, endpoint: &Endpoint) -> Option<Arc<RuleSets>> {
         let subject = Core::subject(endpoint)?;
-        self.slots.installed.get(&subject).map(|installed| installed.tables.clone())
+        self.slots.installed.get(&subject).map(|installed| installed.rule_sets.clone())
     }
 }
 
 impl Endpoint {
     /// With identity and policy in place it is ready.
     fn settle(&mut self) {
-        if self.applied.slot != 0 && self.state != State::WaitingForIdentity {
+        if self.applied.slot != DENY_ALL && self.state != State::WaitingForIdentity {
             self.state = State::Ready;
         }
     }
-}
-
-/// Identities of one class are not told apart; an identity never moves between classes of the same verdicts.
-fn same_but_for_classes(old: &Tables, new: &Tables) -> bool {
-    let moved = |number, class| old.classes.get(number).is_some_and(|before| before != class);
-    (old.ingress, old.egress, &old.verdicts, &old.rule_sets) == (new.ingress, new.egress, &new.verdicts, &new.rule_sets)
-        && !new.classes.iter().any(|(number, class)| moved(number, class))
 }

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use labels::{LabelFilter, Labels};
 
 use super::*;
-use crate::engine::Tables;
+use crate::engine::{TableChange, Tables};
 use crate::ipcache::Change;
 use crate::ops::PolicyKind;
 
@@ -20,6 +20,41 @@ pub struct Fake {
     revision: u64,
     identities: BTreeMap<Identity, Labels>,
     prefixes: BTreeMap<IpNet, Labels>,
+    /// What was told of subjects.
+    told: BTreeMap<Identity, Tables>,
+}
+
+impl Fake {
+    fn tables(&self) -> Tables {
+        let key = VerdictKey {
+            prefix_len: PREFIX_ANY_PROTOCOL,
+            class: 1,
+            direction: DIR_INGRESS,
+            protocol: 0,
+            port: abi::Port(0),
+        };
+        let entry = VerdictEntry { rule_set: self.revision as u32, verdict: VERDICT_ALLOW, ..VerdictEntry::default() };
+        let friends = self
+            .identities
+            .iter()
+            .filter(|(number, labels)| labels.get("k8s", "friend").is_some() || identity::is_node_local(**number));
+        Tables {
+            ingress: self.revision > 0,
+            classes: friends.map(|(number, _)| (*number, 1)).collect(),
+            verdicts: vec![(key, entry)],
+            ..Tables::default()
+        }
+    }
+}
+
+/// What it takes to come from one to the other.
+fn difference(old: &Tables, new: &Tables) -> Vec<TableChange> {
+    if (old.ingress, old.egress, &old.verdicts) != (new.ingress, new.egress, &new.verdicts) {
+        return vec![TableChange::Rebuilt(Box::new(new.clone()))];
+    }
+    let gone = old.classes.keys().filter(|peer| !new.classes.contains_key(peer)).map(|peer| TableChange::Others(*peer));
+    let set = new.classes.iter().filter(|(peer, class)| old.classes.get(peer) != Some(class));
+    gone.chain(set.map(|(peer, class)| TableChange::Class(*peer, *class))).collect()
 }
 
 impl Engine for Fake {
@@ -50,26 +85,28 @@ impl Engine for Fake {
         self.prefixes.clone()
     }
     fn set_named_ports(&mut self, _: Identity, _: crate::engine::NamedPorts) {}
-    fn release(&mut self, _: Identity) {}
-    fn resolve(&mut self, _: Identity) -> Option<Tables> {
-        let key = VerdictKey {
-            prefix_len: PREFIX_ANY_PROTOCOL,
-            class: 1,
-            direction: DIR_INGRESS,
-            protocol: 0,
-            port: abi::Port(0),
-        };
-        let entry = VerdictEntry { rule_set: self.revision as u32, verdict: VERDICT_ALLOW, ..VerdictEntry::default() };
-        let friends = self
-            .identities
-            .iter()
-            .filter(|(number, labels)| labels.get("k8s", "friend").is_some() || identity::is_node_local(**number));
-        Some(Tables {
-            ingress: self.revision > 0,
-            classes: friends.map(|(number, _)| (*number, 1)).collect(),
-            verdicts: vec![(key, entry)],
-            ..Tables::default()
-        })
+    fn resolve(&mut self, subject: Identity) -> Option<Tables> {
+        self.identities.get(&subject)?;
+        self.told.insert(subject, self.tables());
+        Some(self.tables())
+    }
+    fn changes(&mut self) -> BTreeMap<Identity, Vec<TableChange>> {
+        let now = self.tables();
+        let mut all = BTreeMap::new();
+        for (subject, told) in &mut self.told {
+            let changes = difference(told, &now);
+            if !changes.is_empty() {
+                all.insert(*subject, changes);
+            }
+            *told = now.clone();
+        }
+        all
+    }
+    fn prefixes_changed(&mut self) -> bool {
+        true
+    }
+    fn release(&mut self, subject: Identity) {
+        self.told.remove(&subject);
     }
     fn describe(&self) -> String {
         "[]".into()
@@ -88,6 +125,10 @@ fn key(name: &str) -> Key {
 }
 
 fn core(found: Found) -> Core {
+    core_with_slots(found, 16_384)
+}
+
+fn core_with_slots(found: Found, policy_slots: u32) -> Core {
     let facts = Facts {
         cluster: "kind-kind".into(),
         node: "n1".into(),
@@ -97,6 +138,7 @@ fn core(found: Found) -> Core {
         routers: vec![ip("10.244.1.1")],
         node_addresses: vec![ip("172.18.0.2")],
         filter: LabelFilter::default(),
+        policy_slots,
     };
     Core::new(facts, Box::<Fake>::default(), found)
 }
@@ -133,7 +175,11 @@ fn position(ops: &[Op], what: impl Fn(&Op) -> bool) -> usize {
 
 /// A synced core with one ready pod of identity 1000.
 fn with_web() -> Core {
-    let mut core = core(Found::default());
+    with_web_and_slots(16_384)
+}
+
+fn with_web_and_slots(slots: u32) -> Core {
+    let mut core = core_with_slots(Found::default(), slots);
     core.handle(namespace());
     core.handle(Event::Pod(key("web"), pod(&[("app", "web")])));
     core.handle(Event::Synced);
@@ -241,7 +287,7 @@ fn a16_a_new_pod_never_reports_a_revision_that_it_does_not_have() {
     core.flush();
     let told = core.describe_endpoints();
     assert!(told.iter().all(|e| e.status.policy.realized.policy_revision == 2));
-    core.policy_failed(core.endpoints()[&7].applied.slot);
+    core.policy_failed(core.endpoints()[&7].applied.slot, "no memory");
     let locked = core.describe_endpoints().into_iter().find(|e| e.id == 7).unwrap();
     assert_eq!((locked.status.policy.realized.policy_revision, locked.status.state.as_str()), (0, "not-ready"));
 }
@@ -407,4 +453,148 @@ fn a_slot_that_is_emptied_in_a_round_is_given_to_nobody_in_it() {
         let filled = |op: &Op| matches!(op, Op::InstallPolicy { slot, .. } if freed.contains(slot));
         assert!(!ops.iter().any(filled), "{ops:#?}");
     }
+}
+
+/// The last that the datapath was told of an endpoint's policy.
+fn told(ops: &[Op], id: u32) -> Option<abi::endpoint::EndpointPolicy> {
+    let of = |op: &Op| if let Op::UsePolicy(one, policy) = op { (*one == id).then_some(*policy) } else { None };
+    ops.iter().rev().find_map(of)
+}
+
+#[test]
+fn without_a_free_slot_an_endpoint_is_locked_down_and_says_why_until_there_is_one() {
+    // Slot 0 denies all, one is web's, one the other's, and one is there for changes.
+    let mut core = with_web_and_slots(4);
+    core.handle(Event::Pod(key("other"), pod(&[("app", "other")])));
+    core.add_endpoint(record(8, "other"));
+    core.flush();
+    let labels = core.wanted_labels(&core.endpoints()[&8]).unwrap();
+    core.handle(Event::Allocated(labels, Ok(1001)));
+    core.flush();
+    let before = core.endpoints()[&8].applied;
+    assert_eq!((before.slot, core.endpoints()[&8].state), (3, State::Ready));
+    core.handle(policy("p", None));
+    let ops = core.flush();
+    assert_eq!(told(&ops, 5).unwrap().slot, 1);
+    let locked = told(&ops, 8).unwrap();
+    assert_eq!(locked.slot, 0, "the old policy must not stay");
+    let modes = abi::endpoint::MODE_INGRESS | abi::endpoint::MODE_EGRESS;
+    assert_eq!(locked.revision_and_modes & modes, modes, "drops are told");
+    assert!(locked.revision_and_modes & !modes > before.revision, "running connections are judged again");
+    assert_eq!(core.endpoints()[&8].state, State::NotReady);
+    assert_eq!(core.locked()[&1001], "all 3 policy slots are in use");
+    let other = core.describe_endpoints().into_iter().find(|e| e.id == 8).unwrap();
+    assert_eq!((other.status.state.as_str(), other.status.policy.realized.policy_revision), ("not-ready", 0));
+    assert!(ops.contains(&Op::FreeSlot(3)), "{ops:#?}");
+    core.retry();
+    let ops = core.flush();
+    assert_eq!(told(&ops, 8).unwrap().slot, 2, "{ops:#?}");
+    assert!(core.locked().is_empty() && core.endpoints()[&8].state == State::Ready);
+    core.retry();
+    assert_eq!(core.flush(), []);
+}
+
+#[test]
+fn a_class_that_cannot_be_written_locks_down_at_once() {
+    let mut core = with_web();
+    core.handle(Event::Identity(2000, Labels::parse(["k8s:friend=yes"]).unwrap()));
+    let ops = core.flush();
+    let slot = core.endpoints()[&5].applied.slot;
+    assert!(ops.contains(&Op::SetClass(slot, 2000, 1)));
+    let ops = core.policy_failed(slot, "no memory");
+    assert_eq!(told(&ops, 5).unwrap().slot, 0);
+    let lock = position(&ops, |op| matches!(op, Op::UsePolicy(5, _)));
+    let free = position(&ops, |op| *op == Op::FreeSlot(slot));
+    assert!(lock < free, "{ops:#?}");
+    assert_eq!(core.locked()[&1000], "no memory");
+    assert_eq!(core.policy_failed(slot, "again"), []);
+    core.retry();
+    let ops = core.flush();
+    assert!(told(&ops, 5).is_some_and(|policy| policy.slot != 0), "{ops:#?}");
+}
+
+#[test]
+fn only_what_a_change_concerns_is_touched() {
+    let mut core = with_web();
+    core.handle(Event::Identity(2001, Labels::parse(["k8s:foe=yes"]).unwrap()));
+    assert_eq!(core.flush(), []);
+}
+
+#[test]
+fn connections_are_judged_again_when_a_known_peer_becomes_another() {
+    let mut core = with_web();
+    let (friend, foe) = (Labels::parse(["k8s:friend=yes"]).unwrap(), Labels::parse(["k8s:foe=yes"]).unwrap());
+    core.handle(Event::Identity(2000, friend.clone()));
+    let ops = core.flush();
+    assert!(told(&ops, 5).is_none(), "nobody was judged by a new identity: {ops:#?}");
+    let applied = core.endpoints()[&5].applied;
+    core.handle(Event::Identity(2000, foe));
+    let ops = core.flush();
+    let removed = position(&ops, |op| *op == Op::RemoveClass(applied.slot, 2000));
+    let judged = position(&ops, |op| matches!(op, Op::UsePolicy(5, p) if p.slot == applied.slot));
+    assert!(removed < judged, "{ops:#?}");
+    assert!(core.endpoints()[&5].applied.revision > applied.revision);
+    core.handle(Event::Identity(2000, friend));
+    assert!(told(&core.flush(), 5).is_some());
+}
+
+#[test]
+fn an_identity_that_the_cluster_lost_meanwhile_is_kept_and_asked_for_again() {
+    let found = Found {
+        slots: vec![3],
+        policies: [(5, abi::endpoint::EndpointPolicy { slot: 3, revision_and_modes: 41 })].into(),
+        ..Found::default()
+    };
+    let mut core = core(found);
+    let labels = Labels::parse(["k8s:app=web"]).unwrap();
+    core.restore_endpoint(EndpointRecord { identity: 1000, labels: labels.clone(), ..record(5, "web") });
+    core.handle(Event::Synced);
+    let ops = core.flush();
+    assert!(ops.contains(&Op::AllocateIdentity(labels)), "{ops:#?}");
+    let policy = told(&ops, 5).unwrap();
+    assert!(policy.slot != 0 && policy.slot != 3, "its own policy and no emptied slot: {ops:#?}");
+}
+
+#[test]
+fn a27_an_endpoint_leaves_a_number_that_stands_for_other_labels_now() {
+    let mut core = with_web();
+    core.handle(Event::Identity(1000, Labels::parse(["k8s:app=another"]).unwrap()));
+    let ops = core.flush();
+    assert_eq!(core.endpoints()[&5].record.identity, identity::INIT);
+    assert!(ops.iter().any(|op| matches!(op, Op::AllocateIdentity(_))), "{ops:#?}");
+    let shown = |op: &Op| matches!(op, Op::SetEndpoint(_, e) if e.identity == identity::INIT);
+    assert!(ops.iter().any(shown), "{ops:#?}");
+    assert!(told(&ops, 5).is_some(), "{ops:#?}");
+    let address = IpNet::from(ip("10.244.1.5"));
+    let init = |op: &Op| matches!(op, Op::Ipcache(Change::Set(p, e)) if *p == address && e.identity == identity::INIT);
+    assert!(ops.iter().any(init), "{ops:#?}");
+}
+
+#[test]
+fn what_the_datapath_refused_is_done_again() {
+    let mut core = with_web();
+    core.handle(Event::RemotePod(
+        key("far"),
+        RemotePod { identity: Some(2000), addresses: [ip("10.244.2.9")].into(), ..RemotePod::default() },
+    ));
+    let slice = Slice { ready: vec![ip("10.244.2.9")], ports: vec![("http".into(), 80, 6)], ..Slice::default() };
+    let service = Service { addresses: vec![ip("10.96.0.7")], ports: vec![("http".into(), 80, 6)], affinity: 0 };
+    core.handle(Event::Service(key("far"), Some(service)));
+    core.handle(Event::Slice(key("far-1"), key("far"), slice));
+    let ops = core.flush();
+    let kinds: [fn(&Op) -> bool; 2] =
+        [|op| matches!(op, Op::Ipcache(Change::Set(..))), |op| matches!(op, Op::Services { .. })];
+    for kind in kinds {
+        core.refused(&ops[position(&ops, kind)]);
+        assert_eq!(core.flush(), [], "not at once");
+        core.retry();
+        let again = core.flush();
+        position(&again, kind);
+    }
+    core.retry();
+    assert_eq!(core.flush(), []);
+    let shown = core.endpoints()[&5].written.unwrap();
+    core.refused(&Op::SetEndpoint(vec![ip("10.244.1.5")], shown));
+    core.retry();
+    assert!(core.flush().contains(&Op::SetEndpoint(vec![ip("10.244.1.5")], shown)));
 }

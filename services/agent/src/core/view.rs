@@ -10,7 +10,7 @@ use flow::proto::flow::Workload;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::{Core, Endpoint, Kind};
-use crate::engine::Tables;
+use crate::engine::RuleSets;
 use crate::objects::protocol_name;
 use crate::ops::Op;
 use crate::services::Frontend;
@@ -26,8 +26,8 @@ pub struct View {
     pub labels: HashMap<Identity, Arc<[String]>>,
     /// Services by address and port.
     pub services: HashMap<(IpAddr, u16), Frontend>,
-    /// Tables of endpoints, for the policies that their rule sets stand for.
-    pub tables: HashMap<u32, Arc<Tables>>,
+    /// Rule sets of endpoints' policies.
+    pub rule_sets: HashMap<u32, Arc<RuleSets>>,
     /// Devices of endpoints.
     pub devices: HashMap<u32, Arc<str>>,
 }
@@ -69,8 +69,8 @@ impl Core {
         if record.kind != Kind::Host {
             view.devices.insert(record.ifindex, record.device.as_str().into());
         }
-        if let Some(tables) = self.tables(endpoint) {
-            view.tables.insert(record.id, tables);
+        if let Some(rule_sets) = self.rule_sets(endpoint) {
+            view.rule_sets.insert(record.id, rule_sets);
         }
         let workload = self.pod_of(endpoint).and_then(|pod| pod.workload.clone());
         let (namespace, pod) = endpoint.pod().unwrap_or_default();

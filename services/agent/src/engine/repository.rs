@@ -7,9 +7,12 @@ use ::identity::Families;
 use abi::identity::Identity;
 use ipnet::IpNet;
 use labels::{Labels, Selector};
-use policy::{AllowLocalhost, Context, Learned, Mode, Peer, PeerIdentity, PolicyRef, Repository, RuleSet};
+use policy::{
+    AllowLocalhost, Change, Context, EndpointPolicy, Learned, Mode, Peer, PeerIdentity, PolicyRef, Repository, RuleSet,
+    What,
+};
 
-use super::{Engine, NamedPorts, RulePolicy, Tables};
+use super::{Engine, NamedPorts, RulePolicy, TableChange, Tables};
 use crate::config::{Enforcement, Settings};
 use crate::ops::{PolicyKey, PolicyKind};
 
@@ -34,12 +37,28 @@ pub fn repository(settings: &Settings) -> Result<Box<dyn Engine>, String> {
         l7_proxy: false,
         ..policy::Settings::default()
     };
-    Ok(Box::new(Policies { repository: Repository::new(settings), groups: BTreeMap::new() }))
+    Ok(Box::new(Policies {
+        repository: Repository::new(settings),
+        groups: BTreeMap::new(),
+        changes: BTreeMap::new(),
+        prefixes_changed: true,
+    }))
 }
 
 struct Policies {
     repository: Repository,
     groups: BTreeMap<String, Group>,
+    /// What nobody has been told of yet.
+    changes: BTreeMap<Identity, Pending>,
+    prefixes_changed: bool,
+}
+
+/// What changed in the tables of one subject.
+enum Pending {
+    /// Peers went into classes that were there, or out of them.
+    Peers(Vec<TableChange>),
+    /// More than that.
+    Everything,
 }
 
 struct Group {
@@ -57,6 +76,28 @@ fn reference(key: &PolicyKey) -> PolicyRef {
 }
 
 impl Policies {
+    /// Notes what a call changed, for [`Engine::changes`].
+    fn note(&mut self, change: Change) {
+        self.prefixes_changed |= !change.prefixes_added.is_empty() || !change.prefixes_removed.is_empty();
+        for table in change.tables {
+            let pending = self.changes.entry(table.subject).or_insert_with(|| Pending::Peers(Vec::new()));
+            match (table.what, &mut *pending) {
+                (_, Pending::Everything) => {}
+                (What::ClassSet { identity, class, verdicts, .. }, Pending::Peers(peers)) if verdicts.is_empty() => {
+                    peers.push(TableChange::Class(identity, class));
+                }
+                (What::ClassRemoved { identity }, Pending::Peers(peers)) => peers.push(TableChange::Others(identity)),
+                // Entries of a new class go with all others into tables of their own: in use are only whole ones.
+                (What::ClassSet { .. } | What::Rebuilt(_), Pending::Peers(_)) => *pending = Pending::Everything,
+            }
+        }
+    }
+
+    fn tables(&mut self, subject: Identity) -> Option<Tables> {
+        let policy = self.repository.subject_policy(subject)?;
+        Some(tables(&policy, self.repository.revision()))
+    }
+
     /// Tells the repository the prefixes of the groups that its policies name.
     fn teach(&mut self) {
         let wanted: Vec<Learned> = self.repository.learned().cloned().collect();
@@ -69,7 +110,8 @@ impl Policies {
                 // Names come with the DNS proxy, services by their own issue; until then they are nobody.
                 Learned::Name(_) | Learned::Pattern(_) | Learned::Service(..) | Learned::Services(..) => continue,
             };
-            self.repository.set_learned(&learned, addresses);
+            let change = self.repository.set_learned(&learned, addresses);
+            self.note(change);
         }
     }
 
@@ -89,7 +131,8 @@ impl Engine for Policies {
         let source = crds::Source::default();
         match policy::PolicyObject::from_value(object, &source, self.repository.settings()) {
             Ok(object) => {
-                self.repository.upsert_policy(object);
+                let change = self.repository.upsert_policy(object);
+                self.note(change);
                 self.teach();
                 Vec::new()
             }
@@ -98,7 +141,8 @@ impl Engine for Policies {
     }
 
     fn remove_policy(&mut self, key: &PolicyKey) {
-        self.repository.remove_policy(&reference(key));
+        let change = self.repository.remove_policy(&reference(key));
+        self.note(change);
     }
 
     fn set_cidr_group(&mut self, name: &str, group: &crds::CiliumCIDRGroup) {
@@ -115,11 +159,14 @@ impl Engine for Policies {
     }
 
     fn add_identity(&mut self, identity: Identity, labels: &Labels) {
-        self.repository.upsert_identity(identity, labels);
+        let change = self.repository.upsert_identity(identity, labels);
+        self.note(change);
     }
 
     fn remove_identity(&mut self, identity: Identity) {
-        self.repository.remove_identity(identity);
+        let change = self.repository.remove_identity(identity);
+        self.changes.remove(&identity);
+        self.note(change);
     }
 
     fn prefixes(&self) -> BTreeMap<IpNet, Labels> {
@@ -132,23 +179,38 @@ impl Engine for Policies {
     }
 
     fn set_named_ports(&mut self, identity: Identity, ports: NamedPorts) {
-        self.repository.set_named_ports(identity, ports);
+        let change = self.repository.set_named_ports(identity, ports);
+        self.note(change);
     }
 
     fn resolve(&mut self, subject: Identity) -> Option<Tables> {
-        let policy = self.repository.subject_policy(subject)?;
-        let revision = self.repository.revision();
-        Some(Tables {
-            ingress: policy.ingress_enforced,
-            egress: policy.egress_enforced,
-            classes: policy.classes.clone(),
-            verdicts: policy.verdicts.clone(),
-            rule_sets: policy.rule_sets.iter().map(|set| (set.id, describe_rules(set, revision))).collect(),
-        })
+        // What was pending is in it.
+        self.changes.remove(&subject);
+        self.tables(subject)
+    }
+
+    fn changes(&mut self) -> BTreeMap<Identity, Vec<TableChange>> {
+        let mut all = BTreeMap::new();
+        for (subject, pending) in std::mem::take(&mut self.changes) {
+            let changes = match pending {
+                Pending::Peers(peers) => peers,
+                Pending::Everything => match self.tables(subject) {
+                    Some(tables) => vec![TableChange::Rebuilt(Box::new(tables))],
+                    None => continue,
+                },
+            };
+            all.insert(subject, changes);
+        }
+        all
+    }
+
+    fn prefixes_changed(&mut self) -> bool {
+        std::mem::take(&mut self.prefixes_changed)
     }
 
     fn release(&mut self, subject: Identity) {
         self.repository.release_subject(subject);
+        self.changes.remove(&subject);
     }
 
     fn describe(&self) -> String {
@@ -198,6 +260,16 @@ impl Engine for Policies {
             }
         };
         users.into_iter().map(describe).collect()
+    }
+}
+
+fn tables(policy: &EndpointPolicy, revision: u64) -> Tables {
+    Tables {
+        ingress: policy.ingress_enforced,
+        egress: policy.egress_enforced,
+        classes: policy.classes.clone(),
+        verdicts: policy.verdicts.clone(),
+        rule_sets: policy.rule_sets.iter().map(|set| (set.id, describe_rules(set, revision))).collect(),
     }
 }
 

@@ -1,0 +1,103 @@
+//! What is done now and then?
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use abi::pins;
+use agent_api::queue::Queue;
+use flow::proto::flow::LostEventSource;
+
+use crate::daemon::{Daemon, Message, Sender};
+use crate::pressure::{Fill, News};
+
+const INTERVAL: Duration = Duration::from_secs(30);
+/// Translations that nobody used for so long are over; running connections send something more often.
+const IDLE_TRANSLATION: Duration = Duration::from_secs(8000);
+
+/// Removes what is over and tries again what failed.
+pub async fn sweeps(sender: Sender) {
+    let mut interval = tokio::time::interval(INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        if sender.send(Message::Call(Box::new(sweep))).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn sweep(daemon: &mut Daemon) {
+    daemon.core.retry();
+    daemon.release_overdue(Instant::now());
+    tell_losses(daemon);
+    if let Err(error) = sweep_tables(daemon) {
+        tracing::warn!(%error, "sweep of connections failed");
+    }
+}
+
+fn tell_losses(daemon: &mut Daemon) {
+    let (_, lost, _) = daemon.event_counts();
+    let before = std::mem::replace(&mut daemon.losses_told, lost);
+    if let Some(hubble) = &daemon.hubble {
+        hubble.push_lost(LostEventSource::PerfEventRingBuffer, lost.saturating_sub(before));
+    }
+}
+
+fn sweep_tables(daemon: &mut Daemon) -> Result<(), Box<dyn std::error::Error>> {
+    let uptime = Duration::from(nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?);
+    let maps = daemon.datapath.maps();
+    let connections = maps.sweep_conntrack(uptime)?.map(|swept| swept.alive);
+    let translations = maps.sweep_nat(uptime, IDLE_TRANSLATION)?.map(|swept| swept.alive);
+    let sizes = crate::programs::sizes(&daemon.settings);
+    let entries = [
+        (pins::CT4, connections[0], sizes.conntrack),
+        (pins::CT6, connections[1], sizes.conntrack),
+        (pins::SNAT4, translations[0], sizes.nat),
+        (pins::SNAT6, translations[1], sizes.nat),
+    ];
+    for (table, entries, most) in entries {
+        note(daemon, table, Fill { entries: entries as u64, most: most.into() });
+    }
+    let (used, most) = daemon.core.policy_slots();
+    note(daemon, pins::POLICY_VERDICTS, Fill { entries: used.into(), most: most.into() });
+    Ok(())
+}
+
+fn note(daemon: &mut Daemon, table: &'static str, fill: Fill) {
+    let Fill { entries, most } = fill;
+    match daemon.pressure.note(table, fill) {
+        Some(News::NearlyFull) => tracing::warn!(table, entries, most, "table is nearly full"),
+        Some(News::Relaxed) => tracing::info!(table, entries, most, "table has room again"),
+        None => {}
+    }
+}
+
+/// Deletions that the plugin queued while the agent was away; once more for those that came while it was starting.
+pub async fn replay_deletions(folder: PathBuf, sender: Sender) {
+    let queue = Queue::new(folder);
+    for pause in [0, 5] {
+        tokio::time::sleep(Duration::from_secs(pause)).await;
+        let (deletes, unreadable) = match queue.drain() {
+            Ok(drained) => drained,
+            Err(error) => return tracing::error!(%error, "queued deletions cannot be read"),
+        };
+        for path in unreadable {
+            tracing::error!(path, "queued deletion cannot be read");
+        }
+        for delete in deletes {
+            let call = Box::new(move |daemon: &mut Daemon| {
+                let all = daemon.core.endpoints().values();
+                let found = all
+                    .filter(|e| e.record.attachment == delete.cni_attachment_id)
+                    .map(|e| e.record.id)
+                    .collect::<Vec<_>>();
+                for id in found {
+                    daemon.end_endpoint(id);
+                }
+            });
+            if sender.send(Message::Call(call)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
