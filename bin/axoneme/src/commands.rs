@@ -23,6 +23,7 @@ const fn inner(name: &'static str, main: Main) -> Command {
 
 const COMMANDS: &[Command] = &[
     shown("lab", "clusters on this machine: up, down, status", |args| cli_lab::main_with(args.iter().cloned())),
+    shown("policy", "what policies mean: judge flows offline", |args| cli_policy::main_with(args.iter().cloned())),
     shown("hubble", "flows of the cluster", |args| cli_hubble::main_with(args.iter().cloned())),
     #[cfg(feature = "datapath")]
     shown("cilium-agent", "the agent of a node", |args| {

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod cidr_group;
+mod cluster_network_policy;
 mod definitions;
 mod endpoint;
 mod identity;
@@ -17,6 +18,11 @@ pub mod schema;
 mod selector;
 
 pub use cidr_group::{CiliumCIDRGroup, CiliumCIDRGroupSpec};
+pub use cluster_network_policy::{
+    ClusterNetworkPolicy, ClusterNetworkPolicyEgressPeer, ClusterNetworkPolicyEgressRule,
+    ClusterNetworkPolicyIngressPeer, ClusterNetworkPolicyIngressRule, ClusterNetworkPolicyProtocol,
+    ClusterNetworkPolicySpec, ClusterNetworkPolicySubject, DestinationPort, NamespacedPod, Port, PortRange,
+};
 pub use definitions::{CustomResource, PrinterColumn, Version, custom_resource_definitions, custom_resources};
 pub use endpoint::{
     AddressPair, CiliumEndpoint, EncryptionSpec, EndpointIdentity, EndpointPolicyDirection, EndpointPolicyStatus,

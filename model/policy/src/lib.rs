@@ -1,18 +1,22 @@
 //! Who may talk to whom: policies and identities turned into verdict tables.
 #![forbid(unsafe_code)]
 
+mod names;
 mod origin;
 mod parse;
 mod peer;
+mod redirect;
 mod repository;
 mod resolve;
 mod rule;
 mod settings;
 mod tables;
 
+pub use names::{canonical_name, name_matches};
 pub use origin::{Direction, Implicit, PolicyKind, PolicyRef, RuleOrigin, RuleSet};
-pub use peer::{CidrSet, Context, ENTITIES, Entity, Learned, Peer, PeerIdentity};
+pub use peer::{CidrSet, Context, ENTITIES, Entity, Known, Learned, Peer, PeerIdentity};
+pub use redirect::{Parser, Redirect};
 pub use repository::{Change, NamedPorts, Repository, TableChange, What};
-pub use rule::{Effect, L7, PolicyObject, PortRange, PortSpec, Ports, Rule, Subject, protocol};
-pub use settings::{AllowLocalhost, Mode, Settings};
+pub use rule::{Auth, Effect, L7, PolicyObject, PortRange, PortSpec, Ports, Rule, Subject, Tier, protocol};
+pub use settings::{AllowLocalhost, Mode, SchemaMode, Settings};
 pub use tables::EndpointPolicy;

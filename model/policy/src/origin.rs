@@ -6,6 +6,9 @@ use std::sync::Arc;
 use abi::policy::{DIR_EGRESS, DIR_INGRESS};
 use labels::Labels;
 
+use crate::redirect::Redirect;
+use crate::rule::Auth;
+
 /// The kinds of policies.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum PolicyKind {
@@ -15,6 +18,8 @@ pub enum PolicyKind {
     CiliumClusterwideNetworkPolicy,
     /// `networking.k8s.io/v1`
     NetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha2`
+    ClusterNetworkPolicy,
 }
 
 impl PolicyKind {
@@ -24,6 +29,7 @@ impl PolicyKind {
             PolicyKind::CiliumNetworkPolicy => "CiliumNetworkPolicy",
             PolicyKind::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
             PolicyKind::NetworkPolicy => "NetworkPolicy",
+            PolicyKind::ClusterNetworkPolicy => "ClusterNetworkPolicy",
         }
     }
 }
@@ -94,7 +100,7 @@ pub struct RuleOrigin {
     pub uid: String,
     /// The section that the rule is in.
     pub direction: Direction,
-    /// True for ingressDeny and egressDeny.
+    /// True for ingressDeny and egressDeny, and for rules whose action is Deny.
     pub deny: bool,
     /// Which of the policy's specs: 0 is `spec`, or the first of `specs` if there is none.
     pub spec: usize,
@@ -104,12 +110,16 @@ pub struct RuleOrigin {
     pub labels: Labels,
     /// What flows say that it decided.
     pub log: String,
+    /// The line of its file that it begins at; 0 if that is not known.
+    pub line: usize,
 }
 
 impl RuleOrigin {
     /// Name of the section that the rule is in.
     pub fn section(&self) -> &'static str {
-        match (self.direction, self.deny) {
+        let own_section =
+            matches!(self.policy.kind, PolicyKind::CiliumNetworkPolicy | PolicyKind::CiliumClusterwideNetworkPolicy);
+        match (self.direction, self.deny && own_section) {
             (Direction::Ingress, false) => "ingress",
             (Direction::Ingress, true) => "ingressDeny",
             (Direction::Egress, false) => "egress",
@@ -136,6 +146,8 @@ pub enum Implicit {
     AllowLocalhost,
     /// Nothing allows it.
     DefaultDeny,
+    /// Nothing allows it, where some rule passes traffic on to this one.
+    DenyAny(Direction),
 }
 
 impl Implicit {
@@ -147,6 +159,8 @@ impl Implicit {
             Implicit::AllowAny(Direction::Egress) => "allow-any-egress",
             Implicit::AllowLocalhost => "allow-localhost-ingress",
             Implicit::DefaultDeny => "default-deny",
+            Implicit::DenyAny(Direction::Ingress) => "deny-any-ingress",
+            Implicit::DenyAny(Direction::Egress) => "deny-any-egress",
         }
     }
 }
@@ -158,15 +172,38 @@ pub struct RuleSet {
     pub id: u32,
     /// Set where no rule allowed or denied.
     pub implicit: Option<Implicit>,
-    /// The rules that contribute, sorted; with [`Implicit::DefaultDeny`], those that closed the endpoint.
+    /// The rules that contribute, sorted; with a default denial, those that closed the endpoint.
     pub rules: Arc<[Arc<RuleOrigin>]>,
+    /// Proof that is asked for.
+    pub auth: Auth,
+    /// True if a rule says so itself, and not a wider one.
+    pub auth_explicit: bool,
+    /// What the proxy asks, if the traffic goes there.
+    pub redirects: Arc<[Arc<Redirect>]>,
 }
 
 impl RuleSet {
+    /// No rules: no policy is enforced.
+    pub fn none() -> Self {
+        RuleSet {
+            id: 0,
+            implicit: Some(Implicit::NotEnforced),
+            rules: Arc::from([]),
+            auth: Auth::Disabled,
+            auth_explicit: false,
+            redirects: Arc::from([]),
+        }
+    }
+
     /// The policies of the rules, each once.
     pub fn policies(&self) -> Vec<&PolicyRef> {
         let mut policies: Vec<&PolicyRef> = self.rules.iter().map(|rule| &rule.policy).collect();
         policies.dedup();
         policies
+    }
+
+    /// True if the rules are those that closed the endpoint, and not those that decided.
+    pub fn is_default_denial(&self) -> bool {
+        matches!(self.implicit, Some(Implicit::DefaultDeny | Implicit::DenyAny(_)))
     }
 }

@@ -1,21 +1,23 @@
 //! Which rules does an object say, and what is wrong with it?
 
 mod cilium;
+mod cluster;
 mod icmp;
 mod l7;
 mod network_policy;
 mod peers;
 mod ports;
+mod re2;
 
 use std::sync::OnceLock;
 
-use crds::{CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy, NetworkPolicy, Problem, Source};
+use crds::{CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy, ClusterNetworkPolicy, NetworkPolicy, Problem, Source};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::origin::{PolicyKind, PolicyRef};
 use crate::rule::{PolicyObject, Rule};
-use crate::settings::Settings;
+use crate::settings::{SchemaMode, Settings};
 
 /// Collects what is wrong while an object is read, so that its author sees all of it at once.
 pub(crate) struct Reader<'a> {
@@ -48,6 +50,7 @@ impl PolicyKind {
             ("cilium.io/v2", "CiliumNetworkPolicy") => Some(PolicyKind::CiliumNetworkPolicy),
             ("cilium.io/v2", "CiliumClusterwideNetworkPolicy") => Some(PolicyKind::CiliumClusterwideNetworkPolicy),
             ("networking.k8s.io/v1", "NetworkPolicy") => Some(PolicyKind::NetworkPolicy),
+            ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy") => Some(PolicyKind::ClusterNetworkPolicy),
             _ => None,
         }
     }
@@ -68,6 +71,10 @@ impl PolicyObject {
             Some(PolicyKind::NetworkPolicy) => {
                 let schema = schema_of::<NetworkPolicy>(&KNP);
                 typed::<NetworkPolicy>(&without_nulls(value), schema, settings, Self::from_network_policy)
+            }
+            Some(PolicyKind::ClusterNetworkPolicy) => {
+                let schema = schema_of::<ClusterNetworkPolicy>(&KCNP);
+                typed::<ClusterNetworkPolicy>(value, schema, settings, Self::from_cluster_network_policy)
             }
             None => Err(vec![not_a_policy(value)]),
         };
@@ -109,11 +116,22 @@ impl PolicyObject {
             reader.network_policy(owner, policy.spec.as_ref())
         })
     }
+
+    /// Reads a policy of the cluster's administrators.
+    pub fn from_cluster_network_policy(
+        policy: &ClusterNetworkPolicy,
+        settings: &Settings,
+    ) -> Result<PolicyObject, Vec<Problem>> {
+        assemble(PolicyKind::ClusterNetworkPolicy, "", &policy.metadata, settings, |reader, owner| {
+            reader.cluster_network_policy(owner, &policy.spec)
+        })
+    }
 }
 
 static CNP: OnceLock<Value> = OnceLock::new();
 static CCNP: OnceLock<Value> = OnceLock::new();
 static KNP: OnceLock<Value> = OnceLock::new();
+static KCNP: OnceLock<Value> = OnceLock::new();
 
 /// The schema of a type, made once.
 fn schema_of<T: crds::schema::Schema>(cell: &'static OnceLock<Value>) -> &'static Value {
@@ -126,11 +144,21 @@ fn typed<T: DeserializeOwned>(
     settings: &Settings,
     read: impl Fn(&T, &Settings) -> Result<PolicyObject, Vec<Problem>>,
 ) -> Result<PolicyObject, Vec<Problem>> {
-    let mut problems = crds::schema::check(value, schema);
+    let misfits = match settings.schema {
+        SchemaMode::Off => Vec::new(),
+        SchemaMode::Reject | SchemaMode::Warn => crds::schema::check(value, schema),
+    };
+    let (mut problems, warnings) = match settings.schema {
+        SchemaMode::Reject => (misfits, Vec::new()),
+        SchemaMode::Warn | SchemaMode::Off => (Vec::new(), misfits),
+    };
     match serde_json::from_value::<T>(value.clone()) {
         // What the rules themselves say is worth telling even if the schema does not fit.
         Ok(object) => match read(&object, settings) {
-            Ok(policy) if problems.is_empty() => return Ok(policy),
+            Ok(mut policy) if problems.is_empty() => {
+                policy.warnings.extend(warnings);
+                return Ok(policy);
+            }
             Ok(_) => {}
             Err(others) => problems.extend(others),
         },
@@ -155,8 +183,8 @@ fn without_nulls(value: &Value) -> Value {
 fn not_a_policy(value: &Value) -> Problem {
     let field = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or("nothing").to_owned();
     let message = format!(
-        "kind {} of {} is not a policy; CiliumNetworkPolicy and CiliumClusterwideNetworkPolicy of cilium.io/v2 and \
-         NetworkPolicy of networking.k8s.io/v1 are",
+        "kind {} of {} is not a policy; CiliumNetworkPolicy and CiliumClusterwideNetworkPolicy of cilium.io/v2, \
+         NetworkPolicy of networking.k8s.io/v1 and ClusterNetworkPolicy of policy.networking.k8s.io/v1alpha2 are",
         field("kind"),
         field("apiVersion")
     );

@@ -7,6 +7,8 @@ use identity::{Families, NumericIdentity, labelled_prefix, world_label};
 use ipnet::IpNet;
 use labels::{CLUSTER, Label, Labels, Operator, POD_NAMESPACE, Selector, source};
 
+use crate::settings::Settings;
+
 /// Peers that are known by name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Entity {
@@ -104,11 +106,12 @@ pub enum Peer {
     /// By labels.
     Labels(Selector),
     /// By entity. The datapath of the field tells the sum of many identities (all of the cluster, all addresses of the
-    /// world, all nodes) from identities of their own, and so do match types: `sum` is that half of the entity.
+    /// world, all nodes) from identities of their own, and so do match types. An entity that has a sum is two peers:
+    /// the sum, and everybody in it by labels.
     Entity {
         /// The entity.
         entity: Entity,
-        /// True for the identities that are part of a sum.
+        /// True for the sum.
         sum: bool,
     },
     /// By address.
@@ -128,9 +131,9 @@ pub enum Learned {
     Group(String, Vec<IpNet>),
     /// CiliumCIDRGroups by labels, without some parts.
     Groups(Selector, Vec<IpNet>),
-    /// A service: namespace and name.
+    /// A service: namespace (empty: any) and name.
     Service(String, String),
-    /// Services by labels, in a namespace or in all.
+    /// Services by labels: namespace (empty: any) and selector.
     Services(String, Selector),
 }
 
@@ -150,10 +153,43 @@ pub struct PeerIdentity {
 pub struct Context<'a> {
     /// Name of the own cluster.
     pub cluster_name: &'a str,
+    /// Number of the own cluster.
+    pub cluster_id: u32,
     /// Families in use.
     pub families: Families,
     /// Prefixes select nodes too.
     pub cidr_matches_nodes: bool,
+    /// Prefixes select workloads too that have labels of prefixes.
+    pub cidr_matches_pods: bool,
+}
+
+impl<'a> Context<'a> {
+    /// What the settings say.
+    pub fn of(settings: &'a Settings) -> Self {
+        Context {
+            cluster_name: &settings.cluster_name,
+            cluster_id: settings.cluster_id,
+            families: settings.families,
+            cidr_matches_nodes: settings.cidr_matches_nodes,
+            cidr_matches_pods: settings.cidr_matches_pods,
+        }
+    }
+}
+
+/// What is known of something that policies wait to be told of: the addresses of a name or a group, the backends of a
+/// service or the labels of its pods.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Known {
+    /// Addresses.
+    pub prefixes: Vec<IpNet>,
+    /// Workloads by labels.
+    pub selectors: Vec<Selector>,
+}
+
+impl From<Vec<IpNet>> for Known {
+    fn from(prefixes: Vec<IpNet>) -> Self {
+        Known { prefixes, selectors: Vec::new() }
+    }
 }
 
 impl PeerIdentity {
@@ -172,6 +208,10 @@ impl PeerIdentity {
         (id::MINIMAL_ALLOCATED..id::LOCAL_CIDR).contains(&self.identity)
     }
 
+    fn cluster_id(&self) -> u32 {
+        (self.identity >> 16) & 0xff
+    }
+
     fn is_cidr(&self) -> bool {
         (id::LOCAL_CIDR..id::LOCAL_REMOTE_NODE).contains(&self.identity)
     }
@@ -181,13 +221,11 @@ impl PeerIdentity {
     }
 
     /// True if it is part of the sum that the entity stands for.
-    fn in_sum(&self, entity: Entity, cluster: &str) -> bool {
+    fn in_sum(&self, entity: Entity, context: &Context<'_>) -> bool {
         match entity {
             Entity::World => self.is_cidr(),
             Entity::RemoteNode => self.is_local_node(),
-            Entity::Cluster => {
-                self.is_workload() && self.labels.get(source::K8S, CLUSTER).is_none_or(|name| name == cluster)
-            }
+            Entity::Cluster => self.is_workload() && self.cluster_id() == context.cluster_id,
             Entity::ClusterMesh => self.is_workload(),
             _ => false,
         }
@@ -197,14 +235,16 @@ impl PeerIdentity {
         ["world", "world-ipv4", "world-ipv6"].iter().any(|name| self.labels.has_reserved(name))
     }
 
-    /// True if it is the entity by itself.
-    fn is_entity(&self, entity: Entity) -> bool {
+    /// True if it is the entity by its labels.
+    fn is_entity(&self, entity: Entity, context: &Context<'_>) -> bool {
         let reserved = |name: &str| self.labels.has_reserved(name);
         let in_cluster = ["host", "remote-node", "init", "ingress", "health", "unmanaged", "kube-apiserver"];
+        let cluster = self.labels.get(source::K8S, CLUSTER);
         match entity {
             Entity::All => true,
             Entity::World => self.is_world(),
-            Entity::Cluster | Entity::ClusterMesh => in_cluster.iter().any(|name| reserved(name)),
+            Entity::Cluster => in_cluster.iter().any(|name| reserved(name)) || cluster == Some(context.cluster_name),
+            Entity::ClusterMesh => in_cluster.iter().any(|name| reserved(name)) || cluster.is_some(),
             Entity::WorldIpv4
             | Entity::WorldIpv6
             | Entity::Host
@@ -241,26 +281,29 @@ impl Peer {
         matches!(self, Peer::All | Peer::Entity { sum: true, .. })
     }
 
-    /// True if it selects the identity. `learned` has the prefixes of what is learned.
-    pub fn selects(&self, peer: &PeerIdentity, context: &Context<'_>, learned: &[IpNet]) -> bool {
+    /// True if it selects the identity. `learned` is what is known of what is learned.
+    pub fn selects(&self, peer: &PeerIdentity, context: &Context<'_>, learned: &Known) -> bool {
         match self {
             Peer::All => true,
             Peer::Labels(selector) => selector.matches(&peer.labels),
-            Peer::Entity { entity, sum: true } => peer.in_sum(*entity, context.cluster_name),
-            Peer::Entity { entity, sum: false } => {
-                peer.is_entity(*entity) && !peer.in_sum(*entity, context.cluster_name)
-            }
+            Peer::Entity { entity, sum: true } => peer.in_sum(*entity, context),
+            Peer::Entity { entity, sum: false } => peer.is_entity(*entity, context),
             Peer::Cidr(set) => selects_addresses(peer, context, set),
-            Peer::Learned(what) => learned.iter().any(|prefix| {
-                let except = what.except().iter().copied();
-                selects_addresses(peer, context, &CidrSet::new(*prefix, except))
-            }),
+            Peer::Learned(what) => {
+                let by_prefix = learned.prefixes.iter().any(|prefix| {
+                    let except = what.except().iter().copied();
+                    selects_addresses(peer, context, &CidrSet::new(*prefix, except))
+                });
+                by_prefix || learned.selectors.iter().any(|selector| selector.matches(&peer.labels))
+            }
         }
     }
 
     /// The namespaces that the selected can be in (empty: in none); `None` if in any. It saves asking the others.
-    pub(crate) fn namespaces(&self) -> Option<Vec<&str>> {
+    pub(crate) fn namespaces(&self, context: &Context<'_>) -> Option<Vec<&str>> {
         let selector = match self {
+            Peer::Cidr(_) if context.cidr_matches_pods => return None,
+            Peer::Learned(what) if context.cidr_matches_pods || what.is_service() => return None,
             Peer::Cidr(_) | Peer::Learned(_) => return Some(vec![""]),
             Peer::All | Peer::Entity { .. } => return None,
             Peer::Labels(selector) => selector,
@@ -274,7 +317,7 @@ impl Peer {
     }
 
     /// The prefixes that must have identities of their own, so that the selector is exact.
-    pub fn prefixes<'a>(&'a self, learned: &'a [IpNet]) -> impl Iterator<Item = IpNet> + 'a {
+    pub fn prefixes<'a>(&'a self, learned: &'a Known) -> impl Iterator<Item = IpNet> + 'a {
         let own = match self {
             Peer::Cidr(set) => Some(set),
             _ => None,
@@ -284,7 +327,7 @@ impl Peer {
             _ => &[],
         };
         let own = own.into_iter().flat_map(|set| [set.prefix].into_iter().chain(set.except.iter().copied()));
-        let learned = if matches!(self, Peer::Learned(_)) { learned } else { &[] };
+        let learned = if matches!(self, Peer::Learned(_)) { learned.prefixes.as_slice() } else { &[] };
         own.chain(learned.iter().map(|prefix| prefix.trunc())).chain(except.iter().copied())
     }
 }
@@ -297,14 +340,23 @@ impl Learned {
             Learned::Name(_) | Learned::Pattern(_) | Learned::Service(..) | Learned::Services(..) => &[],
         }
     }
+
+    /// True for services, whose backends can be workloads.
+    pub fn is_service(&self) -> bool {
+        matches!(self, Learned::Service(..) | Learned::Services(..))
+    }
 }
 
-/// Prefixes select what is outside of the cluster (and, if asked to, nodes), never pods.
+/// Prefixes select what is outside of the cluster; nodes and workloads only if asked to.
 fn selects_addresses(peer: &PeerIdentity, context: &Context<'_>, set: &CidrSet) -> bool {
     if let Some(prefix) = peer.prefix {
-        let outside = peer.is_cidr() && peer.is_world();
-        let node = context.cidr_matches_nodes && peer.is_local_node();
-        return (outside || node) && set.selects(&prefix);
+        let node = ["host", "remote-node"].iter().any(|name| peer.labels.has_reserved(name));
+        let eligible = match (peer.is_world(), node) {
+            (true, _) => true,
+            (false, true) => context.cidr_matches_nodes,
+            (false, false) => context.cidr_matches_pods,
+        };
+        return eligible && set.selects(&prefix);
     }
     if set.prefix.prefix_len() > 0 {
         return false;
@@ -341,12 +393,17 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    const CONTEXT: Context<'static> =
-        Context { cluster_name: "c", families: Families { ipv4: true, ipv6: false }, cidr_matches_nodes: false };
+    const CONTEXT: Context<'static> = Context {
+        cluster_name: "c",
+        cluster_id: 0,
+        families: Families { ipv4: true, ipv6: false },
+        cidr_matches_nodes: false,
+        cidr_matches_pods: false,
+    };
 
     fn check(peers: &[Peer], identity: u32, labels: &[&str], expected: bool) {
         let peer = PeerIdentity::new(identity, Labels::parse(labels.iter().copied()).unwrap());
-        let found = peers.iter().any(|one| one.selects(&peer, &CONTEXT, &[]));
+        let found = peers.iter().any(|one| one.selects(&peer, &CONTEXT, &Known::default()));
         assert_eq!(found, expected, "{peers:?} on {peer:?}");
     }
 

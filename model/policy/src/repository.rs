@@ -4,6 +4,7 @@ mod prefixes;
 mod rule_sets;
 mod selectors;
 mod subject;
+mod subject_rules;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use ipnet::IpNet;
 use labels::Labels;
 
 use crate::origin::{PolicyRef, RuleSet};
-use crate::peer::{Context, Entity, Learned, Peer, PeerIdentity};
+use crate::peer::{Context, Entity, Known, Learned, Peer, PeerIdentity};
 use crate::rule::{PolicyObject, Rule, Subject};
 use crate::settings::{Mode, Settings};
 use crate::tables::EndpointPolicy;
@@ -23,7 +24,8 @@ use crate::tables::EndpointPolicy;
 use prefixes::Prefixes;
 use rule_sets::RuleSets;
 use selectors::{SelectorId, Selectors};
-use subject::{SubjectRules, SubjectTables};
+use subject::SubjectTables;
+use subject_rules::SubjectRules;
 
 /// Ports of an identity's pods that have names: protocol and name, with all numbers that the pods give it.
 pub type NamedPorts = BTreeMap<(u8, String), BTreeSet<u16>>;
@@ -85,7 +87,7 @@ struct Policy {
     rules: Vec<Arc<Compiled>>,
 }
 
-struct Known {
+struct Identity {
     peer: PeerIdentity,
     named_ports: NamedPorts,
     /// The selectors that select it.
@@ -101,7 +103,7 @@ pub struct Repository {
     revision: u64,
     policies: BTreeMap<PolicyRef, Policy>,
     by_namespace: HashMap<String, BTreeSet<PolicyRef>>,
-    identities: HashMap<NumericIdentity, Known>,
+    identities: HashMap<NumericIdentity, Identity>,
     identities_by_namespace: HashMap<String, BTreeSet<NumericIdentity>>,
     selectors: Selectors,
     prefixes: Prefixes,
@@ -115,7 +117,8 @@ impl Repository {
     /// A repository without policies and identities.
     pub fn new(settings: Settings) -> Self {
         let mut selectors = Selectors::default();
-        let host = selectors.acquire(&Peer::Entity { entity: Entity::Host, sum: false });
+        let localhost = Peer::Entity { entity: Entity::Host, sum: false };
+        let host = selectors.acquire(&localhost, &Context::of(&settings));
         Repository {
             settings,
             revision: 1,
@@ -155,6 +158,16 @@ impl Repository {
     /// The identities with their labels, in no order.
     pub fn identities(&self) -> impl Iterator<Item = (NumericIdentity, &Labels)> {
         self.identities.iter().map(|(identity, known)| (*identity, &known.peer.labels))
+    }
+
+    /// The labels of an identity.
+    pub fn identity_labels(&self, identity: NumericIdentity) -> Option<&Labels> {
+        self.identities.get(&identity).map(|known| &known.peer.labels)
+    }
+
+    /// Why the tables of a subject are not those of the policies as they are now, if they are not.
+    pub fn subject_error(&self, subject: NumericIdentity) -> Option<&str> {
+        self.subjects.get(&subject)?.error().map(AsRef::as_ref)
     }
 
     /// A rule set of some subject's tables.
@@ -208,8 +221,8 @@ impl Repository {
             return self.unchanged();
         }
         let peer = PeerIdentity::new(identity, labels.clone());
-        let selected = self.selectors.selecting(&peer, &context(&self.settings));
-        let fresh = Known { peer, named_ports: NamedPorts::new(), selectors: selected.clone() };
+        let selected = self.selectors.selecting(&peer, &Context::of(&self.settings));
+        let fresh = Identity { peer, named_ports: NamedPorts::new(), selectors: selected.clone() };
         self.identities_by_namespace.entry(fresh.peer.namespace().to_owned()).or_default().insert(identity);
         let old = self.identities.insert(identity, fresh);
         let before = match old {
@@ -266,11 +279,11 @@ impl Repository {
         change
     }
 
-    /// Tells which addresses a name, a group or a service has now.
-    pub fn set_learned(&mut self, learned: &Learned, addresses: Vec<IpNet>) -> Change {
+    /// Tells which addresses a name, a group or a service has now, or the labels of its pods.
+    pub fn set_learned(&mut self, learned: &Learned, known: impl Into<Known>) -> Change {
         let peer = Peer::Learned(learned.clone());
         let before: Vec<IpNet> = self.selectors.prefixes(&peer);
-        self.selectors.set_learned(learned, addresses);
+        self.selectors.set_learned(learned, known.into());
         let after: Vec<IpNet> = self.selectors.prefixes(&peer);
         let mut change = self.unchanged();
         let Some(selector) = self.selectors.id(&peer) else { return change };
@@ -304,11 +317,29 @@ impl Repository {
     /// The tables for endpoints of an identity, which from now on are kept up to date; `None` if it is not known.
     pub fn subject_policy(&mut self, subject: NumericIdentity) -> Option<Arc<EndpointPolicy>> {
         if !self.subjects.contains_key(&subject) {
-            let tables = self.build(subject)?;
+            let tables = match self.build(subject)? {
+                Ok(tables) => tables,
+                Err(error) => {
+                    let known = self.identities.get(&subject)?;
+                    SubjectTables::new(SubjectRules::closed(), &known.named_ports, Some(error), &mut self.rule_sets)
+                }
+            };
             self.register(subject, tables);
         }
         let revision = self.revision;
         self.subjects.get_mut(&subject).map(|tables| tables.snapshot(revision))
+    }
+
+    /// The tables for one endpoint of an identity, whose ports have these names. They are those of the identity unless
+    /// rules name ports of the endpoint and its names are not those of all the identity's endpoints together.
+    pub fn endpoint_policy(&mut self, subject: NumericIdentity, ports: &NamedPorts) -> Option<Arc<EndpointPolicy>> {
+        let shared = self.subject_policy(subject)?;
+        let asks = self.subjects.get(&subject).is_some_and(SubjectTables::asks_subject_for_names);
+        if !asks || self.identities.get(&subject).is_none_or(|known| known.named_ports == *ports) {
+            return Some(shared);
+        }
+        let mut tables = self.build_with(subject, Some(ports))?.ok()?;
+        Some(tables.snapshot(self.revision))
     }
 
     /// The identity has no endpoints here any more.
@@ -326,7 +357,7 @@ impl Repository {
         let mut selectors = Vec::new();
         for peer in rule.peers.iter().filter(|peer| **peer != Peer::All) {
             let is_new = self.selectors.id(peer).is_none();
-            let selector = self.selectors.acquire(peer);
+            let selector = self.selectors.acquire(peer, &Context::of(&self.settings));
             self.prefixes.add(&self.selectors.prefixes(peer));
             if is_new {
                 self.select_again(selector);
@@ -359,7 +390,7 @@ impl Repository {
     fn release(&mut self, selector: SelectorId) {
         let Some(peer) = self.selectors.peer(selector).cloned() else { return };
         self.prefixes.remove(&self.selectors.prefixes(&peer));
-        for member in self.selectors.release(selector) {
+        for member in self.selectors.release(selector, &Context::of(&self.settings)) {
             if let Some(known) = self.identities.get_mut(&member) {
                 known.selectors.remove(&selector);
             }
@@ -368,8 +399,8 @@ impl Repository {
 
     /// Finds the identities that a selector selects now; yields those for which that is new.
     fn select_again(&mut self, selector: SelectorId) -> Vec<NumericIdentity> {
-        let context = context(&self.settings);
-        let namespaces = self.selectors.peer(selector).and_then(Peer::namespaces);
+        let context = Context::of(&self.settings);
+        let namespaces = self.selectors.peer(selector).and_then(|peer| peer.namespaces(&context));
         let asked: Vec<NumericIdentity> = match namespaces {
             None => self.identities.keys().copied().collect(),
             Some(names) => {
@@ -415,23 +446,40 @@ impl Repository {
         }
     }
 
-    /// Makes the tables of those of the identities anew that are subjects.
+    /// Makes the tables of those of the identities anew that are subjects. Where the rules cannot be put together the
+    /// old tables stay.
     fn rebuild(&mut self, subjects: impl IntoIterator<Item = NumericIdentity>, change: &mut Change) {
         for subject in subjects {
-            let Some(old) = self.subjects.remove(&subject) else { continue };
-            self.unregister(subject, &old);
-            let Some(mut tables) = self.build(subject) else { continue };
-            let policy = tables.snapshot(self.revision);
-            self.register(subject, tables);
-            change.tables.push(TableChange { subject, what: What::Rebuilt(policy) });
+            if !self.subjects.contains_key(&subject) {
+                continue;
+            }
+            let built = self.build(subject);
+            if let Some(Err(error)) = &built {
+                if let Some(old) = self.subjects.get_mut(&subject) {
+                    old.fail(error.clone());
+                }
+            } else {
+                self.release_subject(subject);
+            }
+            if let Some(Ok(tables)) = built {
+                self.register(subject, tables);
+            }
+            let revision = self.revision;
+            let policy = self.subjects.get_mut(&subject).map(|tables| tables.snapshot(revision));
+            change.tables.extend(policy.map(|policy| TableChange { subject, what: What::Rebuilt(policy) }));
         }
         let in_use = self.subjects.values();
         self.rule_sets.forget(in_use.map(|tables| tables.rule_set_ids()));
     }
 
+    /// Tables hold their selectors, so that those of policies that could not be put together live on with them.
     fn register(&mut self, subject: NumericIdentity, tables: SubjectTables) {
         for selector in tables.selectors() {
             self.users.entry(*selector).or_default().insert(subject);
+            self.selectors.retain(*selector);
+            if let Some(peer) = self.selectors.peer(*selector) {
+                self.prefixes.add(&self.selectors.prefixes(peer));
+            }
         }
         self.subjects.insert(subject, tables);
     }
@@ -444,10 +492,20 @@ impl Repository {
                     self.users.remove(selector);
                 }
             }
+            self.release(*selector);
         }
     }
 
-    fn build(&mut self, subject: NumericIdentity) -> Option<SubjectTables> {
+    /// The tables of a subject, if it is known; an error if its rules cannot be put together.
+    fn build(&mut self, subject: NumericIdentity) -> Option<Result<SubjectTables, Arc<str>>> {
+        self.build_with(subject, None)
+    }
+
+    fn build_with(
+        &mut self,
+        subject: NumericIdentity,
+        ports: Option<&NamedPorts>,
+    ) -> Option<Result<SubjectTables, Arc<str>>> {
         let known = self.identities.get(&subject)?;
         let namespaces = ["", known.peer.labels.namespace().unwrap_or_default()];
         let distinct = if namespaces[1].is_empty() { &namespaces[..1] } else { &namespaces[..] };
@@ -455,8 +513,12 @@ impl Repository {
         let rules = policies.filter_map(|name| self.policies.get(name)).flat_map(|policy| &policy.rules);
         let rules: Vec<Arc<Compiled>> =
             rules.filter(|compiled| compiled.rule.subject.selects(&known.peer)).cloned().collect();
-        let rules = SubjectRules::new(&self.settings, &known.peer, rules, self.host);
-        let mut tables = SubjectTables::new(rules, &known.named_ports, &mut self.rule_sets);
+        let rules = match SubjectRules::new(&self.settings, &known.peer, rules, self.host) {
+            Ok(rules) => rules,
+            Err(error) => return Some(Err(Arc::from(error))),
+        };
+        let ports = ports.unwrap_or(&known.named_ports);
+        let mut tables = SubjectTables::new(rules, ports, None, &mut self.rule_sets);
         let members = if tables.asks_peers_for_names() {
             self.identities.keys().copied().collect()
         } else {
@@ -467,7 +529,7 @@ impl Repository {
                 tables.classify(identity, known, &mut self.rule_sets);
             }
         }
-        Some(tables)
+        Some(Ok(tables))
     }
 
     fn take_prefixes(&mut self, change: &mut Change) {
@@ -483,13 +545,5 @@ impl Subject {
             Subject::Endpoints(selector) => subject.identity != HOST && selector.matches(&subject.labels),
             Subject::Nodes(selector) => subject.identity == HOST && selector.matches(&subject.labels),
         }
-    }
-}
-
-fn context(settings: &Settings) -> Context<'_> {
-    Context {
-        cluster_name: &settings.cluster_name,
-        families: settings.families,
-        cidr_matches_nodes: settings.cidr_matches_nodes,
     }
 }

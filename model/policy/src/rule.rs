@@ -23,6 +23,56 @@ pub enum Effect {
     Allow,
     /// Keeps it out, whatever allows it.
     Deny,
+    /// Leaves it to the rules of the next tier.
+    Pass,
+}
+
+/// The layers of rules: what a higher one decides, a lower one is not asked.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Tier {
+    /// ClusterNetworkPolicy, tier Admin.
+    Admin,
+    /// CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy and NetworkPolicy.
+    Normal,
+    /// ClusterNetworkPolicy, tier Baseline.
+    Baseline,
+    /// What holds in the absence of rules.
+    Default,
+}
+
+impl Tier {
+    /// As users know it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Tier::Admin => "admin",
+            Tier::Normal => "normal",
+            Tier::Baseline => "baseline",
+            Tier::Default => "default",
+        }
+    }
+}
+
+/// Whether both sides must prove who they are.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum Auth {
+    /// They need not.
+    #[default]
+    Disabled,
+    /// By certificates of SPIFFE.
+    Spire,
+    /// It always fails, for tests.
+    AlwaysFail,
+}
+
+impl Auth {
+    /// As the datapath's users know it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Auth::Disabled => "disabled",
+            Auth::Spire => "spire",
+            Auth::AlwaysFail => "always-fail",
+        }
+    }
 }
 
 /// One rule: a direction, peers and ports.
@@ -34,8 +84,14 @@ pub struct Rule {
     pub subject: Subject,
     /// The direction of the traffic.
     pub direction: Direction,
+    /// The layer that it is in.
+    pub tier: Tier,
+    /// Its place within the layer: lower numbers are asked first.
+    pub priority: u32,
     /// What it does.
     pub effect: Effect,
+    /// What it says of proof; `None` if nothing.
+    pub auth: Option<Auth>,
     /// True if it closes its subjects in this direction.
     pub default_deny: bool,
     /// The peers; none of them: the rule speaks of no traffic.

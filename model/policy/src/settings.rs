@@ -28,6 +28,18 @@ pub enum AllowLocalhost {
     Policy,
 }
 
+/// What becomes of an object that does not fit the schema of its kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SchemaMode {
+    /// It is refused, as by an API server.
+    #[default]
+    Reject,
+    /// It is read as far as its fields are known; the rest is a warning.
+    Warn,
+    /// It is read as far as its fields are known, and nothing is said.
+    Off,
+}
+
 /// Settings that change what policies mean.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
@@ -41,8 +53,12 @@ pub struct Settings {
     pub families: Families,
     /// Whether the own node may reach its pods.
     pub allow_localhost: AllowLocalhost,
+    /// Number of the own cluster: bits 16 to 23 of its workloads' identities.
+    pub cluster_id: u32,
     /// Prefixes in policies select nodes too.
     pub cidr_matches_nodes: bool,
+    /// Prefixes in policies select workloads too that have labels of prefixes.
+    pub cidr_matches_pods: bool,
     /// Policies for nodes are enforced.
     pub host_firewall: bool,
     /// Nodes can be selected by labels.
@@ -51,6 +67,10 @@ pub struct Settings {
     pub extended_ip_protocols: bool,
     /// There is a proxy for rules at the application's level.
     pub l7_proxy: bool,
+    /// Messages of ICMP can be named.
+    pub icmp_rules: bool,
+    /// How closely objects must fit the schema of their kind.
+    pub schema: SchemaMode,
 }
 
 impl Default for Settings {
@@ -58,14 +78,18 @@ impl Default for Settings {
         Settings {
             mode: Mode::Default,
             cluster_name: "default".to_owned(),
+            cluster_id: 0,
             any_cluster: false,
             families: Families { ipv4: true, ipv6: false },
             allow_localhost: AllowLocalhost::Always,
             cidr_matches_nodes: false,
+            cidr_matches_pods: false,
             host_firewall: false,
             node_selector_labels: false,
             extended_ip_protocols: false,
             l7_proxy: true,
+            icmp_rules: true,
+            schema: SchemaMode::Reject,
         }
     }
 }

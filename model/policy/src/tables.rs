@@ -1,6 +1,7 @@
 //! What do the tables of an endpoint's policy answer?
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use abi::Port;
 use abi::policy::{CLASS_OTHERS, Class, PREFIX_ANY_PROTOCOL, PREFIX_FULL, PREFIX_PROTOCOL, VerdictEntry, VerdictKey};
@@ -23,6 +24,9 @@ pub struct EndpointPolicy {
     pub verdicts: Vec<(VerdictKey, VerdictEntry)>,
     /// The rule sets that entries name, sorted by number.
     pub rule_sets: Vec<RuleSet>,
+    /// Why these are not the tables of the policies as they are now: rules that cannot be put together. The tables are
+    /// the last ones that could be made, or closed ones.
+    pub error: Option<Arc<str>>,
 }
 
 impl EndpointPolicy {

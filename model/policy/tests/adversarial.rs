@@ -62,7 +62,7 @@ fn a03_allowing_one_peer_all_does_not_allow_others_all() {
     let l7 = "{fromEndpoints: [{matchLabels: {app: web}}, {matchLabels: {app: db}}], toPorts: [{ports: [{port: \"80\", protocol: TCP}], rules: {http: [{path: /a}]}}]}";
     let all = "{fromEndpoints: [{matchLabels: {app: web}}], toPorts: [{ports: [{port: \"80\", protocol: TCP}]}]}";
     cluster.apply_text(&cnp("p", &format!("ingress: [{l7}, {all}]")));
-    assert_eq!(cluster.ingress("a/web", "a/db", 80), "allow");
+    assert_eq!(cluster.ingress("a/web", "a/db", 80), "open");
     assert_eq!(cluster.ingress("a/db", "a/db", 80), "redirect");
 }
 

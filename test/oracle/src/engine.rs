@@ -167,5 +167,6 @@ pub fn meaning(policy: &EndpointPolicy, entry: &tables::VerdictEntry, direction:
         implicit: set.implicit,
         rules: set.rules.iter().map(|rule| (**rule).clone()).collect::<BTreeSet<RuleOrigin>>(),
         enforced: policy.enforced(direction),
+        auth: (set.auth, set.auth_explicit),
     }
 }

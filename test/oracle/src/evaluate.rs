@@ -7,9 +7,12 @@ use std::sync::Arc;
 use identity::NumericIdentity;
 use labels::{Labels, Operator, Selector};
 use policy::{
-    AllowLocalhost, Direction, Effect, Entity, Implicit, L7, Mode, Peer, PortRange, Ports, Rule, RuleOrigin, Subject,
+    AllowLocalhost, Auth, Direction, Effect, Entity, Implicit, Mode, Peer, PortRange, Ports, Redirect, Rule,
+    RuleOrigin, Subject, Tier,
 };
 
+use crate::filters::{Statement, Who, merge};
+use crate::tables::{Entry, Found, Tables};
 use crate::world::{Party, World};
 
 /// The other side of a packet.
@@ -62,20 +65,21 @@ pub struct Decision {
     pub rules: BTreeSet<RuleOrigin>,
     /// True if policy is enforced in the direction.
     pub enforced: bool,
+    /// Proof that is asked for, and whether a deciding rule says so itself.
+    pub auth: (Auth, bool),
 }
 
-/// A rule's statement about the packet: one peer selector and one range of ports that both match.
-struct Statement<'a> {
-    rule: &'a Rule,
-    peer: &'a Peer,
-    /// Protocol and ports as the rule has them.
-    range: Option<(u8, &'a PortRange)>,
-    /// Says something about application rules.
-    asks: bool,
-    /// How much of protocol and port it pins down.
-    detail: u8,
-    /// True if the peer selector means everybody of a sort.
-    sum: bool,
+/// Ports as a rule has them (`None`: all), and what the proxy asks on them.
+type Ranged<'a> = (Option<(u8, &'a PortRange)>, Option<Redirect>);
+
+/// Who a subject is and what its rules are.
+struct Asked<'a> {
+    world: &'a World,
+    packet: &'a Packet,
+    subject: &'a Party,
+    /// In the order in which they are asked.
+    rules: Vec<&'a Rule>,
+    closed: bool,
 }
 
 /// What the policies say of a packet.
@@ -83,141 +87,135 @@ pub fn evaluate(world: &World, packet: &Packet) -> Decision {
     let subject = &world.parties[&packet.subject];
     let is_host = packet.subject == abi::identity::HOST;
     let exempt = world.settings.mode == Mode::Never || (is_host && !world.settings.host_firewall);
-    let rules: Vec<&Rule> = world
+    let mut rules: Vec<&Rule> = world
         .rules()
         .filter(|rule| !exempt && rule.direction == packet.direction && is_for(rule, subject, is_host))
         .collect();
+    rules.sort_by_key(|rule| (rule.tier, rule.priority));
     let forced = !exempt && (world.settings.mode == Mode::Always || subject.labels.has_reserved("init"));
     let closing: BTreeSet<RuleOrigin> =
         rules.iter().filter(|rule| rule.default_deny).map(|rule| (*rule.origin).clone()).collect();
     let enforced = forced || !rules.is_empty();
-    let statements: Vec<Statement<'_>> =
-        rules.iter().flat_map(|rule| statements(world, packet, subject, rule)).collect();
-    let statements = without_those_of_everybody(statements, &rules);
-
-    if let Some(decision) = strongest(&statements, &rules, enforced) {
-        return decision;
-    }
+    let closed = forced || !closing.is_empty();
     let implied = |verdict, match_type, implicit, rules| Decision {
         verdict,
         match_type,
         implicit: Some(implicit),
         rules,
         enforced,
+        auth: (Auth::Disabled, false),
     };
     if !enforced {
         return implied(Verdict::Allow, "all", Implicit::NotEnforced, BTreeSet::new());
     }
-    let closed = forced || !closing.is_empty();
-    if !closed {
-        return implied(Verdict::Allow, "all", Implicit::AllowAny(packet.direction), BTreeSet::new());
+    let asked = Asked { world, packet, subject, rules, closed };
+    match asked.tables().find() {
+        None => implied(Verdict::DefaultDeny, "none", Implicit::DefaultDeny, closing),
+        Some(found) => described(found, closing, enforced),
     }
-    let from_host = packet.direction == Direction::Ingress && is_entity(world, packet.other, Entity::Host);
-    let may = !is_host
-        && match world.settings.allow_localhost {
-            AllowLocalhost::Always => !rules.is_empty(),
+}
+
+fn described(found: Found, closing: BTreeSet<RuleOrigin>, enforced: bool) -> Decision {
+    let Entry { origins, implicit, .. } = found.entry;
+    let verdict = match (found.deny, found.auth.0, found.redirect) {
+        (true, _, _) | (false, Auth::Spire | Auth::AlwaysFail, _) => Verdict::Deny,
+        (false, Auth::Disabled, true) => Verdict::Redirect,
+        (false, Auth::Disabled, false) => Verdict::Allow,
+    };
+    let match_type = match (found.own, found.detail) {
+        (false, 0) => "all",
+        (false, 1) => "proto-only",
+        (false, _) => "l4-only",
+        (true, 0) => "l3-only",
+        (true, 1) => "l3-proto",
+        (true, _) => "l3-l4",
+    };
+    let rules = if matches!(implicit, Some(Implicit::DenyAny(_))) { closing } else { origins };
+    Decision { verdict, match_type, implicit, rules, enforced, auth: found.auth }
+}
+
+impl Asked<'_> {
+    /// The field's own tables, as far as they speak of the packet.
+    fn tables(&self) -> Tables {
+        let mut said: Vec<Statement> = self.rules.iter().flat_map(|rule| self.statements(rule)).collect();
+        said.extend(self.implied());
+        Tables::new(merge(said))
+    }
+
+    /// What holds where no rule decides.
+    fn implied(&self) -> Vec<Statement> {
+        let statement = |what, effect, priority| Statement {
+            who: Who::Implied(what),
+            place: (Tier::Default, priority),
+            peer: Peer::All,
+            range: None,
+            detail: Some(0),
+            selects: true,
+            own: false,
+            effect,
+            auth: None,
+            redirect: None,
+            log: String::new(),
+        };
+        if !self.closed {
+            return vec![statement(Implicit::AllowAny(self.packet.direction), Effect::Allow, 0)];
+        }
+        let mut said = Vec::new();
+        let may = match self.world.settings.allow_localhost {
+            AllowLocalhost::Always => !self.rules.is_empty(),
             AllowLocalhost::EvenWithoutRules => true,
             AllowLocalhost::Policy => false,
         };
-    if from_host && may {
-        return implied(Verdict::Allow, "l3-only", Implicit::AllowLocalhost, BTreeSet::new());
+        let is_host = self.packet.subject == abi::identity::HOST;
+        if self.packet.direction == Direction::Ingress && !is_host && may {
+            let peer = Peer::Entity { entity: Entity::Host, sum: false };
+            let selects = is_peer(self.world, self.packet.other, &peer);
+            let localhost = statement(Implicit::AllowLocalhost, Effect::Allow, 0);
+            said.push(Statement { peer, selects, own: true, ..localhost });
+        }
+        if self.rules.iter().any(|rule| rule.effect == Effect::Pass) {
+            said.push(statement(Implicit::DenyAny(self.packet.direction), Effect::Deny, 1));
+        }
+        said
     }
-    implied(Verdict::DefaultDeny, "none", Implicit::DefaultDeny, closing)
-}
 
-/// Denial first, then what the proxy must see, then the rest; then what says most of the ports; then who is named.
-fn strongest(statements: &[Statement<'_>], rules: &[&Rule], enforced: bool) -> Option<Decision> {
-    let class = |one: &Statement<'_>| match one.rule.effect {
-        Effect::Deny => 0,
-        Effect::Allow if one.asks && !somebody_asks_nothing(one, rules) => 1,
-        Effect::Allow => 2,
-    };
-    let first = statements.iter().map(class).min()?;
-    let left: Vec<&Statement<'_>> = statements.iter().filter(|one| class(one) == first).collect();
-    let detail = left.iter().map(|one| one.detail).max()?;
-    let left: Vec<&Statement<'_>> = left.into_iter().filter(|one| one.detail == detail).collect();
-    let sum = left.iter().all(|one| one.sum);
-    let left: Vec<&Statement<'_>> = left.into_iter().filter(|one| one.sum == sum).collect();
-    let match_type = match (sum, detail) {
-        (true, 0) => "all",
-        (true, 1) => "proto-only",
-        (true, _) => "l4-only",
-        (false, 0) => "l3-only",
-        (false, 1) => "l3-proto",
-        (false, _) => "l3-l4",
-    };
-    Some(Decision {
-        verdict: [Verdict::Deny, Verdict::Redirect, Verdict::Allow][first],
-        match_type,
-        implicit: None,
-        rules: left.iter().map(|one| (*one.rule.origin).clone()).collect(),
-        enforced,
-    })
-}
-
-/// True if another allowing rule of the subject says the same of peers and ports, and asks nothing more.
-fn somebody_asks_nothing(one: &Statement<'_>, rules: &[&Rule]) -> bool {
-    let allowing = rules.iter().filter(|rule| rule.effect == Effect::Allow && rule.peers.contains(one.peer));
-    allowing.flat_map(|rule| written(rule)).any(|(range, asks)| range == one.range && !asks)
-}
-
-/// A selector that says of a range of ports what everybody's rules say of it is part of everybody.
-fn without_those_of_everybody<'a>(statements: Vec<Statement<'a>>, rules: &[&Rule]) -> Vec<Statement<'a>> {
-    let said = |peer: &Peer, range: Option<(u8, &PortRange)>| {
-        let of_peer = || rules.iter().copied().filter(|rule| rule.peers.contains(peer));
-        let denies = of_peer().any(|rule| rule.effect == Effect::Deny && !asked_of(rule, range).is_empty());
-        let mut asked: Vec<_> =
-            of_peer().filter(|rule| rule.effect == Effect::Allow).flat_map(|rule| asked_of(rule, range)).collect();
-        if denies {
-            return Some(Err(()));
+    fn statements(&self, rule: &Rule) -> Vec<Statement> {
+        let mut said = Vec::new();
+        let redirect = |l7: &Option<Arc<policy::L7>>, protocol: u8| {
+            let namespace = self.subject.labels.namespace().unwrap_or_default();
+            let asked = l7.as_ref().filter(|_| rule.effect == Effect::Allow)?;
+            let redirect = Redirect::new(asked, protocol, namespace).expect("generated listeners are right")?;
+            Some(if self.closed { redirect } else { redirect.opened() })
+        };
+        let ranges: Vec<Ranged<'_>> = match &rule.ports {
+            Ports::All => vec![(None, None)],
+            Ports::Some(ports) => ports
+                .iter()
+                .map(|port| (Some((port.protocol, &port.range)), redirect(&port.l7, port.protocol)))
+                .collect(),
+        };
+        for peer in &rule.peers {
+            for (range, redirect) in &ranges {
+                let by_peer =
+                    self.packet.direction == Direction::Egress && matches!(range, Some((_, PortRange::Named(_))));
+                let sum = *peer == Peer::All || matches!(peer, Peer::Entity { sum: true, .. });
+                said.push(Statement {
+                    who: Who::Rule((*rule.origin).clone()),
+                    place: (rule.tier, rule.priority),
+                    peer: peer.clone(),
+                    range: range.map(|(protocol, range)| (protocol, range.clone())),
+                    detail: detail(self.world, self.packet, self.subject, *range),
+                    selects: is_peer(self.world, self.packet.other, peer),
+                    own: by_peer || !sum,
+                    effect: rule.effect,
+                    auth: rule.auth.filter(|_| rule.effect == Effect::Allow),
+                    redirect: redirect.clone(),
+                    log: rule.origin.log.clone(),
+                });
+            }
         }
-        if asked.is_empty() {
-            return None;
-        }
-        if asked.contains(&None) {
-            return Some(Ok(Vec::new()));
-        }
-        asked.sort_by_key(|l7| format!("{l7:?}"));
-        asked.dedup();
-        Some(Ok(asked))
-    };
-    let numbered = |one: &Statement<'_>| {
-        matches!(one.range, Some((_, PortRange::Numbers(..) | PortRange::Named(_)))) && *one.peer != Peer::All
-    };
-    statements
-        .into_iter()
-        .filter(|one| !(numbered(one) && said(one.peer, one.range) == said(&Peer::All, one.range)))
-        .collect()
-}
-
-/// What a rule asks of a range of ports, once for each time that it names the range.
-fn asked_of<'a>(rule: &'a Rule, range: Option<(u8, &PortRange)>) -> Vec<Option<&'a Arc<L7>>> {
-    let Ports::Some(ports) = &rule.ports else { return Vec::new() };
-    let named = ports.iter().filter(|port| Some((port.protocol, &port.range)) == range);
-    named.map(|port| port.l7.as_ref()).collect()
-}
-
-/// The ranges of ports as a rule has them, and whether it asks more of them.
-fn written(rule: &Rule) -> Vec<(Option<(u8, &PortRange)>, bool)> {
-    match &rule.ports {
-        Ports::All => vec![(None, false)],
-        Ports::Some(ports) => {
-            ports.iter().map(|port| (Some((port.protocol, &port.range)), port.l7.is_some())).collect()
-        }
+        said
     }
-}
-
-fn statements<'a>(world: &World, packet: &Packet, subject: &Party, rule: &'a Rule) -> Vec<Statement<'a>> {
-    let mut found = Vec::new();
-    for peer in rule.peers.iter().filter(|peer| is_peer(world, packet.other, peer)) {
-        for (range, asks) in written(rule) {
-            let Some(detail) = detail(world, packet, subject, range) else { continue };
-            let by_peer = packet.direction == Direction::Egress && matches!(range, Some((_, PortRange::Named(_))));
-            let sum = !by_peer && (*peer == Peer::All || matches!(peer, Peer::Entity { sum: true, .. }));
-            found.push(Statement { rule, peer, range, asks, detail, sum });
-        }
-    }
-    found
 }
 
 /// How much of the packet's protocol and port the range pins down, if it has them: 0 nothing, 1 the protocol, 2 to 17
@@ -274,9 +272,8 @@ fn is_peer(world: &World, other: Other, peer: &Peer) -> bool {
         (Peer::All, _) => true,
         (Peer::Labels(selector), Other::Party(party)) => fulfils(&world.parties[&party].labels, selector),
         (Peer::Labels(selector), Other::Address(address)) => fulfils(&labels_of(world, address), selector),
-        (Peer::Entity { entity, sum }, other) => {
-            is_entity(world, other, *entity) && *sum == in_sum(world, other, *entity)
-        }
+        (Peer::Entity { entity, sum: false }, other) => is_entity(world, other, *entity),
+        (Peer::Entity { entity, sum: true }, other) => in_sum(world, other, *entity),
         (Peer::Cidr(_) | Peer::Learned(_), Other::Address(address)) => world.address_sets(peer).iter().any(|set| {
             let family_is_used = match address {
                 IpAddr::V4(_) => world.settings.families.ipv4,
@@ -346,9 +343,8 @@ fn cluster_of(labels: &Labels) -> Option<&str> {
 fn in_sum(world: &World, other: Other, entity: Entity) -> bool {
     match (entity, other) {
         (Entity::World, Other::Address(address)) => world.is_named(address),
-        (Entity::Cluster | Entity::ClusterMesh, Other::Party(party)) => {
-            cluster_of(&world.parties[&party].labels).is_some()
-        }
+        (Entity::Cluster, Other::Party(party)) => (256..1 << 16).contains(&party),
+        (Entity::ClusterMesh, Other::Party(party)) => (256..1 << 24).contains(&party),
         _ => false,
     }
 }

@@ -173,15 +173,40 @@ pub fn named_ports(random: &mut Random) -> NamedPorts {
     ports
 }
 
-/// A policy that is right, of one of three kinds; names repeat, so that policies replace each other.
+/// A policy that is right, of one of four kinds; names repeat, so that policies replace each other.
 pub fn policy(random: &mut Random, settings: &Settings) -> PolicyObject {
-    let value = match random.below(4) {
-        0 => network_policy(random),
-        1 => cilium(random, true),
-        _ => cilium(random, false),
-    };
+    read(policy_value(random), settings)
+}
+
+/// The same with rules that ask for proof. Traffic is never passed on then, which the field does not support.
+pub fn policy_with_proof(random: &mut Random, settings: &Settings, mode: &str) -> PolicyObject {
+    let clusterwide = random.once_in(4);
+    let mut value = cilium(random, clusterwide);
+    for spec in value["specs"].as_array_mut().into_iter().flatten() {
+        for section in ["ingress", "egress"] {
+            for rule in spec.get_mut(section).and_then(Value::as_array_mut).into_iter().flatten() {
+                if random.once_in(3) {
+                    rule["authentication"] = json!({ "mode": mode });
+                }
+            }
+        }
+    }
+    read(value, settings)
+}
+
+fn read(value: Value, settings: &Settings) -> PolicyObject {
     let read = PolicyObject::from_value(&value, &crds::Source::default(), settings);
     read.unwrap_or_else(|problems| panic!("a generated policy is wrong: {problems:?}: {value}"))
+}
+
+fn policy_value(random: &mut Random) -> Value {
+    match random.below(6) {
+        0 => network_policy(random),
+        1 => cluster_network_policy(random),
+        2 if random.once_in(2) => cluster_network_policy(random),
+        2 | 3 => cilium(random, true),
+        _ => cilium(random, false),
+    }
 }
 
 fn cilium(random: &mut Random, clusterwide: bool) -> Value {
@@ -208,6 +233,9 @@ fn spec(random: &mut Random, clusterwide: bool) -> Value {
     for section in [first, second] {
         let (ingress, deny) = (section.starts_with("ingress"), section.ends_with("Deny"));
         spec[section] = random.list(3, |random| rule(random, ingress, deny, nodes)).into();
+    }
+    if random.once_in(4) {
+        spec["log"] = json!({ "value": random.pick(APPS) });
     }
     if random.once_in(5) {
         spec["enableDefaultDeny"] = json!({ "ingress": random.once_in(2), "egress": random.once_in(2) });
@@ -280,6 +308,10 @@ fn port_rule(random: &mut Random, plain: bool) -> Value {
     let asks = !plain && random.once_in(3);
     let ports: Vec<Value> = random.list(3, |random| port(random, asks));
     let mut rule = json!({ "ports": ports });
+    if asks && random.once_in(4) {
+        rule["serverNames"] = json!([random.pick(APPS)]);
+        rule["terminatingTLS"] = json!({ "secret": { "name": "s" } });
+    }
     if asks {
         rule["rules"] = json!({ "http": [{ "method": random.pick(&["GET", "PUT"]) }] });
     }
@@ -300,6 +332,57 @@ fn port(random: &mut Random, asks: bool) -> Value {
         port["endPort"] = json!(random.pick(PORTS));
     }
     port
+}
+
+fn cluster_network_policy(random: &mut Random) -> Value {
+    let mut spec = json!({
+        "tier": random.pick(&["Admin", "Admin", "Baseline"]),
+        "priority": random.below(3),
+        "subject": if random.once_in(2) { json!({ "namespaces": {} }) } else { json!({ "pods": namespaced_pod(random) }) },
+    });
+    for section in ["ingress", "egress"] {
+        if random.once_in(2) {
+            spec[section] = random.list(3, |random| cluster_rule(random, section)).into();
+        }
+    }
+    let metadata = json!({ "name": format!("c{}", random.below(3)) });
+    json!({ "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy", "metadata": metadata, "spec": spec })
+}
+
+fn cluster_rule(random: &mut Random, section: &str) -> Value {
+    let egress = section == "egress";
+    let action = random.pick(&["Accept", "Deny", "Pass", "Pass"]);
+    let mut rule = json!({ "action": action });
+    if !random.once_in(4) {
+        let peers = random.list(2, |random| match random.below(if egress { 4 } else { 3 }) {
+            0 => json!({ "namespaces": { "matchLabels": { "team": random.pick(APPS) } } }),
+            1 => json!({ "pods": namespaced_pod(random) }),
+            2 => json!({ "namespaces": {} }),
+            _ => json!({ "networks": random.list(2, |random| json!(random.pick(PREFIXES))) }),
+        });
+        rule[if egress { "to" } else { "from" }] = peers.into();
+    }
+    if random.once_in(2) {
+        rule["protocols"] = random.list(2, cluster_protocol).into();
+    }
+    rule
+}
+
+fn namespaced_pod(random: &mut Random) -> Value {
+    let namespaces =
+        if random.once_in(2) { json!({}) } else { json!({ "matchLabels": { "team": random.pick(APPS) } }) };
+    json!({ "namespaceSelector": namespaces, "podSelector": plain_selector(random) })
+}
+
+fn cluster_protocol(random: &mut Random) -> Value {
+    let (one, two) = (random.pick(PORTS), random.pick(PORTS));
+    match random.below(5) {
+        0 => json!({ "tcp": {} }),
+        1 => json!({ "destinationNamedPort": random.pick(PORT_NAMES) }),
+        2 => json!({ "udp": { "destinationPort": { "number": one } } }),
+        3 => json!({ "tcp": { "destinationPort": { "range": { "start": one.min(two), "end": one.max(two) } } } }),
+        _ => json!({ "tcp": { "destinationPort": { "number": one } } }),
+    }
 }
 
 fn network_policy(random: &mut Random) -> Value {

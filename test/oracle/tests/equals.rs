@@ -2,14 +2,40 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use identity::NumericIdentity;
 use ipnet::IpNet;
 use oracle::engine::Engine;
 use oracle::generate::{self, Random};
-use oracle::{Decision, Packet, World, evaluate, life};
+use oracle::{Decision, Other, Packet, World, evaluate, life};
 
 fn compare(world: &World, packet: &Packet, found: &Decision, seed: u64) {
     let expected = evaluate(world, packet);
-    assert_eq!(*found, expected, "seed {seed}: {packet:?}\n{:#?}\n{:#?}", world.settings, world.policies);
+    assert_eq!(*found, expected, "seed {seed}: {packet:?}\n{}{:?}", story(world, packet), world.settings);
+}
+
+/// The rules of the subject in the direction of the packet, and who is at both ends.
+fn story(world: &World, packet: &Packet) -> String {
+    let labels = |identity: NumericIdentity| world.parties.get(&identity).map(|party| party.labels.to_string());
+    let other = match packet.other {
+        Other::Party(identity) => labels(identity).unwrap_or_default(),
+        Other::Address(address) => address.to_string(),
+    };
+    let mut story = format!("{} and {other}\n", labels(packet.subject).unwrap_or_default());
+    let known = policy::PeerIdentity::new(packet.subject, world.parties[&packet.subject].labels.clone());
+    let rules = world.rules().filter(|rule| rule.direction == packet.direction && rule.subject.selects(&known));
+    for rule in rules {
+        let peers: Vec<String> = rule.peers.iter().map(ToString::to_string).collect();
+        story += &format!(
+            "{} {:?} {} {:?} [{}] {:?}\n",
+            rule.origin,
+            rule.tier,
+            rule.priority,
+            rule.effect,
+            peers.join("; "),
+            rule.ports
+        );
+    }
+    story
 }
 
 #[test]
@@ -46,6 +72,30 @@ fn tables_say_what_the_rules_say() {
         "Allow proto-only",
     ] {
         assert!(verdicts.get(verdict).is_some_and(|count| *count > 20), "{verdict} is rare: {verdicts:?}");
+    }
+}
+
+#[test]
+fn proof_is_asked_for_where_the_rules_ask_for_it() {
+    let mut asked = BTreeMap::new();
+    for seed in 5_000..5_300 {
+        let mut random = Random::new(seed);
+        let mut world = generate::world(&mut random);
+        let mode = random.pick(&["required", "test-always-fail", "disabled"]);
+        for _ in 0..2 + random.below(6) {
+            let policy = generate::policy_with_proof(&mut random, &world.settings, mode);
+            life::upsert(&mut world, policy);
+        }
+        let mut engine = Engine::new(&world);
+        for _ in 0..60 {
+            let packet = generate::packet(&mut random, &world);
+            let found = engine.decision(&packet);
+            *asked.entry(format!("{:?}", found.auth)).or_insert(0) += 1;
+            compare(&world, &packet, &found, seed);
+        }
+    }
+    for auth in ["(Spire, true)", "(Spire, false)", "(AlwaysFail, true)", "(Disabled, true)"] {
+        assert!(asked.get(auth).is_some_and(|count| *count > 3), "{auth} is rare: {asked:?}");
     }
 }
 

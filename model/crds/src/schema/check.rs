@@ -53,6 +53,15 @@ fn object(value: &Value, schema: &Value, path: &str, problems: &mut Vec<Problem>
             (None, None) => {}
         }
     }
+    let count = fields.len() as u64;
+    let limit = |name: &str| schema.get(name).and_then(Value::as_u64);
+    if limit("minProperties").is_some_and(|least| count < least)
+        || limit("maxProperties").is_some_and(|most| count > most)
+    {
+        let names: Vec<&str> = known.keys().map(String::as_str).collect();
+        problems
+            .push(Problem::at(path, format!("{count} fields are set; exactly one of {} is right", names.join(", "))));
+    }
     let required = schema.get("required").and_then(Value::as_array).into_iter().flatten();
     for name in required.filter_map(Value::as_str) {
         if fields.get(name).is_none_or(Value::is_null) {

@@ -10,7 +10,7 @@ use super::peers::PeerLists;
 use super::{Owner, Reader};
 use crate::origin::{Direction, PolicyKind, RuleOrigin};
 use crate::peer::Peer;
-use crate::rule::{Effect, PortSpec, Ports, Rule, Subject};
+use crate::rule::{Auth, Effect, PortSpec, Ports, Rule, Subject, Tier};
 
 /// What the rules of one `spec` have in common.
 struct Spec<'a> {
@@ -29,6 +29,7 @@ struct Section<'a> {
     path: String,
     peers: PeerLists<'a>,
     ports: Option<Vec<PortSpec>>,
+    auth: Option<&'a crds::Authentication>,
 }
 
 impl Reader<'_> {
@@ -124,7 +125,15 @@ impl Reader<'_> {
             rules.extend(self.rule(
                 owner,
                 spec,
-                Section { direction: Direction::Ingress, effect: Effect::Allow, index, path, peers, ports },
+                Section {
+                    direction: Direction::Ingress,
+                    effect: Effect::Allow,
+                    index,
+                    path,
+                    peers,
+                    ports,
+                    auth: rule.authentication.as_ref(),
+                },
             ));
         }
         for (index, rule) in spec.rule.ingress_deny.iter().flatten().enumerate() {
@@ -135,7 +144,7 @@ impl Reader<'_> {
             rules.extend(self.rule(
                 owner,
                 spec,
-                Section { direction: Direction::Ingress, effect: Effect::Deny, index, path, peers, ports },
+                Section { direction: Direction::Ingress, effect: Effect::Deny, index, path, peers, ports, auth: None },
             ));
         }
         rules
@@ -152,7 +161,15 @@ impl Reader<'_> {
             rules.extend(self.rule(
                 owner,
                 spec,
-                Section { direction: Direction::Egress, effect: Effect::Allow, index, path, peers, ports },
+                Section {
+                    direction: Direction::Egress,
+                    effect: Effect::Allow,
+                    index,
+                    path,
+                    peers,
+                    ports,
+                    auth: rule.authentication.as_ref(),
+                },
             ));
         }
         for (index, rule) in spec.rule.egress_deny.iter().flatten().enumerate() {
@@ -163,14 +180,15 @@ impl Reader<'_> {
             rules.extend(self.rule(
                 owner,
                 spec,
-                Section { direction: Direction::Egress, effect: Effect::Deny, index, path, peers, ports },
+                Section { direction: Direction::Egress, effect: Effect::Deny, index, path, peers, ports, auth: None },
             ));
         }
         rules
     }
 
     fn rule(&mut self, owner: &Owner<'_>, spec: &Spec<'_>, section: Section<'_>) -> Option<Rule> {
-        let Section { direction, effect, index, path, peers, ports } = section;
+        let Section { direction, effect, index, path, peers, ports, auth } = section;
+        let auth = auth.and_then(|auth| self.authentication(&path, auth));
         let init = match &spec.subject {
             Subject::Endpoints(subject) => subject.has_key(source::RESERVED, "init"),
             Subject::Nodes(_) => false,
@@ -200,12 +218,16 @@ impl Reader<'_> {
             index,
             labels: spec.labels.clone(),
             log: spec.rule.log.as_ref().and_then(|log| log.value.clone()).unwrap_or_default(),
+            line: 0,
         };
         Some(Rule {
             origin: Arc::new(origin),
             subject: spec.subject.clone(),
             direction,
+            tier: Tier::Normal,
+            priority: 0,
             effect,
+            auth,
             // A rule that is there closes its section unless it says otherwise.
             default_deny: asked.unwrap_or(true),
             peers,
@@ -213,9 +235,23 @@ impl Reader<'_> {
         })
     }
 
+    fn authentication(&mut self, path: &str, auth: &crds::Authentication) -> Option<Auth> {
+        match auth.mode.as_str() {
+            "disabled" => Some(Auth::Disabled),
+            "required" => Some(Auth::Spire),
+            "test-always-fail" => Some(Auth::AlwaysFail),
+            other => {
+                let message =
+                    format!("unknown authentication mode {other:?}; disabled, required and test-always-fail are known");
+                self.refuse(format!("{path}.authentication.mode"), message);
+                None
+            }
+        }
+    }
+
     fn lint_empty(&mut self, path: &str, effect: Effect) {
         let message = match effect {
-            Effect::Allow => {
+            Effect::Allow | Effect::Pass => {
                 "an empty rule allows nothing: what it selects is closed; to allow everything, name the entity all"
             }
             Effect::Deny => "an empty rule denies nothing; to deny everything, name the entity all",

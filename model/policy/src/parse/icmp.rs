@@ -64,6 +64,10 @@ impl Reader<'_> {
         rules: Option<&[crds::IcmpRule]>,
     ) -> Option<Vec<PortSpec>> {
         let Some(rules) = rules.filter(|rules| !rules.is_empty()) else { return ports };
+        if !self.settings.icmp_rules {
+            let message = "ICMP rules can only be applied when the \"enable-icmp-rules\" flag is set";
+            self.refuse(format!("{path}.icmps"), message);
+        }
         if ports.is_some() {
             let message = "the ICMPs block may only be present without ToPorts. Define a separate rule to use ToPorts";
             self.refuse(format!("{path}.icmps"), message);

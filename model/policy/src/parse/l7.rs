@@ -43,29 +43,56 @@ impl Reader<'_> {
             terminating_tls: rule.terminating_tls.clone(),
             originating_tls: rule.originating_tls.clone(),
         };
+        let asks = |rules: &crds::L7Rules| [rules.http.as_ref().map(Vec::len), rules.dns.as_ref().map(Vec::len)];
+        let l7 = match &l7.rules {
+            Some(rules) if asks(rules).iter().all(|count| count.unwrap_or(0) == 0) => L7 { rules: None, ..l7 },
+            _ => l7,
+        };
         (l7 != L7::default()).then(|| Arc::new(l7))
     }
 
-    /// The rules, if there are any: empty lists are as good as none.
+    /// The rules, if there are any. Lists that are there and empty count for what is checked, but ask nothing.
     fn l7_rules(&mut self, path: &str, rules: Option<&crds::L7Rules>) -> Option<crds::L7Rules> {
-        let given = rules?;
-        let http = given.http.clone().filter(|list| !list.is_empty());
-        let dns = given.dns.clone().filter(|list| !list.is_empty());
+        let given = rules.filter(|rules| rules.http.is_some() || rules.dns.is_some());
         let path = format!("{path}.rules");
-        if http.is_some() && dns.is_some() {
+        let Some(given) = given else {
+            if rules.is_some() {
+                self.warn(&path, "rules without any rule allow everything on the ports");
+            }
+            return None;
+        };
+        if given.http.is_some() && given.dns.is_some() {
             self.refuse(&path, "multiple L7 protocol rule types specified in single rule");
         }
-        for (at, name) in dns.iter().flatten().enumerate() {
-            self.name(&format!("{path}.dns[{at}]"), name);
+        for (at, rule) in given.http.iter().flatten().enumerate() {
+            self.http(&format!("{path}.http[{at}]"), rule);
         }
-        if http.is_none() && dns.is_none() {
-            self.warn(&path, "rules without any rule allow everything on the ports");
-            return None;
+        for (at, name) in given.dns.iter().flatten().enumerate() {
+            self.name(&format!("{path}.dns[{at}]"), name);
         }
         if !self.settings.l7_proxy {
             self.refuse(&path, "L7 policy is not supported since L7 proxy is not enabled");
         }
-        Some(crds::L7Rules { http, dns })
+        let empty = [given.http.as_ref().map(Vec::len), given.dns.as_ref().map(Vec::len)];
+        if empty.iter().all(|count| count.unwrap_or(0) == 0) {
+            self.warn(&path, "rules without any rule allow everything on the ports");
+        }
+        Some(given.clone())
+    }
+
+    /// Path and method are regular expressions of the field's dialect.
+    fn http(&mut self, path: &str, rule: &crds::HttpRule) {
+        for (name, pattern) in [("path", &rule.path), ("method", &rule.method)] {
+            let Some(pattern) = pattern.as_deref().filter(|pattern| !pattern.is_empty()) else { continue };
+            if let Err(why) = super::re2::check(pattern) {
+                self.refuse(format!("{path}.{name}"), format!("{pattern:?} is not a regular expression: {why}"));
+            }
+        }
+        let host = rule.host.as_deref().unwrap_or_default();
+        if let Err(why) = super::re2::check(host) {
+            let message = format!("{host:?} is not a regular expression, so that no request matches: {why}");
+            self.warn(format!("{path}.host"), message);
+        }
     }
 
     fn check_side(&mut self, path: &str, direction: Direction, nodes: bool, rules: Option<&crds::L7Rules>) {
@@ -73,13 +100,13 @@ impl Reader<'_> {
         let path = format!("{path}.rules");
         match direction {
             Direction::Ingress if nodes => self.refuse(path, "L7 policy is not supported on host ingress yet"),
-            Direction::Ingress if rules.dns.is_some() => {
+            Direction::Ingress if rules.dns.as_ref().is_some_and(|list| !list.is_empty()) => {
                 self.refuse(
                     path,
                     "L7 protocol DNS is not supported on ingress yet: DNS rules are not allowed on ingress",
                 );
             }
-            Direction::Egress if nodes && rules.http.is_some() => {
+            Direction::Egress if nodes && rules.http.as_ref().is_some_and(|list| !list.is_empty()) => {
                 self.refuse(path, "L7 protocol HTTP is not supported on host egress yet");
             }
             _ => {}
@@ -100,7 +127,8 @@ impl Reader<'_> {
         if ports.iter().any(|port| port.range == PortRange::All) {
             self.refuse(path, "L7 rules can not be used when a port is 0");
         }
-        if rules.dns.is_none() && ports.iter().any(|port| port.protocol != protocol::TCP) {
+        let has_dns = rules.dns.as_ref().is_some_and(|list| !list.is_empty());
+        if !has_dns && ports.iter().any(|port| port.protocol != protocol::TCP) {
             let found = written
                 .iter()
                 .filter_map(|port| port.protocol.as_deref())

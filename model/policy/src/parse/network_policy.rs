@@ -9,7 +9,7 @@ use super::ports::{is_service_name, numbers};
 use super::{Owner, Reader};
 use crate::origin::{Direction, RuleOrigin};
 use crate::peer::Peer;
-use crate::rule::{Effect, PortRange, PortSpec, Ports, Rule, Subject, protocol};
+use crate::rule::{Effect, PortRange, PortSpec, Ports, Rule, Subject, Tier, protocol};
 
 /// What all rules of the policy have in common.
 struct Common<'a> {
@@ -96,18 +96,27 @@ impl Reader<'_> {
             let selector = pods.and_label(source::K8S, POD_NAMESPACE, namespace);
             return Some(Peer::Labels(self.in_own_cluster(selector)));
         };
-        let namespaces = self.k8s_selector(&format!("{path}.namespaceSelector"), namespaces, NAMESPACE_LABELS)?;
-        let namespaces = if namespaces.is_everything() {
-            namespaces.and(SelectorKey::new(source::K8S, POD_NAMESPACE), Operator::Exists)
-        } else {
-            namespaces
-        };
+        let namespaces = self.k8s_namespaces(&format!("{path}.namespaceSelector"), namespaces)?;
         let both = pods.requirements().iter().chain(namespaces.requirements()).cloned();
         Some(Peer::Labels(self.in_own_cluster(Selector::new(both))))
     }
 
+    /// Pods by labels of their namespaces; all that are in one if there are no conditions.
+    pub(super) fn k8s_namespaces(&mut self, path: &str, selector: &crds::LabelSelector) -> Option<Selector> {
+        let namespaces = self.k8s_selector(path, selector, NAMESPACE_LABELS)?;
+        if namespaces.is_everything() {
+            return Some(namespaces.and(SelectorKey::new(source::K8S, POD_NAMESPACE), Operator::Exists));
+        }
+        Some(namespaces)
+    }
+
     /// A selector whose keys are Kubernetes' own; `prefix` stands before each.
-    fn k8s_selector(&mut self, path: &str, selector: &crds::LabelSelector, prefix: &str) -> Option<Selector> {
+    pub(super) fn k8s_selector(
+        &mut self,
+        path: &str,
+        selector: &crds::LabelSelector,
+        prefix: &str,
+    ) -> Option<Selector> {
         let read_key = |key: &str| match validate::key_problem(key) {
             Some(why) => Err(labels::SelectorError::Key(why)),
             None if prefix.is_empty() => Ok(SelectorKey::new(source::K8S, key)),
@@ -192,12 +201,16 @@ impl Common<'_> {
             index,
             labels: self.labels.clone(),
             log: String::new(),
+            line: 0,
         };
         Rule {
             origin: Arc::new(origin),
             subject: self.subject.clone(),
             direction,
+            tier: Tier::Normal,
+            priority: 0,
             effect: Effect::Allow,
+            auth: None,
             default_deny: true,
             peers,
             ports,

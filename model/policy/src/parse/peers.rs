@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use labels::{CLUSTER, NAMESPACE_LABELS, Operator, POD_NAMESPACE, Selector, SelectorKey, source};
 
 use super::Reader;
+use crate::names::canonical_name;
 use crate::peer::{CidrSet, ENTITIES, Entity, Learned, Peer};
 
 /// The peers of a rule by kind; `None` is an absent field.
@@ -115,7 +116,7 @@ impl Reader<'_> {
             self.refuse(field("Groups"), message);
         }
         for (at, service) in lists.services.unwrap_or_default().iter().enumerate() {
-            peers.extend(self.service(&format!("{}[{at}]", field("Services")), namespace, service));
+            peers.extend(self.service(&format!("{}[{at}]", field("Services")), service));
         }
         for (at, name) in lists.names.unwrap_or_default().iter().enumerate() {
             peers.extend(self.name(&format!("{}[{at}]", field("FQDNs")), name).map(Peer::Learned));
@@ -250,7 +251,8 @@ impl Reader<'_> {
         parts
     }
 
-    fn service(&mut self, path: &str, namespace: &str, service: &crds::Service) -> Option<Peer> {
+    /// Services of one namespace, or of any if none is named.
+    fn service(&mut self, path: &str, service: &crds::Service) -> Option<Peer> {
         let own = |named: &Option<String>| named.clone().filter(|name| !name.is_empty());
         match (&service.k8s_service, &service.k8s_service_selector) {
             (Some(by_name), None) => {
@@ -258,12 +260,12 @@ impl Reader<'_> {
                     self.refuse(format!("{path}.k8sService.serviceName"), "the service must have a name");
                     return None;
                 };
-                let namespace = own(&by_name.namespace).unwrap_or_else(|| namespace.to_owned());
+                let namespace = own(&by_name.namespace).unwrap_or_default();
                 Some(Peer::Learned(Learned::Service(namespace, name)))
             }
             (None, Some(by_labels)) => {
                 let selector = self.selector(&format!("{path}.k8sServiceSelector.selector"), &by_labels.selector)?;
-                let namespace = own(&by_labels.namespace).unwrap_or_else(|| namespace.to_owned());
+                let namespace = own(&by_labels.namespace).unwrap_or_default();
                 Some(Peer::Learned(Learned::Services(namespace, selector)))
             }
             _ => {
@@ -302,15 +304,10 @@ impl Reader<'_> {
                 self.refuse(path, message);
                 None
             }
-            (Some(name), None) => Some(Learned::Name(canonical(&name))),
-            (None, Some(pattern)) => Some(Learned::Pattern(canonical(&pattern))),
+            (Some(name), None) => Some(Learned::Name(canonical_name(&name))),
+            (None, Some(pattern)) => Some(Learned::Pattern(canonical_name(&pattern))),
         }
     }
-}
-
-/// Lower case, without the dot at the end.
-fn canonical(name: &str) -> String {
-    name.to_ascii_lowercase().trim_end_matches('.').to_owned()
 }
 
 fn parse_prefix(text: &str) -> Option<IpNet> {

@@ -36,9 +36,10 @@ impl Reader<'_> {
         for (at, rule) in rules.iter().enumerate() {
             let path = format!("{path}.toPorts[{at}]");
             let l7 = self.l7(&path, direction, nodes, rule);
-            let has_dns = l7.as_ref().and_then(|l7| l7.rules.as_ref()).is_some_and(|rules| rules.dns.is_some());
+            let given = rule.rules.as_ref().filter(|rules| rules.http.is_some() || rules.dns.is_some());
+            let has_dns = given.and_then(|rules| rules.dns.as_ref()).is_some_and(|list| !list.is_empty());
             let mut ports = self.port_list(&path, rule.ports.as_deref(), has_dns);
-            if let Some(rules) = l7.as_ref().and_then(|l7| l7.rules.as_ref()) {
+            if let Some(rules) = given {
                 self.check_l7_ports(&path, rules, rule.ports.as_deref().unwrap_or_default(), &ports);
             }
             ports.iter_mut().for_each(|port| port.l7.clone_from(&l7));
@@ -115,8 +116,7 @@ impl Reader<'_> {
         if is_service_name(text) {
             return Some(PortRange::Named(text.to_ascii_lowercase()));
         }
-        let canonical = text == "0" || !text.starts_with('0');
-        let Some(first) = text.parse::<u16>().ok().filter(|_| canonical) else {
+        let Some(first) = port_number(text) else {
             self.refuse(path, format!("unable to parse port: {text:?} is neither a number from 0 to 65535 nor a name"));
             return None;
         };
@@ -135,6 +135,13 @@ impl Reader<'_> {
         };
         Some(numbers(first, last))
     }
+}
+
+/// A number as the field reads it: with a zero in front it is octal.
+fn port_number(text: &str) -> Option<u16> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    let radix = if text.len() > 1 && text.starts_with('0') { 8 } else { 10 };
+    u16::from_str_radix(text, radix).ok().filter(|_| digits)
 }
 
 /// A range from the two fields: 0 is all ports, and an end that lies before the first port is not heeded.

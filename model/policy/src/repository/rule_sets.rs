@@ -4,12 +4,23 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::origin::{Implicit, RuleOrigin, RuleSet};
+use crate::redirect::Redirect;
+use crate::rule::Auth;
 
-type Content = (Option<Implicit>, Arc<[Arc<RuleOrigin>]>);
+/// What a set is to hold, in any order.
+#[derive(Default)]
+pub(super) struct Wanted {
+    pub implicit: Option<Implicit>,
+    pub rules: Vec<Arc<RuleOrigin>>,
+    pub auth: Auth,
+    pub auth_explicit: bool,
+    pub redirects: Vec<Arc<Redirect>>,
+}
 
 /// Rule sets by number; a number is never given to another set.
 pub(super) struct RuleSets {
-    by_content: HashMap<Content, u32>,
+    /// With 0 in place of the number.
+    by_content: HashMap<RuleSet, u32>,
     by_id: HashMap<u32, RuleSet>,
     next: u32,
     /// How many there may be before those that no table names are forgotten.
@@ -21,22 +32,37 @@ const SPARE: usize = 4096;
 
 impl Default for RuleSets {
     fn default() -> Self {
-        let none = RuleSet { id: 0, implicit: Some(Implicit::NotEnforced), rules: Arc::from([]) };
-        let by_content = HashMap::from([((none.implicit, none.rules.clone()), 0)]);
+        let none = Wanted { implicit: Some(Implicit::NotEnforced), ..Wanted::default() }.into_set();
+        let by_content = HashMap::from([(none.clone(), 0)]);
         RuleSets { by_content, by_id: HashMap::from([(0, none)]), next: 1, limit: SPARE }
+    }
+}
+
+impl Wanted {
+    fn into_set(mut self) -> RuleSet {
+        self.rules.sort();
+        self.rules.dedup();
+        self.redirects.sort();
+        self.redirects.dedup();
+        RuleSet {
+            id: 0,
+            implicit: self.implicit,
+            rules: self.rules.into(),
+            auth: self.auth,
+            auth_explicit: self.auth_explicit,
+            redirects: self.redirects.into(),
+        }
     }
 }
 
 impl RuleSets {
     /// The set of these rules, with its number.
-    pub fn intern(&mut self, implicit: Option<Implicit>, mut rules: Vec<Arc<RuleOrigin>>) -> RuleSet {
-        rules.sort();
-        rules.dedup();
-        let content: Content = (implicit, rules.into());
+    pub fn intern(&mut self, wanted: Wanted) -> RuleSet {
+        let content = wanted.into_set();
         if let Some(known) = self.by_content.get(&content).and_then(|id| self.by_id.get(id)) {
             return known.clone();
         }
-        let set = RuleSet { id: self.next, implicit, rules: content.1.clone() };
+        let set = RuleSet { id: self.next, ..content.clone() };
         self.next += 1;
         self.by_content.insert(content, set.id);
         self.by_id.insert(set.id, set.clone());

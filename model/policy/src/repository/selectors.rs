@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use identity::NumericIdentity;
 use ipnet::IpNet;
 
-use crate::peer::{Context, Learned, Peer, PeerIdentity};
+use crate::peer::{Context, Known, Learned, Peer, PeerIdentity};
 
 /// Number of a selector; none is used twice.
 pub(super) type SelectorId = u64;
@@ -18,7 +18,8 @@ pub(super) struct Selectors {
     /// Selectors by the namespaces that they select in, and those that select in any.
     by_namespace: HashMap<String, BTreeSet<SelectorId>>,
     anywhere: BTreeSet<SelectorId>,
-    learned: HashMap<Learned, Vec<IpNet>>,
+    learned: HashMap<Learned, Known>,
+    nothing: Known,
     next: SelectorId,
 }
 
@@ -30,7 +31,7 @@ struct Selector {
 
 impl Selectors {
     /// The selector's number, one use more.
-    pub fn acquire(&mut self, peer: &Peer) -> SelectorId {
+    pub fn acquire(&mut self, peer: &Peer, context: &Context<'_>) -> SelectorId {
         if let Some(&id) = self.by_peer.get(peer) {
             if let Some(selector) = self.by_id.get_mut(&id) {
                 selector.uses += 1;
@@ -40,7 +41,7 @@ impl Selectors {
         let id = self.next;
         self.next += 1;
         self.by_peer.insert(peer.clone(), id);
-        match peer.namespaces() {
+        match peer.namespaces(context) {
             None => drop(self.anywhere.insert(id)),
             Some(names) => names.into_iter().for_each(|name| {
                 self.by_namespace.entry(name.to_owned()).or_default().insert(id);
@@ -50,8 +51,15 @@ impl Selectors {
         id
     }
 
+    /// One use more of a selector that is in use.
+    pub fn retain(&mut self, id: SelectorId) {
+        if let Some(selector) = self.by_id.get_mut(&id) {
+            selector.uses += 1;
+        }
+    }
+
     /// One use less. If it was the last one the selector is gone; yields whom it selected then.
-    pub fn release(&mut self, id: SelectorId) -> Vec<NumericIdentity> {
+    pub fn release(&mut self, id: SelectorId, context: &Context<'_>) -> Vec<NumericIdentity> {
         let Some(selector) = self.by_id.get_mut(&id) else { return Vec::new() };
         selector.uses -= 1;
         if selector.uses > 0 {
@@ -60,7 +68,7 @@ impl Selectors {
         let Some(gone) = self.by_id.remove(&id) else { return Vec::new() };
         self.by_peer.remove(&gone.peer);
         self.anywhere.remove(&id);
-        for name in gone.peer.namespaces().unwrap_or_default() {
+        for name in gone.peer.namespaces(context).unwrap_or_default() {
             self.forget(name, id);
         }
         gone.members.into_iter().collect()
@@ -89,12 +97,12 @@ impl Selectors {
         self.by_id.get(&id).map_or(0, |selector| selector.uses)
     }
 
-    /// Remembers the addresses of a name, a group or a service, asked for or not.
-    pub fn set_learned(&mut self, learned: &Learned, addresses: Vec<IpNet>) {
-        if addresses.is_empty() {
+    /// Remembers what is known of a name, a group or a service, asked for or not.
+    pub fn set_learned(&mut self, learned: &Learned, known: Known) {
+        if known == Known::default() {
             self.learned.remove(learned);
         } else {
-            self.learned.insert(learned.clone(), addresses);
+            self.learned.insert(learned.clone(), known);
         }
     }
 
@@ -108,7 +116,7 @@ impl Selectors {
 
     /// The prefixes that a selector needs identities for.
     pub fn prefixes(&self, peer: &Peer) -> Vec<IpNet> {
-        peer.prefixes(self.addresses(peer)).collect()
+        peer.prefixes(self.known(peer)).collect()
     }
 
     /// The selectors that select an identity.
@@ -120,7 +128,7 @@ impl Selectors {
     /// True if a selector selects an identity.
     pub fn selects(&self, id: SelectorId, identity: &PeerIdentity, context: &Context<'_>) -> bool {
         let selector = self.by_id.get(&id);
-        selector.is_some_and(|one| one.peer.selects(identity, context, self.addresses(&one.peer)))
+        selector.is_some_and(|one| one.peer.selects(identity, context, self.known(&one.peer)))
     }
 
     /// An identity was selected by some and is by others.
@@ -145,10 +153,10 @@ impl Selectors {
         selectors.flat_map(|selector| selector.members.iter().copied()).collect()
     }
 
-    fn addresses(&self, peer: &Peer) -> &[IpNet] {
+    fn known(&self, peer: &Peer) -> &Known {
         match peer {
-            Peer::Learned(learned) => self.learned.get(learned).map(Vec::as_slice).unwrap_or_default(),
-            Peer::All | Peer::Labels(_) | Peer::Entity { .. } | Peer::Cidr(_) => &[],
+            Peer::Learned(learned) => self.learned.get(learned).unwrap_or(&self.nothing),
+            Peer::All | Peer::Labels(_) | Peer::Entity { .. } | Peer::Cidr(_) => &self.nothing,
         }
     }
 }

@@ -3,137 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use abi::identity::HOST;
 use abi::policy::{CLASS_OTHERS, Class, VerdictEntry, VerdictKey};
 use identity::NumericIdentity;
 
-use super::rule_sets::RuleSets;
+use super::rule_sets::{RuleSets, Wanted};
 use super::selectors::SelectorId;
-use super::{Compiled, Known, NamedPorts, What};
-use crate::origin::{Direction, Implicit, RuleOrigin, RuleSet};
-use crate::peer::{Peer, PeerIdentity};
-use crate::resolve::{By, Candidate, Deciders, Entry, PeerKey, Prefix, RangeKey, entries, settle};
-use crate::rule::{Effect, PortRange, Ports};
-use crate::settings::{AllowLocalhost, Mode, Settings};
+use super::subject_rules::{DirectionRules, SubjectRules};
+use super::{Identity, NamedPorts, What};
+use crate::origin::{Direction, RuleSet};
+use crate::resolve::{Deciders, Entry, PeerKey, Placed, Prefix, RangeKey, Row, entries};
+use crate::rule::PortRange;
 use crate::tables::EndpointPolicy;
-
-/// What the rules of one subject say, whoever the peers are.
-pub(super) struct SubjectRules {
-    origins: Vec<Arc<RuleOrigin>>,
-    selectors: Vec<SelectorId>,
-    directions: [DirectionRules; 2],
-}
-
-struct DirectionRules {
-    direction: Direction,
-    enforced: bool,
-    closed_by: Vec<u32>,
-    candidates: Vec<Candidate>,
-}
-
-impl SubjectRules {
-    /// What these rules, which select the subject, say together with the settings.
-    pub fn new(settings: &Settings, subject: &PeerIdentity, rules: Vec<Arc<Compiled>>, host: SelectorId) -> Self {
-        let origins = rules.iter().map(|one| one.rule.origin.clone()).collect();
-        let mut numbers = Numbers::default();
-        let directions =
-            Direction::BOTH.map(|direction| direction_rules(settings, subject, direction, &rules, &mut numbers, host));
-        SubjectRules { origins, selectors: numbers.selectors, directions }
-    }
-}
-
-/// Selectors by their number within the subject.
-#[derive(Default)]
-struct Numbers {
-    selectors: Vec<SelectorId>,
-    by_selector: HashMap<SelectorId, u32>,
-}
-
-impl Numbers {
-    fn of(&mut self, selector: SelectorId) -> u32 {
-        *self.by_selector.entry(selector).or_insert_with(|| {
-            self.selectors.push(selector);
-            (self.selectors.len() - 1) as u32
-        })
-    }
-}
-
-fn direction_rules(
-    settings: &Settings,
-    subject: &PeerIdentity,
-    direction: Direction,
-    rules: &[Arc<Compiled>],
-    numbers: &mut Numbers,
-    host: SelectorId,
-) -> DirectionRules {
-    let exempt = settings.mode == Mode::Never || subject.identity == HOST && !settings.host_firewall;
-    let of_direction = |one: &&Arc<Compiled>| one.rule.direction == direction;
-    let own: Vec<(u32, &Arc<Compiled>)> =
-        (0..).zip(rules.iter()).filter(|(_, one)| of_direction(one) && !exempt).collect();
-    let closed_by: Vec<u32> = own.iter().filter(|(_, one)| one.rule.default_deny).map(|(number, _)| *number).collect();
-    let always = !exempt && (settings.mode == Mode::Always || subject.labels.has_reserved("init"));
-    let closed = always || !closed_by.is_empty();
-    let mut candidates = Vec::new();
-    for (number, compiled) in &own {
-        add_candidates(*number, compiled, numbers, &mut candidates);
-    }
-    let implicit = |what, peer, sum| Candidate {
-        by: By::Implicit(what),
-        peer,
-        range: RangeKey::Any,
-        sum,
-        deny: false,
-        redirect: false,
-        l7: None,
-    };
-    let localhost = subject.identity != HOST
-        && match settings.allow_localhost {
-            AllowLocalhost::Always => !own.is_empty(),
-            AllowLocalhost::EvenWithoutRules => true,
-            AllowLocalhost::Policy => false,
-        };
-    match (own.is_empty(), closed, direction) {
-        (true, false, _) => {}
-        (false, false, _) => candidates.push(implicit(Implicit::AllowAny(direction), PeerKey::All, true)),
-        (_, true, Direction::Ingress) if localhost => {
-            let peer = PeerKey::Selector(numbers.of(host));
-            candidates.push(implicit(Implicit::AllowLocalhost, peer, false));
-        }
-        (_, true, _) => {}
-    }
-    DirectionRules { direction, enforced: always || !own.is_empty(), closed_by, candidates: settle(candidates) }
-}
-
-fn add_candidates(number: u32, compiled: &Compiled, numbers: &mut Numbers, candidates: &mut Vec<Candidate>) {
-    let rule = &compiled.rule;
-    let ranges: Vec<(RangeKey, Option<Arc<crate::rule::L7>>)> = match &rule.ports {
-        Ports::All => vec![(RangeKey::Any, None)],
-        Ports::Some(ports) => {
-            ports.iter().map(|port| (RangeKey::Ports(port.protocol, port.range.clone()), port.l7.clone())).collect()
-        }
-    };
-    let mut selectors = compiled.selectors.iter();
-    for peer in &rule.peers {
-        let key = match peer {
-            Peer::All => PeerKey::All,
-            Peer::Labels(_) | Peer::Entity { .. } | Peer::Cidr(_) | Peer::Learned(_) => {
-                let Some(selector) = selectors.next() else { continue };
-                PeerKey::Selector(numbers.of(*selector))
-            }
-        };
-        for (range, l7) in &ranges {
-            candidates.push(Candidate {
-                by: By::Rule(number),
-                peer: key,
-                range: range.clone(),
-                sum: peer.is_sum(),
-                deny: rule.effect == Effect::Deny,
-                redirect: rule.effect == Effect::Allow && l7.is_some(),
-                l7: l7.clone(),
-            });
-        }
-    }
-}
 
 /// What makes peers differ in the eyes of the subject.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
@@ -148,30 +28,31 @@ struct Signature {
 pub(super) struct SubjectTables {
     rules: SubjectRules,
     by_selector: HashMap<SelectorId, u32>,
-    directions: [Placed; 2],
+    directions: [Places; 2],
     signatures: HashMap<Signature, Class>,
     next_class: Class,
     classes: BTreeMap<NumericIdentity, Class>,
     verdicts: BTreeMap<VerdictKey, VerdictEntry>,
     rule_sets: BTreeMap<u32, RuleSet>,
-    known_deciders: HashMap<Deciders, u32>,
+    known_deciders: HashMap<(usize, Deciders), u32>,
+    error: Option<Arc<str>>,
     snapshot: Option<Arc<EndpointPolicy>>,
 }
 
 /// Candidates of a direction by prefix and peer selector, as numbers into the rules' candidates.
 #[derive(Default)]
-struct Placed {
-    all: Vec<(Prefix, usize)>,
-    by_selector: HashMap<u32, Vec<(Prefix, usize)>>,
+struct Places {
+    all: Vec<(Prefix, u32)>,
+    by_selector: HashMap<u32, Vec<(Prefix, u32)>>,
     /// Those whose ports the peer names.
-    peer_named: Vec<usize>,
+    peer_named: Vec<u32>,
     asks_subject: bool,
     names: BTreeSet<(u8, String)>,
 }
 
 impl SubjectTables {
     /// The tables with the entries of class 0 alone.
-    pub fn new(rules: SubjectRules, own_ports: &NamedPorts, rule_sets: &mut RuleSets) -> Self {
+    pub fn new(rules: SubjectRules, own_ports: &NamedPorts, error: Option<Arc<str>>, rule_sets: &mut RuleSets) -> Self {
         let directions = [0, 1].map(|at| place(&rules.directions[at], own_ports));
         let by_selector = (0..).zip(&rules.selectors).map(|(number, selector)| (*selector, number)).collect();
         let mut tables = SubjectTables {
@@ -184,6 +65,7 @@ impl SubjectTables {
             verdicts: BTreeMap::new(),
             rule_sets: BTreeMap::new(),
             known_deciders: HashMap::new(),
+            error,
             snapshot: None,
         };
         tables.add_class(CLASS_OTHERS, Signature::default(), rule_sets);
@@ -222,9 +104,21 @@ impl SubjectTables {
             classes: self.classes.clone(),
             verdicts: self.verdicts.iter().map(|(key, entry)| (*key, *entry)).collect(),
             rule_sets: self.rule_sets.values().cloned().collect(),
+            error: self.error.clone(),
         });
         self.snapshot = Some(policy.clone());
         policy
+    }
+
+    /// Why the tables are not those of the policies as they are now; `None` if they are.
+    pub fn error(&self) -> Option<&Arc<str>> {
+        self.error.as_ref()
+    }
+
+    /// The policies as they are now cannot be put together: the tables stay.
+    pub fn fail(&mut self, error: Arc<str>) {
+        self.error = Some(error);
+        self.snapshot = None;
     }
 
     /// A peer is gone. True if it had a class.
@@ -237,7 +131,7 @@ impl SubjectTables {
     }
 
     /// Puts a peer into its class; says what changes.
-    pub fn classify(&mut self, peer: NumericIdentity, known: &Known, rule_sets: &mut RuleSets) -> Option<What> {
+    pub fn classify(&mut self, peer: NumericIdentity, known: &Identity, rule_sets: &mut RuleSets) -> Option<What> {
         let signature = self.signature(known);
         let before = self.classes.get(&peer).copied();
         if signature == Signature::default() {
@@ -262,7 +156,7 @@ impl SubjectTables {
         self.snapshot = None;
     }
 
-    fn signature(&self, known: &Known) -> Signature {
+    fn signature(&self, known: &Identity) -> Signature {
         let mut selectors: Vec<u32> =
             known.selectors.iter().filter_map(|selector| self.by_selector.get(selector)).copied().collect();
         selectors.sort_unstable();
@@ -281,7 +175,7 @@ impl SubjectTables {
         let (mut rows, mut new_sets) = (Vec::new(), Vec::new());
         for at in [0, 1] {
             for entry in self.class_entries(at, &signature) {
-                let rule_set = self.number(&entry.deciders, rule_sets, &mut new_sets);
+                let rule_set = self.number(at, &entry.deciders, rule_sets, &mut new_sets);
                 rows.push(entry.row(class, self.rules.directions[at].direction, rule_set));
             }
         }
@@ -291,20 +185,24 @@ impl SubjectTables {
     }
 
     fn class_entries(&self, at: usize, signature: &Signature) -> Vec<Entry> {
-        let (rules, placed) = (&self.rules.directions[at], &self.directions[at]);
-        let chosen = signature.selectors.iter().filter_map(|number| placed.by_selector.get(number)).flatten();
-        let chosen = placed.all.iter().chain(chosen).map(|(prefix, one)| (*prefix, &rules.candidates[*one]));
-        let mut chosen: Vec<(Prefix, &Candidate)> = chosen.collect();
-        // A name means other ports for each peer, so that a rule for everybody is one for this peer.
-        let named: Vec<(Prefix, Candidate)> = self.named_by_peer(at, signature);
-        chosen.extend(named.iter().map(|(prefix, candidate)| (*prefix, candidate)));
-        entries(&chosen, Entry::base(rules.enforced, rules.closed_by.clone()))
+        let (rules, places) = (&self.rules.directions[at], &self.directions[at]);
+        let chosen = signature.selectors.iter().filter_map(|number| places.by_selector.get(number)).flatten();
+        let chosen = places.all.iter().chain(chosen).copied();
+        let mut placed: Vec<Placed<'_>> = chosen
+            .map(|(prefix, number)| {
+                let candidate = &rules.candidates[number as usize];
+                Placed { prefix, row: candidate.row, number, candidate }
+            })
+            .collect();
+        placed.extend(self.named_by_peer(at, signature));
+        entries(&placed, Entry::base(rules.enforced, rules.closed_by.clone()))
     }
 
-    fn named_by_peer(&self, at: usize, signature: &Signature) -> Vec<(Prefix, Candidate)> {
+    /// A name means other ports for each peer, so that a rule for everybody is one for this peer.
+    fn named_by_peer<'a>(&'a self, at: usize, signature: &Signature) -> Vec<Placed<'a>> {
         let mut found = Vec::new();
         for one in &self.directions[at].peer_named {
-            let candidate = &self.rules.directions[at].candidates[*one];
+            let candidate = &self.rules.directions[at].candidates[*one as usize];
             let selected = match candidate.peer {
                 PeerKey::All => true,
                 PeerKey::Selector(number) => signature.selectors.binary_search(&number).is_ok(),
@@ -313,19 +211,27 @@ impl SubjectTables {
             let numbers = signature.named.iter().filter(|(key, _)| key.0 == *protocol && key.1 == *name);
             for number in numbers.flat_map(|(_, numbers)| numbers).filter(|_| selected) {
                 let prefix = Prefix { protocol: Some(*protocol), bits: 16, port: *number };
-                found.push((prefix, Candidate { sum: false, ..candidate.clone() }));
+                found.push(Placed { prefix, row: Row::Own, number: *one, candidate });
             }
         }
         found
     }
 
-    fn number(&mut self, deciders: &Deciders, rule_sets: &mut RuleSets, new_sets: &mut Vec<RuleSet>) -> u32 {
-        if let Some(&id) = self.known_deciders.get(deciders) {
+    fn number(&mut self, at: usize, deciders: &Deciders, rule_sets: &mut RuleSets, new_sets: &mut Vec<RuleSet>) -> u32 {
+        let key = (at, deciders.clone());
+        if let Some(&id) = self.known_deciders.get(&key) {
             return id;
         }
-        let rules = deciders.rules.iter().map(|number| self.rules.origins[*number as usize].clone()).collect();
-        let set = rule_sets.intern(deciders.implicit, rules);
-        self.known_deciders.insert(deciders.clone(), set.id);
+        let candidates = &self.rules.directions[at].candidates;
+        let redirects = deciders.redirects.iter().filter_map(|one| candidates[*one as usize].redirect.clone());
+        let set = rule_sets.intern(Wanted {
+            implicit: deciders.implicit,
+            rules: deciders.rules.iter().map(|number| self.rules.origins[*number as usize].clone()).collect(),
+            auth: deciders.auth,
+            auth_explicit: deciders.auth_explicit,
+            redirects: redirects.collect(),
+        });
+        self.known_deciders.insert(key, set.id);
         if self.rule_sets.insert(set.id, set.clone()).is_none() {
             new_sets.push(set.clone());
         }
@@ -333,26 +239,26 @@ impl SubjectTables {
     }
 }
 
-fn place(rules: &DirectionRules, own_ports: &NamedPorts) -> Placed {
-    let mut placed = Placed::default();
-    for (number, candidate) in rules.candidates.iter().enumerate() {
+fn place(rules: &DirectionRules, own_ports: &NamedPorts) -> Places {
+    let mut places = Places::default();
+    for (number, candidate) in (0..).zip(&rules.candidates) {
         let mut prefixes = candidate.prefixes();
         if let RangeKey::Ports(protocol, PortRange::Named(name)) = &candidate.range {
             let key = (*protocol, name.clone());
             if rules.direction == Direction::Egress {
-                placed.peer_named.push(number);
-                placed.names.insert(key);
+                places.peer_named.push(number);
+                places.names.insert(key);
                 continue;
             }
-            placed.asks_subject = true;
+            places.asks_subject = true;
             let numbers = own_ports.get(&key).into_iter().flatten();
             prefixes.extend(numbers.map(|port| Prefix { protocol: Some(*protocol), bits: 16, port: *port }));
         }
         let list = match candidate.peer {
-            PeerKey::All => &mut placed.all,
-            PeerKey::Selector(selector) => placed.by_selector.entry(selector).or_default(),
+            PeerKey::All => &mut places.all,
+            PeerKey::Selector(selector) => places.by_selector.entry(selector).or_default(),
         };
         list.extend(prefixes.into_iter().map(|prefix| (prefix, number)));
     }
-    placed
+    places
 }

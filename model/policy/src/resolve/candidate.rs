@@ -1,11 +1,12 @@
-//! What does one rule say of one peer selector and one range of ports?
+//! What do the rules of one subject say together of one peer selector and one range of ports?
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::origin::Implicit;
+use crate::redirect::Redirect;
 use crate::resolve::Prefix;
-use crate::rule::{L7, PortRange};
+use crate::rule::{Auth, Effect, PortRange, Tier};
 
 /// Who is behind a candidate.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -34,24 +35,82 @@ pub(crate) enum RangeKey {
     Ports(u8, PortRange),
 }
 
-/// One rule for one peer selector and one range of ports.
+/// As which of its identities a peer is meant: its own, or the sum that it is part of.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) enum Row {
+    /// The sum.
+    Sum,
+    /// Its own.
+    Own,
+}
+
+/// What one rule says of one peer selector and one range of ports.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) struct Candidate {
+pub(crate) struct Statement {
     pub by: By,
+    pub tier: Tier,
+    /// Its place among all tiers and priorities of the subject's direction; the lowest comes first.
+    pub level: u32,
     pub peer: PeerKey,
     pub range: RangeKey,
-    /// True if the peer selector is a sum in the eyes of match types.
-    pub sum: bool,
-    pub deny: bool,
-    pub redirect: bool,
-    pub l7: Option<Arc<L7>>,
+    pub row: Row,
+    pub effect: Effect,
+    pub auth: Option<Auth>,
+    pub redirect: Option<Arc<Redirect>>,
+    /// What its rule wants to be logged.
+    pub log: Option<Arc<str>>,
+}
+
+/// What all rules of a tier say of one peer selector and one range of ports.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Candidate {
+    pub by: Vec<By>,
+    pub tier: Tier,
+    pub level: u32,
+    pub peer: PeerKey,
+    pub range: RangeKey,
+    pub row: Row,
+    pub effect: Effect,
+    pub auth: Option<Auth>,
+    pub redirect: Option<Arc<Redirect>>,
+    pub logs: Vec<Arc<str>>,
+    /// True if everybody's rules say the same, so that this only adds to what the proxy asks.
+    pub elided: bool,
+}
+
+/// Where candidates stand in the eyes of the datapath: the greatest decides.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Precedence {
+    level: std::cmp::Reverse<u32>,
+    strength: u8,
 }
 
 impl Candidate {
-    /// Where it stands among candidates for a packet: the lowest decides.
-    pub fn rank(&self, prefix: Prefix) -> (bool, bool, bool, u32, bool) {
-        let implicit = matches!(self.by, By::Implicit(_));
-        (implicit, !self.deny, !self.redirect, u32::MAX - prefix.len(), self.sum)
+    fn new(said: Statement) -> Candidate {
+        Candidate {
+            by: vec![said.by],
+            tier: said.tier,
+            level: said.level,
+            peer: said.peer,
+            range: said.range,
+            row: said.row,
+            effect: said.effect,
+            auth: said.auth,
+            redirect: said.redirect,
+            logs: said.log.into_iter().collect(),
+            elided: false,
+        }
+    }
+
+    /// Denial is stronger than a proxy, a proxy than plain allowance, and that than leaving it to the next tier.
+    pub fn precedence(&self) -> Precedence {
+        let strength = match (self.effect, &self.redirect) {
+            (Effect::Deny, _) => 255,
+            (Effect::Allow, Some(redirect)) => redirect.strength(),
+            (Effect::Allow, None) => 1,
+            (Effect::Pass, _) => 0,
+        };
+        Precedence { level: std::cmp::Reverse(self.level), strength }
     }
 
     /// The prefixes of its ports; none for a name, which means something for a peer or a subject only.
@@ -63,68 +122,95 @@ impl Candidate {
             RangeKey::Ports(_, PortRange::Named(_)) => Vec::new(),
         }
     }
-}
 
-/// Settles what the rules of one subject and direction say together, whoever the peer is: one selector's rules for
-/// one range of ports need a proxy only if all of them do, and a selector that says what everybody's rule for the
-/// range says is left out.
-pub(crate) fn settle(mut candidates: Vec<Candidate>) -> Vec<Candidate> {
-    let mut plain: HashMap<(PeerKey, RangeKey), bool> = HashMap::new();
-    for one in candidates.iter().filter(|one| one.is_allowing_rule()) {
-        *plain.entry((one.peer, one.range.clone())).or_default() |= !one.redirect;
+    /// Which proxy gets the traffic: its first port and its listener.
+    pub fn proxy(&self) -> Option<(&RangeKey, Option<&str>)> {
+        let redirect = self.redirect.as_ref()?;
+        Some((&self.range, redirect.listener.as_deref()))
     }
-    for one in candidates.iter_mut().filter(|one| one.is_allowing_rule()) {
-        one.redirect &= !plain.get(&(one.peer, one.range.clone())).copied().unwrap_or_default();
-    }
-    let everybody = said(&candidates, |peer| peer == PeerKey::All);
-    let others = said(&candidates, |peer| peer != PeerKey::All);
-    candidates.retain(|one| {
-        let covered = one.peer != PeerKey::All
-            && one.range.names_ports()
-            && everybody.get(&(PeerKey::All, one.range.clone())) == others.get(&(one.peer, one.range.clone()));
-        !covered || !matches!(one.by, By::Rule(_))
-    });
-    candidates
-}
 
-/// What a selector's rules for a range of ports say together.
-#[derive(PartialEq, Debug, Default)]
-struct Said {
-    deny: bool,
-    redirect: bool,
-    l7: Vec<Arc<L7>>,
-}
-
-/// What the rules of some selectors say.
-fn said(candidates: &[Candidate], of: impl Fn(PeerKey) -> bool) -> HashMap<(PeerKey, RangeKey), Said> {
-    let mut all: HashMap<(PeerKey, RangeKey), Said> = HashMap::new();
-    let rules = candidates.iter().filter(|one| of(one.peer) && matches!(one.by, By::Rule(_)));
-    for one in rules {
-        let said = all.entry((one.peer, one.range.clone())).or_default();
-        said.deny |= one.deny;
-        said.redirect |= one.redirect;
-        // The order in which rules are added means nothing.
-        let l7 = one.l7.iter().filter(|l7| one.redirect && !said.l7.contains(*l7)).cloned().collect::<Vec<_>>();
-        said.l7.extend(l7);
-    }
-    for said in all.values_mut() {
-        if said.deny {
-            *said = Said { deny: true, redirect: false, l7: Vec::new() };
+    /// Adds what another rule of the tier says of the same peers and ports.
+    fn merge(&mut self, other: Candidate) -> Result<(), String> {
+        let (own, others) = (self.rank(), other.rank());
+        if own != others {
+            if others < own {
+                *self = other;
+            }
+            return Ok(());
         }
-        said.l7.sort_by_cached_key(|l7| format!("{l7:?}"));
+        if self.effect == Effect::Allow {
+            self.redirect = match (self.redirect.take(), &other.redirect) {
+                (None, None) => None,
+                (Some(one), Some(two)) if one == *two => Some(one),
+                (Some(one), Some(two)) => Some(Arc::new(one.merge(two)?)),
+                (Some(one), None) => Some(Arc::new(one.opened())),
+                (None, Some(two)) => Some(Arc::new(two.opened())),
+            };
+            self.auth = merge_auth(self.auth, other.auth)?;
+        }
+        self.by.extend(other.by);
+        self.logs.extend(other.logs);
+        Ok(())
     }
-    all
+
+    /// Denial before allowance before leaving it to the next tier, after the place in the tier.
+    fn rank(&self) -> (u32, u8) {
+        let effect = match self.effect {
+            Effect::Deny => 0,
+            Effect::Allow => 1,
+            Effect::Pass => 2,
+        };
+        (self.level, effect)
+    }
+
+    /// True if the datapath could not tell one from the other.
+    fn looks_like(&self, other: &Candidate) -> bool {
+        let listener = |one: &Candidate| one.redirect.as_ref().map(|redirect| redirect.listener.clone());
+        self.effect == other.effect
+            && self.precedence() == other.precedence()
+            && listener(self) == listener(other)
+            && self.auth == other.auth
+    }
+}
+
+fn merge_auth(one: Option<Auth>, two: Option<Auth>) -> Result<Option<Auth>, String> {
+    match (one, two) {
+        (Some(first), Some(second)) if first != second => {
+            Err(format!("cannot merge conflicting authentication types ({}/{})", first.name(), second.name()))
+        }
+        (first, second) => Ok(first.or(second)),
+    }
+}
+
+/// Puts together what rules say of the same selectors and ports. What cannot be put together makes the whole policy of
+/// the subject one that cannot be made.
+pub(crate) fn settle(said: Vec<Statement>) -> Result<Vec<Candidate>, String> {
+    let mut merged: BTreeMap<(Tier, RangeKey, PeerKey), Candidate> = BTreeMap::new();
+    for one in said {
+        let key = (one.tier, one.range.clone(), one.peer);
+        let candidate = Candidate::new(one);
+        match merged.get_mut(&key) {
+            Some(known) => known.merge(candidate)?,
+            None => drop(merged.insert(key, candidate)),
+        }
+    }
+    let everybody: BTreeMap<(Tier, RangeKey), Candidate> = merged
+        .values()
+        .filter(|one| one.peer == PeerKey::All && one.effect != Effect::Pass)
+        .map(|one| ((one.tier, one.range.clone()), one.clone()))
+        .collect();
+    let mut candidates: Vec<Candidate> = merged.into_values().collect();
+    for one in candidates.iter_mut().filter(|one| one.peer != PeerKey::All && one.range.names_ports()) {
+        let all = everybody.get(&(one.tier, one.range.clone()));
+        one.elided = all.is_some_and(|all| one.looks_like(all));
+        one.by.sort_unstable();
+    }
+    Ok(candidates)
 }
 
 impl RangeKey {
     /// True if it is narrower than a protocol.
     fn names_ports(&self) -> bool {
         matches!(self, RangeKey::Ports(_, PortRange::Numbers(..) | PortRange::Named(_)))
-    }
-}
-
-impl Candidate {
-    fn is_allowing_rule(&self) -> bool {
-        !self.deny && matches!(self.by, By::Rule(_))
     }
 }

@@ -152,7 +152,8 @@ impl Cluster {
         (policy.ingress_enforced, policy.egress_enforced)
     }
 
-    /// The answer of one end: `allow`, `redirect`, `none` or `deny`, with the rule set.
+    /// The answer of one end: `allow`, `redirect`, `open` (to a proxy that lets all pass), `none` or `deny`, with the
+    /// rule set.
     pub fn answer(
         &mut self,
         subject: &str,
@@ -163,14 +164,16 @@ impl Cluster {
     ) -> (&'static str, RuleSet) {
         let policy = self.repository.subject_policy(self.identity(subject)).expect("a known pod");
         let entry = policy.verdict(self.identity(peer), direction, protocol, port);
+        let rule_set = policy.rule_set(entry.rule_set).expect("a rule set of the tables").clone();
         let verdict = match entry.verdict {
             VERDICT_ALLOW => "allow",
+            VERDICT_REDIRECT if rule_set.redirects.iter().any(|one| one.is_open()) => "open",
             VERDICT_REDIRECT => "redirect",
             VERDICT_DENY => "deny",
             VERDICT_DEFAULT_DENY => "none",
             other => panic!("verdict {other}"),
         };
-        (verdict, policy.rule_set(entry.rule_set).expect("a rule set of the tables").clone())
+        (verdict, rule_set)
     }
 
     pub fn egress(&mut self, from: &str, to: &str, port: u16) -> &'static str {

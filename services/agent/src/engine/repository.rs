@@ -230,11 +230,8 @@ impl Engine for Policies {
 
     fn selectors(&self) -> Vec<agent_api::Selector> {
         let settings = self.repository.settings();
-        let context = Context {
-            cluster_name: &settings.cluster_name,
-            families: settings.families,
-            cidr_matches_nodes: settings.cidr_matches_nodes,
-        };
+        let context = Context::of(settings);
+        let nothing = policy::Known::default();
         let known: Vec<PeerIdentity> = self
             .repository
             .identities()
@@ -250,7 +247,7 @@ impl Engine for Policies {
         }
         let describe = |(peer, (count, names)): (&Peer, (u32, BTreeSet<String>))| {
             let mut identities: Vec<u32> =
-                known.iter().filter(|one| peer.selects(one, &context, &[])).map(|one| one.identity).collect();
+                known.iter().filter(|one| peer.selects(one, &context, &nothing)).map(|one| one.identity).collect();
             identities.sort_unstable();
             agent_api::Selector {
                 selector: peer.to_string(),

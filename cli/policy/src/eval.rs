@@ -1,0 +1,288 @@
+//! Cases in, results out: what do policies say of flows?
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use policy::{EndpointPolicy, Settings};
+use serde_json::Value;
+
+use crate::case::{Case, Flow};
+use crate::judge::Judge;
+use crate::objects::Objects;
+use crate::result::{EndpointResult, PolicyResult};
+use crate::world::{World, settings};
+
+/// Cases are read so many at a time for each thread.
+const BATCH: usize = 64;
+
+/// What to judge, and how the answer looks.
+#[derive(Debug, Args)]
+pub struct Eval {
+    /// How many cases are judged at a time
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: u16,
+    /// One case from a YAML or JSON file, instead of one a line from standard input
+    #[arg(long, conflicts_with_all = ["policies", "cluster", "flows"])]
+    case: Option<PathBuf>,
+    /// Indented output
+    #[arg(long)]
+    pretty: bool,
+    /// Policies from files, or from all files of folders
+    #[arg(long, num_args = 1..)]
+    policies: Vec<PathBuf>,
+    /// Who is there: a case without policies and flows
+    #[arg(long)]
+    cluster: Option<PathBuf>,
+    /// Flows, one a line; - is standard input
+    #[arg(long)]
+    flows: Option<PathBuf>,
+    /// default, always or never, whatever the case says
+    #[arg(long)]
+    enforcement: Option<String>,
+}
+
+/// Runs the command.
+pub fn run(eval: &Eval) -> Result<()> {
+    let stdout = io::stdout().lock();
+    let mut out = BufWriter::with_capacity(1 << 20, stdout);
+    if eval.flows.is_some() || eval.cluster.is_some() || !eval.policies.is_empty() {
+        eval_files(eval, &mut out)?;
+    } else if let Some(file) = &eval.case {
+        let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+        let value = serde_saphyr::from_str::<Value>(&text).map_err(|error| error.without_snippet().to_string());
+        let result = match value {
+            Ok(value) => judge_value(value, eval.enforcement.as_deref()),
+            Err(error) => failed("", &format!("this is not a case: {error}")),
+        };
+        write_result(&result, eval.pretty, &mut out)?;
+    } else {
+        eval_lines(eval, BufReader::with_capacity(1 << 20, io::stdin().lock()), &mut out)?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+/// One case a line, one result a line, in the same order.
+fn eval_lines(eval: &Eval, mut input: impl BufRead, out: &mut impl Write) -> Result<()> {
+    let threads = usize::from(eval.threads);
+    let enforcement = eval.enforcement.as_deref();
+    loop {
+        let mut lines = Vec::new();
+        while lines.len() < BATCH * threads {
+            let mut line = Vec::new();
+            if input.read_until(b'\n', &mut line)? == 0 {
+                break;
+            }
+            if !line.iter().all(u8::is_ascii_whitespace) {
+                lines.push(line);
+            }
+        }
+        if lines.is_empty() {
+            return Ok(());
+        }
+        for result in in_parallel(threads, &lines, |line| judge_line(line, enforcement)) {
+            write_result(&result, eval.pretty, out)?;
+        }
+    }
+}
+
+/// The results of all items, in their order. Each thread takes every so-manieth.
+fn in_parallel<T: Sync>(threads: usize, items: &[T], work: impl Fn(&T) -> String + Sync) -> Vec<String> {
+    if threads <= 1 || items.len() <= 1 {
+        return items.iter().map(work).collect();
+    }
+    let mut results: Vec<(usize, String)> = std::thread::scope(|scope| {
+        let workers = (0..threads).map(|first| {
+            let work = &work;
+            let own = items.iter().enumerate().skip(first).step_by(threads);
+            scope.spawn(move || own.map(|(at, item)| (at, work(item))).collect::<Vec<_>>())
+        });
+        let workers: Vec<_> = workers.collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect()
+    });
+    results.sort_by_key(|(at, _)| *at);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
+/// Whatever a line holds, it gets a result of its own and spares the others.
+fn judge_line(line: &[u8], enforcement: Option<&str>) -> String {
+    let judged = std::panic::catch_unwind(|| match serde_json::from_slice::<Value>(line) {
+        Ok(value) => judge_value(value, enforcement),
+        Err(error) => failed("", &format!("this line is not JSON: {error}")),
+    });
+    judged.unwrap_or_else(|_| failed("", "this case cannot be judged: an invariant does not hold"))
+}
+
+/// The result of a case as JSON.
+pub fn judge_value(value: Value, enforcement: Option<&str>) -> String {
+    let id = match value.get("id") {
+        Some(Value::String(id)) => id.clone(),
+        Some(Value::Null) | None => String::new(),
+        Some(other) => other.to_string(),
+    };
+    match Case::from_value(value) {
+        Ok(case) => judge(case, enforcement).unwrap_or_else(|error| failed(&id, &error)),
+        Err(error) => failed(&id, &format!("this is not a case: {error}")),
+    }
+}
+
+fn judge(mut case: Case, enforcement: Option<&str>) -> Result<String, String> {
+    if let Some(mode) = enforcement {
+        mode.clone_into(&mut case.config.mode);
+    }
+    let settings = settings(&case.config)?;
+    let mut objects = Objects::default();
+    objects.add_value(&case.policies, &settings);
+    let loaded = load(&case, &objects, settings)?;
+    let Loaded { mut world, mut out } = loaded;
+    out.push_str(",\"flows\":[");
+    let mut judge = Judge::new(&mut world, case.config.audit);
+    for (at, flow) in case.flows.iter().enumerate() {
+        if at > 0 {
+            out.push(',');
+        }
+        judge.write(flow, &mut out);
+    }
+    out.push_str("]}");
+    Ok(out)
+}
+
+struct Loaded {
+    world: World,
+    /// The result up to the flows.
+    out: String,
+}
+
+fn load(case: &Case, objects: &Objects, settings: Settings) -> Result<Loaded, String> {
+    let mut world = World::new(case, objects, settings)?;
+    let policies: Vec<PolicyResult> = objects.policies.iter().map(policy_result).collect();
+    let endpoints: Vec<EndpointResult> = (0..world.parties.len()).map(|at| endpoint(&mut world, at)).collect();
+    let text = |value: serde_json::Result<String>| value.map_err(|error| error.to_string());
+    let mut out = String::from("{");
+    if !case.id.is_empty() {
+        out.push_str(&format!("\"id\":{},", Value::from(case.id.as_str())));
+    }
+    if !objects.problems.is_empty() {
+        let problems: Vec<String> = objects.problems.iter().map(ToString::to_string).collect();
+        out.push_str(&format!("\"error\":{},", Value::from(problems.join("; "))));
+    }
+    out.push_str(&format!("\"policies\":{},", text(serde_json::to_string(&policies))?));
+    out.push_str(&format!("\"endpoints\":{}", text(serde_json::to_string(&endpoints))?));
+    Ok(Loaded { world, out })
+}
+
+fn policy_result(read: &crate::objects::Read) -> PolicyResult {
+    let error = match &read.object {
+        Ok(_) => String::new(),
+        Err(problems) => problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+    };
+    PolicyResult { reference: read.reference.clone(), ok: read.object.is_ok(), error }
+}
+
+fn endpoint(world: &mut World, at: usize) -> EndpointResult {
+    let local = world.parties[at].local;
+    let policy = if local { world.policy(at) } else { None };
+    let good = policy.as_deref().filter(|policy| policy.error.is_none());
+    let enforced = |of: fn(&EndpointPolicy) -> bool| good.is_some_and(of);
+    let party = &world.parties[at];
+    EndpointResult {
+        name: party.name.clone(),
+        identity: party.identity,
+        labels: world.labels(party.identity).map(labels::Labels::to_strings).unwrap_or_default(),
+        ingress_enforced: enforced(|policy| policy.ingress_enforced),
+        egress_enforced: enforced(|policy| policy.egress_enforced),
+        error: policy.as_ref().and_then(|policy| policy.error.as_deref()).unwrap_or_default().to_owned(),
+    }
+}
+
+fn failed(id: &str, error: &str) -> String {
+    let id = if id.is_empty() { String::new() } else { format!("\"id\":{},", Value::from(id)) };
+    format!("{{{id}\"error\":{}}}", Value::from(error))
+}
+
+fn write_result(result: &str, pretty: bool, out: &mut impl Write) -> Result<()> {
+    if pretty {
+        let value: Value = serde_json::from_str(result)?;
+        serde_json::to_writer_pretty(&mut *out, &value)?;
+    } else {
+        out.write_all(result.as_bytes())?;
+    }
+    out.write_all(b"\n")?;
+    Ok(())
+}
+
+/// The parts of a case in files of their own: a result for each flow, one a line.
+fn eval_files(eval: &Eval, out: &mut impl Write) -> Result<()> {
+    let mut case = match &eval.cluster {
+        Some(file) => cluster(file)?,
+        None => Case::default(),
+    };
+    if let Some(mode) = &eval.enforcement {
+        mode.clone_into(&mut case.config.mode);
+    }
+    let settings = settings(&case.config).map_err(anyhow::Error::msg)?;
+    let mut objects = Objects::default();
+    objects.add_value(&case.policies, &settings);
+    crate::files::read(&eval.policies, |name, text| objects.add_text(name, text, &settings))?;
+    let Loaded { mut world, out: head } = load(&case, &objects, settings).map_err(anyhow::Error::msg)?;
+    let wrong = objects.policies.iter().filter_map(|read| read.object.as_ref().err()).flatten();
+    for problem in objects.problems.iter().chain(wrong) {
+        eprintln!("{problem}");
+    }
+    let Some(file) = &eval.flows else {
+        return write_result(&format!("{head},\"flows\":[]}}"), eval.pretty, out);
+    };
+    let mut judge = Judge::new(&mut world, case.config.audit);
+    for flow in &case.flows {
+        write_flow(&mut judge, flow, eval.pretty, out)?;
+    }
+    if file == Path::new("-") {
+        return eval_flows(&mut judge, io::stdin().lock(), eval.pretty, out);
+    }
+    let opened = fs::File::open(file).with_context(|| format!("open {}", file.display()))?;
+    eval_flows(&mut judge, BufReader::with_capacity(1 << 20, opened), eval.pretty, out)
+}
+
+fn cluster(file: &Path) -> Result<Case> {
+    let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+    let value = serde_saphyr::from_str::<Value>(&text);
+    let value = value.map_err(|error| anyhow::anyhow!("{}: {}", file.display(), error.without_snippet()))?;
+    match Case::from_value(value) {
+        Ok(case) => Ok(case),
+        Err(error) => bail!("{}: {error}", file.display()),
+    }
+}
+
+fn eval_flows(judge: &mut Judge<'_>, mut input: impl BufRead, pretty: bool, out: &mut impl Write) -> Result<()> {
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if input.read_until(b'\n', &mut line)? == 0 {
+            return Ok(());
+        }
+        if line.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        // Plain flows are read at once; what has nulls or is wrong goes the long way.
+        let flow = serde_json::from_slice::<Flow>(&line).map_err(|error| error.to_string());
+        let flow =
+            flow.or_else(|error| serde_json::from_slice::<Value>(&line).map_err(|_| error).and_then(Flow::from_value));
+        match flow {
+            Ok(flow) => write_flow(judge, &flow, pretty, out)?,
+            Err(error) => write_result(
+                &format!("{{\"verdict\":\"ERROR\",\"error\":{}}}", Value::from(format!("this is not a flow: {error}"))),
+                pretty,
+                out,
+            )?,
+        }
+    }
+}
+
+fn write_flow(judge: &mut Judge<'_>, flow: &Flow, pretty: bool, out: &mut impl Write) -> Result<()> {
+    let mut text = String::with_capacity(512);
+    judge.write(flow, &mut text);
+    write_result(&text, pretty, out)
+}

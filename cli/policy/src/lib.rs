@@ -1,0 +1,55 @@
+//! What do policies mean, asked offline on files?
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod address;
+pub mod case;
+mod eval;
+mod files;
+pub mod judge;
+pub mod objects;
+mod protocol;
+pub mod result;
+pub mod world;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use eval::judge_value;
+
+/// What policies mean: judge flows, check files, explain verdicts
+#[derive(Debug, Parser)]
+#[command(name = "policy", bin_name = "axoneme policy")]
+struct Policy {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Judge flows: JSON lines in, JSON lines out
+    Eval(eval::Eval),
+}
+
+/// Runs the command; the first argument is its name.
+pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let policy = match Policy::try_parse_from(arguments) {
+        Ok(policy) => policy,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let done = match &policy.action {
+        Action::Eval(eval) => eval::run(eval).map(|()| ExitCode::SUCCESS),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

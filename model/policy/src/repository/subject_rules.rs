@@ -1,0 +1,265 @@
+//! What do the rules that select one subject say together with the settings, whoever its peers are?
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use abi::identity::HOST;
+
+use super::Compiled;
+use super::selectors::SelectorId;
+use crate::origin::{Direction, Implicit, PolicyKind, PolicyRef, RuleOrigin};
+use crate::peer::{Peer, PeerIdentity};
+use crate::redirect::Redirect;
+use crate::resolve::{By, Candidate, PeerKey, RangeKey, Row, Statement, settle};
+use crate::rule::{Effect, L7, Ports, Rule, Tier, protocol};
+use crate::settings::{AllowLocalhost, Mode, Settings};
+
+/// What the rules of one subject say, whoever the peers are.
+pub(super) struct SubjectRules {
+    pub origins: Vec<Arc<RuleOrigin>>,
+    /// The selectors of the rules; candidates have their numbers.
+    pub selectors: Vec<SelectorId>,
+    /// Ingress and egress.
+    pub directions: [DirectionRules; 2],
+}
+
+/// What they say of one direction.
+pub(super) struct DirectionRules {
+    pub direction: Direction,
+    pub enforced: bool,
+    /// Numbers of the rules that close the subject.
+    pub closed_by: Vec<u32>,
+    pub candidates: Vec<Candidate>,
+}
+
+/// Ports, and what the proxy asks on them.
+type Ranged = (RangeKey, Option<Arc<Redirect>>);
+
+/// Whom the rules are put together for.
+struct Subject<'a> {
+    settings: &'a Settings,
+    identity: &'a PeerIdentity,
+    rules: &'a [Arc<Compiled>],
+    host: SelectorId,
+}
+
+impl SubjectRules {
+    /// What these rules, which select the subject, say; an error if some of them cannot be put together.
+    pub fn new(
+        settings: &Settings,
+        identity: &PeerIdentity,
+        mut rules: Vec<Arc<Compiled>>,
+        host: SelectorId,
+    ) -> Result<Self, String> {
+        rules.sort_by_cached_key(|one| order(&one.rule));
+        let origins = rules.iter().map(|one| one.rule.origin.clone()).collect();
+        let mut numbers = Numbers::default();
+        let subject = Subject { settings, identity, rules: &rules, host };
+        let ingress = subject.direction(Direction::Ingress, &mut numbers)?;
+        let egress = subject.direction(Direction::Egress, &mut numbers)?;
+        Ok(SubjectRules { origins, selectors: numbers.selectors, directions: [ingress, egress] })
+    }
+
+    /// Rules that let nothing pass: those of a subject whose own ones cannot be put together.
+    pub fn closed() -> Self {
+        let directions = Direction::BOTH.map(|direction| DirectionRules {
+            direction,
+            enforced: true,
+            closed_by: Vec::new(),
+            candidates: Vec::new(),
+        });
+        SubjectRules { origins: Vec::new(), selectors: Vec::new(), directions }
+    }
+}
+
+/// The order in which rules are asked; the names at the end make it the same wherever it is asked for.
+fn order(rule: &Rule) -> (Tier, u32, String, usize, usize) {
+    (rule.tier, rule.priority, resource_id(&rule.origin.policy), rule.origin.spec, rule.origin.index)
+}
+
+fn resource_id(policy: &PolicyRef) -> String {
+    let kind = match policy.kind {
+        PolicyKind::CiliumNetworkPolicy => "cnp",
+        PolicyKind::CiliumClusterwideNetworkPolicy => "ccnp",
+        PolicyKind::NetworkPolicy => "netpol",
+        PolicyKind::ClusterNetworkPolicy => "kcnp",
+    };
+    format!("{kind}/{}/{}", policy.namespace, policy.name)
+}
+
+/// Selectors by their number within the subject.
+#[derive(Default)]
+struct Numbers {
+    selectors: Vec<SelectorId>,
+    by_selector: HashMap<SelectorId, u32>,
+}
+
+impl Numbers {
+    fn of(&mut self, selector: SelectorId) -> u32 {
+        *self.by_selector.entry(selector).or_insert_with(|| {
+            self.selectors.push(selector);
+            (self.selectors.len() - 1) as u32
+        })
+    }
+}
+
+/// Places among tiers and priorities, given in the order in which they are asked.
+#[derive(Default)]
+struct Levels {
+    last: Option<(Tier, u32)>,
+    level: u32,
+}
+
+impl Levels {
+    fn of(&mut self, tier: Tier, priority: u32) -> u32 {
+        match self.last {
+            Some(last) if last != (tier, priority) => self.level += 1,
+            _ => {}
+        }
+        self.last = Some((tier, priority));
+        self.level
+    }
+}
+
+impl Subject<'_> {
+    fn direction(&self, direction: Direction, numbers: &mut Numbers) -> Result<DirectionRules, String> {
+        let is_host = self.identity.identity == HOST;
+        let exempt = self.settings.mode == Mode::Never || is_host && !self.settings.host_firewall;
+        let of_direction = |one: &&Arc<Compiled>| one.rule.direction == direction;
+        let own: Vec<(u32, &Arc<Compiled>)> =
+            (0..).zip(self.rules.iter()).filter(|(_, one)| of_direction(one) && !exempt).collect();
+        let closed_by: Vec<u32> =
+            own.iter().filter(|(_, one)| one.rule.default_deny).map(|(number, _)| *number).collect();
+        let always = !exempt && (self.settings.mode == Mode::Always || self.identity.labels.has_reserved("init"));
+        let closed = always || !closed_by.is_empty();
+        let (mut levels, mut said) = (Levels::default(), Vec::new());
+        for (number, compiled) in &own {
+            let level = levels.of(compiled.rule.tier, compiled.rule.priority);
+            self.add(*number, compiled, (level, closed), numbers, &mut said)?;
+        }
+        said.extend(self.implied(direction, &own, closed, numbers, &mut levels));
+        let candidates = settle(said)?;
+        Ok(DirectionRules { direction, enforced: always || !own.is_empty(), closed_by, candidates })
+    }
+
+    /// What holds where no rule decides.
+    fn implied(
+        &self,
+        direction: Direction,
+        own: &[(u32, &Arc<Compiled>)],
+        closed: bool,
+        numbers: &mut Numbers,
+        levels: &mut Levels,
+    ) -> Vec<Statement> {
+        if !closed && own.is_empty() {
+            return Vec::new();
+        }
+        if !closed {
+            let level = levels.of(Tier::Default, 0);
+            return vec![implied(Implicit::AllowAny(direction), Effect::Allow, level)];
+        }
+        let localhost = direction == Direction::Ingress
+            && self.identity.identity != HOST
+            && match self.settings.allow_localhost {
+                AllowLocalhost::Always => !own.is_empty(),
+                AllowLocalhost::EvenWithoutRules => true,
+                AllowLocalhost::Policy => false,
+            };
+        let mut said = Vec::new();
+        if localhost {
+            let level = levels.of(Tier::Default, 0);
+            let peer = PeerKey::Selector(numbers.of(self.host));
+            said.push(Statement { peer, row: Row::Own, ..implied(Implicit::AllowLocalhost, Effect::Allow, level) });
+        }
+        if own.iter().any(|(_, one)| one.rule.effect == Effect::Pass) {
+            let level = levels.of(Tier::Default, 1);
+            said.push(implied(Implicit::DenyAny(direction), Effect::Deny, level));
+        }
+        said
+    }
+
+    /// What one rule says of each of its peers and ports. `place` is its level, and whether its direction is closed.
+    fn add(
+        &self,
+        number: u32,
+        compiled: &Compiled,
+        place: (u32, bool),
+        numbers: &mut Numbers,
+        said: &mut Vec<Statement>,
+    ) -> Result<(), String> {
+        let rule = &compiled.rule;
+        let ranges = self.ranges(rule, place.1)?;
+        let mut selectors = compiled.selectors.iter();
+        for peer in &rule.peers {
+            let key = match peer {
+                Peer::All => PeerKey::All,
+                Peer::Labels(_) | Peer::Entity { .. } | Peer::Cidr(_) | Peer::Learned(_) => {
+                    let Some(selector) = selectors.next() else { continue };
+                    PeerKey::Selector(numbers.of(*selector))
+                }
+            };
+            for (range, redirect) in &ranges {
+                said.push(Statement {
+                    by: By::Rule(number),
+                    tier: rule.tier,
+                    level: place.0,
+                    peer: key,
+                    range: range.clone(),
+                    row: if peer.is_sum() { Row::Sum } else { Row::Own },
+                    effect: rule.effect,
+                    auth: rule.auth.filter(|_| rule.effect == Effect::Allow),
+                    redirect: redirect.clone(),
+                    log: Some(&rule.origin.log).filter(|log| !log.is_empty()).map(|log| Arc::from(log.as_str())),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn ranges(&self, rule: &Rule, closed: bool) -> Result<Vec<Ranged>, String> {
+        let Ports::Some(ports) = &rule.ports else { return Ok(vec![(RangeKey::Any, None)]) };
+        let namespace = self.identity.namespace();
+        let mut known: HashMap<(*const L7, bool), Option<Arc<Redirect>>> = HashMap::new();
+        let mut ranges = Vec::new();
+        for port in ports {
+            let asked = port.l7.as_ref().filter(|_| rule.effect == Effect::Allow);
+            let redirect = match asked {
+                None => None,
+                Some(asked) => {
+                    let key = (Arc::as_ptr(asked), port.protocol == protocol::TCP);
+                    match known.get(&key) {
+                        Some(redirect) => redirect.clone(),
+                        None => {
+                            let redirect = redirect(asked, port.protocol, namespace, closed)?;
+                            known.insert(key, redirect.clone());
+                            redirect
+                        }
+                    }
+                }
+            };
+            ranges.push((RangeKey::Ports(port.protocol, port.range.clone()), redirect));
+        }
+        Ok(ranges)
+    }
+}
+
+/// What goes to the proxy. Where nothing closes the subject, what the rules do not name passes all the same.
+fn redirect(asked: &L7, protocol: u8, namespace: &str, closed: bool) -> Result<Option<Arc<Redirect>>, String> {
+    let redirect = Redirect::new(asked, protocol, namespace)?;
+    Ok(redirect.map(|one| Arc::new(if closed { one } else { one.opened() })))
+}
+
+fn implied(what: Implicit, effect: Effect, level: u32) -> Statement {
+    Statement {
+        by: By::Implicit(what),
+        tier: Tier::Default,
+        level,
+        peer: PeerKey::All,
+        range: RangeKey::Any,
+        row: Row::Sum,
+        effect,
+        auth: None,
+        redirect: None,
+        log: None,
+    }
+}

@@ -1,0 +1,221 @@
+//! Who decides for the packets of one prefix?
+
+use abi::policy::VERDICT_DENY;
+
+use super::candidate::{By, Candidate, Precedence, Row};
+use super::{Deciders, Entry, Prefix, allowing, match_type};
+use crate::rule::{Auth, Effect};
+
+/// A candidate of a class for one of its prefixes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Placed<'a> {
+    pub prefix: Prefix,
+    pub row: Row,
+    /// The candidate's number in its subject's direction.
+    pub number: u32,
+    pub candidate: &'a Candidate,
+}
+
+/// What narrows a candidate: what higher tiers passed on was passed on for these peers and ports only.
+#[derive(Clone, Copy, Debug)]
+struct Clip {
+    row: Row,
+    prefix: Prefix,
+}
+
+/// Where an entry would stand in the field's own tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Key {
+    row: Row,
+    prefix: Prefix,
+}
+
+/// What decides for packets of this prefix that no narrower one has. `covering` are the candidates that speak of them.
+pub(super) fn decide(prefix: Prefix, covering: &[Placed<'_>], base: &Entry) -> Entry {
+    let mut clip = Clip { row: Row::Sum, prefix: Prefix::ANY };
+    let mut tiers: Vec<_> = covering.iter().map(|one| one.candidate.tier).collect();
+    tiers.sort_unstable();
+    tiers.dedup();
+    for tier in tiers {
+        let in_force = |one: &&Placed<'_>| one.candidate.tier == tier && !one.candidate.elided;
+        let of_tier: Vec<Placed<'_>> = covering.iter().filter(in_force).copied().collect();
+        let Some(greatest) = of_tier.iter().map(precedence).max() else { continue };
+        let first: Vec<Placed<'_>> = of_tier.iter().filter(|one| precedence(one) == greatest).copied().collect();
+        match first[0].candidate.effect {
+            Effect::Pass => clip = clip.and(&first),
+            Effect::Deny => return deny(prefix, &first, clip, base),
+            Effect::Allow => return allow(prefix, covering, &first, clip),
+        }
+    }
+    Entry { prefix, ..base.clone() }
+}
+
+fn precedence(one: &Placed<'_>) -> Precedence {
+    one.candidate.precedence()
+}
+
+impl Clip {
+    /// Narrowed by what these pass on: of equal ones the widest of each row counts.
+    fn and(self, passes: &[Placed<'_>]) -> Clip {
+        let of_row = |row: Row| passes.iter().filter(move |one| one.row == row).map(|one| one.prefix).min();
+        let rows = [Row::Sum, Row::Own].into_iter().filter_map(|row| Some((row, of_row(row)?)));
+        rows.fold(self, |clip, (row, prefix)| Clip { row: clip.row.max(row), prefix: clip.prefix.max(prefix) })
+    }
+
+    fn key(self, one: &Placed<'_>) -> Key {
+        Key { row: one.row.max(self.row), prefix: one.prefix.max(self.prefix) }
+    }
+
+    fn is_none(self) -> bool {
+        self.row == Row::Sum && self.prefix == Prefix::ANY
+    }
+}
+
+/// Of equal denials the widest counts, and the sum's before the peer's own unless the latter is wider.
+fn deny(prefix: Prefix, denials: &[Placed<'_>], clip: Clip, base: &Entry) -> Entry {
+    let widest = |row: Row| {
+        let of_row = denials.iter().map(|one| clip.key(one)).filter(move |key| key.row == row);
+        of_row.min_by_key(|key| key.prefix)
+    };
+    let first_of_all = denials[0].candidate.level == 0 && clip.is_none();
+    let key = match (widest(Row::Own), widest(Row::Sum)) {
+        (Some(own), Some(sum)) if sum.prefix <= own.prefix || !first_of_all => sum,
+        (Some(own), _) => own,
+        (None, Some(sum)) => sum,
+        (None, None) => clip.key(&denials[0]),
+    };
+    let mut deciders = deciders(denials.iter().filter(|one| clip.key(one) == key));
+    if deciders.implicit.is_some() {
+        deciders.rules.clone_from(&base.deciders.rules);
+    }
+    Entry { prefix, verdict: VERDICT_DENY, match_type: match_type(key.row, key.prefix), deciders }
+}
+
+/// What the allowing candidates of one row come to.
+struct Allowance<'a> {
+    key: Key,
+    precedence: Precedence,
+    auth: Auth,
+    explicit: bool,
+    members: Vec<Placed<'a>>,
+    /// Of the candidates that the proxy follows.
+    leader: Placed<'a>,
+}
+
+/// The narrowest of each row, and of the two what the datapath would take.
+fn allow<'a>(prefix: Prefix, covering: &[Placed<'a>], first: &[Placed<'a>], clip: Clip) -> Entry {
+    let with_auth = covering.iter().any(|one| one.candidate.auth.is_some());
+    let of_row = |row: Row| {
+        let all: Vec<Placed<'a>> =
+            if with_auth { covering.iter().filter(|one| is_allowing(one)).copied().collect() } else { first.to_vec() };
+        let own: Vec<Placed<'a>> = all.into_iter().filter(|one| clip.key(one).row == row).collect();
+        row_allowance(&own, clip)
+    };
+    let chosen = match (of_row(Row::Own), of_row(Row::Sum)) {
+        (Some(own), Some(sum)) => between(own, sum),
+        (Some(one), None) | (None, Some(one)) => one,
+        // Not reached: `first` has a candidate, which is in one of the rows.
+        (None, None) => return Entry { prefix, ..Entry::base(true, Vec::new()) },
+    };
+    let mut deciders = deciders(chosen.members.iter());
+    (deciders.auth, deciders.auth_explicit) = (chosen.auth, chosen.explicit);
+    deciders.redirects = followed(covering, &chosen.leader);
+    let redirects = chosen.leader.candidate.redirect.is_some();
+    let verdict = allowing(redirects, chosen.auth);
+    Entry { prefix, verdict, match_type: match_type(chosen.key.row, chosen.key.prefix), deciders }
+}
+
+fn is_allowing(one: &Placed<'_>) -> bool {
+    one.candidate.effect == Effect::Allow && !one.candidate.elided
+}
+
+/// Greater precedence, then narrower ports, then the peer's own; what says the same as the sum is not there at all.
+fn between<'a>(own: Allowance<'a>, sum: Allowance<'a>) -> Allowance<'a> {
+    if own.precedence != sum.precedence {
+        return if own.precedence > sum.precedence { own } else { sum };
+    }
+    let (mut chosen, other) = match own.key.prefix.cmp(&sum.key.prefix) {
+        std::cmp::Ordering::Equal if own.says_the_same(&sum) => return sum,
+        std::cmp::Ordering::Less => (sum, own),
+        std::cmp::Ordering::Equal | std::cmp::Ordering::Greater => (own, sum),
+    };
+    if !chosen.explicit && other.auth > chosen.auth {
+        chosen.auth = other.auth;
+    }
+    chosen
+}
+
+impl Allowance<'_> {
+    fn says_the_same(&self, other: &Self) -> bool {
+        let logs = |one: &Self| {
+            let logs = one.members.iter().flat_map(|member| member.candidate.logs.iter().cloned());
+            logs.collect::<std::collections::BTreeSet<_>>()
+        };
+        let proxy = |one: &Self| {
+            one.leader.candidate.proxy().map(|(range, listener)| (range.clone(), listener.map(str::to_owned)))
+        };
+        (self.auth, self.explicit) == (other.auth, other.explicit)
+            && proxy(self) == proxy(other)
+            && logs(self) == logs(other)
+    }
+}
+
+/// What holds in one row: the narrowest of the greatest precedence; a rule that asks for proof itself is there besides
+/// a wider and stronger one, and goes where that goes.
+fn row_allowance<'a>(all: &[Placed<'a>], clip: Clip) -> Option<Allowance<'a>> {
+    let greatest = all.iter().map(precedence).max()?;
+    let top: Vec<&Placed<'a>> = all.iter().filter(|one| precedence(one) == greatest).collect();
+    let keeps_up = |one: &&Placed<'a>| {
+        let prefix = clip.key(one).prefix;
+        precedence(one) == greatest
+            || one.candidate.auth.is_some() && top.iter().any(|wider| clip.key(wider).prefix <= prefix)
+    };
+    let in_force: Vec<&Placed<'a>> = all.iter().filter(keeps_up).collect();
+    let key = in_force.iter().map(|one| clip.key(one)).max_by_key(|key| key.prefix)?;
+    let members: Vec<Placed<'a>> =
+        in_force.iter().filter(|one| clip.key(one).prefix == key.prefix).map(|one| **one).collect();
+    let explicit = members.iter().filter_map(|one| one.candidate.auth).max();
+    let level = members.iter().map(|one| one.candidate.level).min()?;
+    let wider = all.iter().filter(|one| {
+        clip.key(one).prefix < key.prefix && one.candidate.auth.is_some() && one.candidate.level <= level
+    });
+    let inherited = wider.max_by_key(|one| clip.key(one).prefix).and_then(|one| one.candidate.auth);
+    let strongest =
+        top.iter().filter(|one| clip.key(one).prefix <= key.prefix).max_by_key(|one| clip.key(one).prefix)?;
+    let leader = *members.iter().find(|one| precedence(one) == greatest).unwrap_or(strongest);
+    Some(Allowance {
+        key,
+        precedence: greatest,
+        auth: explicit.or(inherited).unwrap_or_default(),
+        explicit: explicit.is_some(),
+        members,
+        leader,
+    })
+}
+
+/// The candidates whose redirects the proxy of this one follows: all that speak of the peer and that proxy.
+fn followed(covering: &[Placed<'_>], leader: &Placed<'_>) -> Vec<u32> {
+    let Some(proxy) = leader.candidate.proxy() else { return Vec::new() };
+    let same = |one: &&Placed<'_>| {
+        one.candidate.effect == Effect::Allow
+            && one.candidate.level == leader.candidate.level
+            && one.candidate.proxy() == Some(proxy)
+    };
+    let mut numbers: Vec<u32> = covering.iter().filter(same).map(|one| one.number).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers
+}
+
+fn deciders<'p, 'a: 'p>(members: impl Iterator<Item = &'p Placed<'a>>) -> Deciders {
+    let mut deciders = Deciders::default();
+    for by in members.flat_map(|one| &one.candidate.by) {
+        match by {
+            By::Rule(rule) => deciders.rules.push(*rule),
+            By::Implicit(what) => deciders.implicit = Some(*what),
+        }
+    }
+    deciders.rules.sort_unstable();
+    deciders.rules.dedup();
+    deciders
+}
