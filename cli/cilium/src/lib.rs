@@ -14,6 +14,7 @@ use kube::api::{Api, ListParams};
 use kube::config::KubeConfigOptions;
 use kube::{Client, Config};
 
+use flow::print::clean;
 use status::{Component, Report};
 
 /// CLI to install, manage, & troubleshoot Cilium clusters running Kubernetes.
@@ -85,7 +86,7 @@ pub fn main_with<I: IntoIterator<Item = String>>(arguments: I) -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("\nError: {error:#}");
+            eprintln!("\nError: {}", clean(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }
@@ -127,7 +128,7 @@ async fn settings(client: &Client, namespace: &str) -> Result<BTreeMap<String, S
 
 /// One setting in a line, the value from column 51 on.
 fn configuration(settings: &BTreeMap<String, String>) -> String {
-    settings.iter().map(|(name, value)| format!("{name:<50}{value}\n")).collect()
+    settings.iter().map(|(name, value)| format!("{:<50}{}\n", clean(name), clean(value))).collect()
 }
 
 async fn show_status(context: Option<String>, namespace: &str, arguments: &StatusArgs) -> Result<ExitCode> {
@@ -209,6 +210,12 @@ fn forward(context: Option<String>, namespace: &str, port: u16) -> Result<ExitCo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a48_settings_do_not_move_the_terminal() {
+        let settings = [("odd\u{1b}[2J".to_owned(), "a\rb\nc".to_owned())].into();
+        assert_eq!(configuration(&settings), format!("{:<50}a\\rb\\nc\n", "odd^[[2J"));
+    }
 
     #[test]
     fn e4_28_settings_print_as_users_know_them() {

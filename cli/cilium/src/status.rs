@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use flow::print::clean;
 use k8s_openapi::api::core::v1::Pod;
 
 /// A DaemonSet or a Deployment of the installation.
@@ -114,7 +115,8 @@ fn containers(report: &Report, text: &mut String) {
         let mut phases: BTreeMap<String, usize> = BTreeMap::new();
         for pod in pods_of(report, &component.name) {
             let phase = pod.status.as_ref().and_then(|status| status.phase.clone());
-            *phases.entry(phase.unwrap_or_else(|| "Unknown".into())).or_default() += 1;
+            let phase = phase.unwrap_or_else(|| "Unknown".into());
+            *phases.entry(clean(&phase).into_owned()).or_default() += 1;
         }
         let phases: Vec<String> = phases.into_iter().map(|(phase, count)| format!("{phase}: {count}")).collect();
         let title = if at == 0 { "Containers:" } else { "" };
@@ -128,7 +130,8 @@ fn images(report: &Report, text: &mut String) {
         let mut images: BTreeMap<String, usize> = BTreeMap::new();
         for pod in pods_of(report, &component.name) {
             for container in pod.spec.iter().flat_map(|spec| &spec.containers) {
-                *images.entry(container.image.clone().unwrap_or_default()).or_default() += 1;
+                let image = container.image.as_deref().unwrap_or_default();
+                *images.entry(clean(image).into_owned()).or_default() += 1;
             }
         }
         for (image, count) in images {
@@ -142,6 +145,20 @@ fn images(report: &Report, text: &mut String) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a48_names_of_others_do_not_move_the_terminal() {
+        let value = serde_json::json!({
+            "metadata": {"labels": {"k8s-app": "cilium"}},
+            "spec": {"containers": [{"name": "c", "image": "agent\u{1b}]0;title\u{7}:1\rOK"}]},
+            "status": {"phase": "Running\u{1b}[1A"},
+        });
+        let components = vec![Component::new("DaemonSet", "cilium", [1, 1, 1])];
+        let report = Report { components, pods: vec![serde_json::from_value(value).unwrap()], ..Report::default() };
+        let text = render(&report);
+        assert!(text.contains("agent^[]0;title^G:1\\rOK: 1") && text.contains("Running^[[1A: 1"), "{text}");
+        assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
+    }
 
     #[test]
     fn an_installation_that_is_well() {

@@ -1,272 +1,26 @@
 //! The cilium-dbg command: what does the agent of this node know, and what is in its datapath?
 
+mod arguments;
+mod datapath;
 pub mod lists;
 pub mod monitor;
 pub mod output;
+mod policies;
 pub mod status;
 pub mod tables;
 pub mod tabwriter;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
-use agent_api::{Client, DaemonConfig, Endpoint, Identity, IpEntry, Policy, StatusResponse};
+use agent_api::{Client, DaemonConfig, Endpoint, Identity, IpEntry, Metric, StatusResponse};
 use anyhow::{Context, Result, bail};
-use clap::{Args, Parser, Subcommand};
+use clap::Parser;
 
-use output::Format;
-
-/// CLI for interacting with the local agent.
-#[derive(Parser, Debug)]
-#[command(name = "cilium-dbg", version, disable_help_subcommand = true)]
-struct Cli {
-    /// URI to server-side API
-    #[arg(short = 'H', long, global = true)]
-    host: Option<String>,
-    /// Enable debug messages
-    #[arg(short = 'D', long, global = true)]
-    debug: bool,
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Args, Debug, Clone)]
-struct Output {
-    /// json | yaml | jsonpath='{}'
-    #[arg(short, long)]
-    output: Option<Format>,
-}
-
-#[derive(Subcommand, Debug)]
-enum Command {
-    /// Direct access to local BPF maps
-    #[command(subcommand)]
-    Bpf(BpfCommand),
-    /// Cilium configuration options
-    Config {
-        #[command(flatten)]
-        output: Output,
-        /// Print all configuration options
-        #[arg(short, long)]
-        all: bool,
-    },
-    /// Manage endpoints
-    #[command(subcommand)]
-    Endpoint(EndpointCommand),
-    /// Manage security identities
-    #[command(subcommand)]
-    Identity(IdentityCommand),
-    /// Manage IP addresses and associated information
-    #[command(subcommand)]
-    Ip(IpCommand),
-    /// Access userspace cached content of BPF maps
-    #[command(subcommand)]
-    Map(ListCommand),
-    /// Display BPF program events
-    Monitor(MonitorArgs),
-    /// Manage cluster nodes
-    #[command(subcommand)]
-    Node(ListCommand),
-    /// Manage security policies
-    #[command(subcommand)]
-    Policy(PolicyCommand),
-    /// Manage services & loadbalancers
-    #[command(subcommand)]
-    Service(ListCommand),
-    /// Display status of daemon
-    Status {
-        #[command(flatten)]
-        output: Output,
-        /// Only print a one-line status message
-        #[arg(long)]
-        brief: bool,
-        /// Equivalent to --all-addresses --all-controllers --all-nodes --all-redirects --all-clusters --all-health
-        #[arg(long)]
-        verbose: bool,
-    },
-    /// Print version information
-    Version,
-}
-
-#[derive(Subcommand, Debug)]
-enum ListCommand {
-    /// List all entries
-    #[command(visible_alias = "ls")]
-    List(Output),
-}
-
-#[derive(Subcommand, Debug)]
-enum EndpointCommand {
-    /// List all endpoints
-    #[command(visible_alias = "ls")]
-    List {
-        #[command(flatten)]
-        output: Output,
-        /// Do not print headers
-        #[arg(long)]
-        no_headers: bool,
-    },
-    /// Display endpoint information
-    Get {
-        /// Number or PREFIX:VALUE
-        endpoint: String,
-        #[command(flatten)]
-        output: Output,
-    },
-}
-
-#[derive(Subcommand, Debug)]
-enum IdentityCommand {
-    /// List identities
-    #[command(visible_alias = "ls")]
-    List {
-        /// Labels that an identity must have
-        labels: Vec<String>,
-        #[command(flatten)]
-        output: Output,
-    },
-    /// Retrieve information about an identity
-    Get {
-        /// Number
-        identity: u32,
-        #[command(flatten)]
-        output: Output,
-    },
-}
-
-#[derive(Subcommand, Debug)]
-enum IpCommand {
-    /// List IP addresses in the userspace IPcache
-    #[command(visible_alias = "ls")]
-    List {
-        #[command(flatten)]
-        output: Output,
-        /// Print numeric identities
-        #[arg(short, long)]
-        numeric: bool,
-    },
-    /// Display IP address information
-    Get {
-        /// Address or prefix
-        address: String,
-        #[command(flatten)]
-        output: Output,
-    },
-}
-
-#[derive(Subcommand, Debug)]
-enum PolicyCommand {
-    /// Display policy node information
-    Get(Output),
-    /// Display cached information about selectors
-    Selectors(Output),
-    /// Wait for all endpoints to have updated to a given policy revision
-    Wait {
-        /// The revision
-        revision: u64,
-        /// Wait time between retries, in seconds
-        #[arg(long, default_value_t = 1)]
-        sleep_time: u64,
-        /// Wait at most this many seconds
-        #[arg(long, default_value_t = 360)]
-        max_wait_time: u64,
-    },
-}
-
-#[derive(Subcommand, Debug)]
-enum BpfCommand {
-    /// Connection tracking tables
-    #[command(subcommand)]
-    Ct(CtCommand),
-    /// Local endpoint map
-    #[command(subcommand)]
-    Endpoint(ListCommand),
-    /// Manage the IPCache mappings for IP/CIDR <-> Identity
-    #[command(subcommand)]
-    Ipcache(IpcacheCommand),
-    /// Load-balancing configuration
-    #[command(subcommand)]
-    Lb(ListCommand),
-    /// BPF datapath traffic metrics
-    #[command(subcommand)]
-    Metrics(ListCommand),
-    /// Manage policy related BPF maps
-    #[command(subcommand)]
-    Policy(BpfPolicyCommand),
-}
-
-#[derive(Subcommand, Debug)]
-enum CtCommand {
-    /// List connection tracking entries
-    #[command(visible_alias = "ls")]
-    List {
-        /// global
-        #[arg(default_value = "global")]
-        which: String,
-        #[command(flatten)]
-        output: Output,
-    },
-}
-
-#[derive(Subcommand, Debug)]
-enum IpcacheCommand {
-    /// List endpoint IPs (local and remote) and their corresponding security identities
-    #[command(visible_alias = "ls")]
-    List(Output),
-    /// Retrieve identity for an ip
-    Get {
-        /// Address
-        address: std::net::IpAddr,
-    },
-}
-
-#[derive(Subcommand, Debug)]
-enum BpfPolicyCommand {
-    /// Get contents of a policy BPF map
-    Get {
-        /// Endpoint
-        endpoint: Option<String>,
-        /// Do not resolve IDs
-        #[arg(short, long)]
-        numeric: bool,
-        /// Dump all policy maps
-        #[arg(long)]
-        all: bool,
-        #[command(flatten)]
-        output: Output,
-    },
-    /// List contents of a policy BPF map
-    #[command(visible_alias = "ls")]
-    List {
-        /// Endpoint
-        endpoint: String,
-        /// Do not resolve IDs
-        #[arg(short, long)]
-        numeric: bool,
-        #[command(flatten)]
-        output: Output,
-    },
-}
-
-#[derive(Args, Debug)]
-struct MonitorArgs {
-    /// Filter by event types: drop, trace, policy-verdict
-    #[arg(short = 't', long = "type")]
-    types: Vec<String>,
-    /// Filter by either source or destination endpoint id
-    #[arg(long)]
-    related_to: Vec<u32>,
-    /// Filter by source endpoint id
-    #[arg(long)]
-    from: Vec<u32>,
-    /// Enable verbose output
-    #[arg(short, long, action = clap::ArgAction::Count)]
-    verbose: u8,
-    /// Enable JSON output
-    #[arg(short, long)]
-    json: bool,
-}
+use arguments::{
+    Cli, Command, EndpointCommand, IdentityCommand, IpCommand, ListCommand, MetricsCommand, Output, StatusArgs,
+};
+use output::{Format, emit, show};
 
 /// The command; the first argument is the program's name.
 pub fn main_with<I: IntoIterator<Item = String>>(arguments: I) -> ExitCode {
@@ -288,7 +42,7 @@ pub fn main_with<I: IntoIterator<Item = String>>(arguments: I) -> ExitCode {
     match runtime.block_on(run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("Error: {error:#}");
+            eprintln!("Error: {}", flow::print::clean(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }
@@ -301,82 +55,154 @@ fn client(host: Option<&str>) -> Client {
     }
 }
 
-/// Prints a value in the format that was asked for, else as text.
-fn show(value: &impl serde::Serialize, output: &Output, text: impl FnOnce() -> String) -> Result<()> {
-    match &output.output {
-        Some(format) => print!("{}", output::render(value, format)?),
-        None => print!("{}", text()),
-    }
-    Ok(())
-}
-
 async fn run(cli: Cli) -> Result<()> {
     let client = client(cli.host.as_deref());
     match cli.command {
-        Command::Bpf(command) => bpf_command(&client, command).await,
+        Command::Bpf(command) => datapath::run(&client, command).await,
         Command::Config { output, all } => {
             let config: DaemonConfig = client.get("/v1/config").await?;
-            show(&config, &output, || configuration(&config, all))
+            show(&config, &output, |config| configuration(config, all))
         }
-        Command::Endpoint(EndpointCommand::List { output, no_headers }) => {
-            let all: Vec<Endpoint> = client.get("/v1/endpoint").await.context("cannot get endpoint list")?;
-            show(&all, &output, || lists::endpoints(all.clone(), !no_headers))
-        }
-        Command::Endpoint(EndpointCommand::Get { endpoint, output }) => {
-            let found: Endpoint = client.get(&format!("/v1/endpoint/{endpoint}")).await?;
-            let output = Output { output: Some(output.output.unwrap_or(Format::Json)) };
-            show(&[found], &output, String::new)
-        }
-        Command::Identity(IdentityCommand::List { labels, output }) => {
-            let mut all: Vec<Identity> = client.get("/v1/identity").await?;
-            all.retain(|identity| labels.iter().all(|label| identity.labels.contains(label)));
-            show(&all, &output, || lists::identities(&all))
-        }
-        Command::Identity(IdentityCommand::Get { identity, output }) => {
-            let found: Identity = client.get(&format!("/v1/identity/{identity}")).await?;
-            show(&[&found], &output, || lists::identities(std::slice::from_ref(&found)))
-        }
-        Command::Ip(IpCommand::List { output, numeric }) => {
-            let all: Vec<IpEntry> = client.get("/v1/ip").await?;
-            let known = if numeric { None } else { Some(labels(&client).await?) };
-            show(&all, &output, || lists::ips(&all, known.as_ref()))
-        }
-        Command::Ip(IpCommand::Get { address, output }) => {
-            let mut all: Vec<IpEntry> = client.get("/v1/ip").await?;
-            all.retain(|entry| entry.cidr == address || entry.cidr.split('/').next() == Some(&address));
-            if all.is_empty() {
-                bail!("no IP cache entry for {address}");
-            }
-            let known = labels(&client).await?;
-            show(&all, &output, || lists::ips(&all, Some(&known)))
-        }
+        Command::Endpoint(command) => endpoint(&client, command).await,
+        Command::Identity(command) => identity(&client, command).await,
+        Command::Ip(command) => ip(&client, command).await,
         Command::Map(ListCommand::List(output)) => {
             let all: Vec<agent_api::Map> = client.get("/v1/map").await?;
-            show(&all, &output, || lists::maps(&all))
+            show(&all, &output, |all| lists::maps(all))
         }
-        Command::Monitor(arguments) => watch(&client, &arguments).await,
+        Command::Metrics(MetricsCommand::List { match_pattern, output }) => {
+            let all = metrics(client.get("/v1/metrics").await?, match_pattern.as_deref())?;
+            show(&all, &output, |all| lists::metrics(all))
+        }
+        Command::Monitor(arguments) => monitor::watch(&client, &arguments).await,
         Command::Node(ListCommand::List(output)) => {
             let all: Vec<agent_api::Node> = client.get("/v1/cluster/nodes").await?;
-            show(&all, &output, || lists::nodes(&all))
+            show(&all, &output, |all| lists::nodes(all))
         }
-        Command::Policy(command) => policy_command(&client, command).await,
+        Command::Policy(command) => policies::run(&client, command).await,
         Command::Service(ListCommand::List(output)) => {
             let all: Vec<agent_api::Service> = client.get("/v1/service").await?;
-            show(&all, &output, || lists::services(&all))
+            show(&all, &output, |all| lists::services(all))
         }
-        Command::Status { output, brief, verbose } => {
-            let status: StatusResponse = client.get("/v1/healthz").await?;
-            show(&status, &output, || if brief { status::brief(&status) } else { status::full(&status, verbose) })
-        }
+        Command::Status(arguments) => show_status(client, &arguments).await,
         Command::Version => {
             let status = client.get::<StatusResponse>("/v1/healthz").await;
-            println!("Client: {}", env!("CARGO_PKG_VERSION"));
-            match status {
-                Ok(status) => println!("Daemon: {}", status.version),
-                Err(error) => println!("Daemon: <unknown: {error}>"),
-            }
-            Ok(())
+            let daemon = match status {
+                Ok(status) => status.version,
+                Err(error) => format!("<unknown: {error}>"),
+            };
+            emit(&format!("Client: {}\nDaemon: {daemon}\n", env!("CARGO_PKG_VERSION")))
         }
+    }
+}
+
+async fn endpoint(client: &Client, command: EndpointCommand) -> Result<()> {
+    let all = async || client.get::<Vec<Endpoint>>("/v1/endpoint").await.context("cannot get endpoint list");
+    match command {
+        EndpointCommand::List { output, no_headers } => {
+            show(&all().await?, &output, |all| lists::endpoints(all.to_vec(), !no_headers))
+        }
+        EndpointCommand::Get { endpoint, labels, output } => {
+            let found = match endpoint {
+                Some(endpoint) => vec![client.get(&format!("/v1/endpoint/{endpoint}")).await?],
+                None => with_labels(all().await?, &labels, |e| e.status.labels.security_relevant.clone())?,
+            };
+            let output = Output { output: Some(output.output.unwrap_or(Format::Json)) };
+            show(&found, &output, |_| String::new())
+        }
+    }
+}
+
+/// Those that have all of these labels; it is an error if there are none.
+fn with_labels<T>(mut all: Vec<T>, labels: &[String], of: impl Fn(&T) -> Vec<String>) -> Result<Vec<T>> {
+    all.retain(|one| labels.iter().all(|label| of(one).iter().any(|own| is_label(own, label))));
+    if all.is_empty() {
+        bail!("nothing has the labels {}", labels.join(","));
+    }
+    Ok(all)
+}
+
+/// A label may be given without its source.
+fn is_label(own: &str, given: &str) -> bool {
+    own == given || own.split_once(':').is_some_and(|(_, rest)| rest == given)
+}
+
+async fn identity(client: &Client, command: IdentityCommand) -> Result<()> {
+    let all = async || client.get::<Vec<Identity>>("/v1/identity").await;
+    match command {
+        IdentityCommand::List { endpoints: true, output, .. } => {
+            let endpoints: Vec<Endpoint> = client.get("/v1/endpoint").await?;
+            let mut own: Vec<Identity> = endpoints.into_iter().filter_map(|e| e.status.identity).collect();
+            own.sort_by_key(|identity| identity.id);
+            own.dedup_by_key(|identity| identity.id);
+            show(&own, &output, |own| lists::identities(own))
+        }
+        IdentityCommand::List { labels, output, .. } => {
+            let mut all = all().await?;
+            all.retain(|identity| labels.iter().all(|label| identity.labels.iter().any(|own| is_label(own, label))));
+            show(&all, &output, |all| lists::identities(all))
+        }
+        IdentityCommand::Get { identity, label, output } => {
+            let found = match identity {
+                Some(number) => vec![client.get(&format!("/v1/identity/{number}")).await?],
+                None => with_labels(all().await?, &label, |identity| identity.labels.clone())?,
+            };
+            show(&found, &output, |found| lists::identities(found))
+        }
+    }
+}
+
+async fn ip(client: &Client, command: IpCommand) -> Result<()> {
+    let all: Vec<IpEntry> = client.get("/v1/ip").await?;
+    let known = labels(client).await?;
+    match command {
+        IpCommand::List { output, numeric, verbose } => {
+            let known = (!numeric).then_some(&known);
+            show(&all, &output, |all| lists::ips(all, known, verbose))
+        }
+        IpCommand::Get { address, labels, verbose, output } => {
+            let found = match address {
+                Some(address) => all.into_iter().filter(|entry| is_at(entry, &address)).collect(),
+                None => with_labels(all, &labels, |entry| known.get(&entry.identity).cloned().unwrap_or_default())?,
+            };
+            if found.is_empty() {
+                bail!("no IP cache entry has this address");
+            }
+            show(&found, &output, |found| lists::ips(found, Some(&known), verbose))
+        }
+    }
+}
+
+fn is_at(entry: &IpEntry, address: &str) -> bool {
+    entry.cidr == address || entry.cidr.split('/').next() == Some(address)
+}
+
+fn metrics(mut all: Vec<Metric>, pattern: Option<&str>) -> Result<Vec<Metric>> {
+    if let Some(pattern) = pattern {
+        let pattern = regex::Regex::new(pattern).with_context(|| format!("--match-pattern {pattern:?}"))?;
+        all.retain(|metric| pattern.is_match(&metric.name));
+    }
+    Ok(all)
+}
+
+async fn show_status(client: Client, arguments: &StatusArgs) -> Result<()> {
+    let client = client.with_patience(arguments.timeout);
+    let status: StatusResponse = client.get("/v1/healthz").await.context("cannot get the agent's status")?;
+    let more = status::More {
+        addresses: arguments.verbose || arguments.all_addresses,
+        nodes: arguments.verbose || arguments.all_nodes,
+        tables: arguments.verbose,
+    };
+    show(
+        &status,
+        &arguments.output,
+        |status| {
+            if arguments.brief { status::brief(status) } else { status::full(status, more) }
+        },
+    )?;
+    match status::trouble(&status, arguments.require_k8s_connectivity) {
+        Some(trouble) => bail!(trouble),
+        None => Ok(()),
     }
 }
 
@@ -394,140 +220,34 @@ fn configuration(config: &DaemonConfig, all: bool) -> String {
     text
 }
 
+/// Labels of identities.
 async fn labels(client: &Client) -> Result<BTreeMap<u32, Vec<String>>> {
     let all: Vec<Identity> = client.get("/v1/identity").await?;
-    Ok(all.into_iter().map(|identity| (identity.id, identity.labels)).collect())
+    let clean = |label: &String| flow::print::clean(label).into_owned();
+    Ok(all.into_iter().map(|identity| (identity.id, identity.labels.iter().map(clean).collect())).collect())
 }
 
-async fn policy_command(client: &Client, command: PolicyCommand) -> Result<()> {
-    match command {
-        PolicyCommand::Get(output) => {
-            let policy: Policy = client.get("/v1/policy").await?;
-            show(&policy, &output, || format!("{}\nRevision: {}\n", policy.policy, policy.revision))
-        }
-        PolicyCommand::Selectors(output) => {
-            let all: Vec<agent_api::Selector> = client.get("/v1/policy/selectors").await?;
-            show(&all, &output, || lists::selectors(&all))
-        }
-        PolicyCommand::Wait { revision, sleep_time, max_wait_time } => {
-            wait(client, revision, Duration::from_secs(sleep_time), Duration::from_secs(max_wait_time)).await
-        }
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_found_with_and_without_their_source() {
+        let identity = |id, label: &str| Identity { id, labels: vec![label.to_owned()], ..Identity::default() };
+        let all = vec![identity(1, "k8s:app=web"), identity(2, "k8s:app=db")];
+        let find = |label: &str| with_labels(all.clone(), &[label.to_owned()], |i| i.labels.clone());
+        assert_eq!(find("app=web").unwrap()[0].id, 1);
+        assert_eq!(find("k8s:app=db").unwrap()[0].id, 2);
+        assert_eq!(find("app=w").unwrap_err().to_string(), "nothing has the labels app=w");
     }
-}
 
-/// An endpoint without policy (the node itself) does not count.
-async fn wait(client: &Client, revision: u64, pause: Duration, most: Duration) -> Result<()> {
-    let started = Instant::now();
-    loop {
-        let all: Vec<Endpoint> = client.get("/v1/endpoint").await?;
-        let with_policy = all.iter().filter(|e| e.status.identity.as_ref().is_none_or(|i| i.id != abi::identity::HOST));
-        let late: Vec<u32> =
-            with_policy.filter(|e| e.status.policy.realized.policy_revision < revision).map(|e| e.id).collect();
-        if late.is_empty() {
-            return Ok(());
-        }
-        if started.elapsed() >= most {
-            bail!("timeout waiting for revision {revision}: endpoints {late:?} are not there yet");
-        }
-        tokio::time::sleep(pause).await;
+    #[test]
+    fn metrics_are_chosen_by_pattern() {
+        let metric = |name: &str| Metric { name: name.into(), ..Metric::default() };
+        let all = vec![metric("cilium_drop_count_total"), metric("cilium_endpoint")];
+        assert_eq!(metrics(all.clone(), Some("drop")).unwrap().len(), 1);
+        assert_eq!(metrics(all.clone(), None).unwrap().len(), 2);
+        assert!(metrics(all, Some("(")).unwrap_err().to_string().contains("--match-pattern"));
     }
-}
-
-async fn watch(client: &Client, arguments: &MonitorArgs) -> Result<()> {
-    let filter = monitor::Filter {
-        types: arguments.types.iter().flat_map(|t| t.split(',')).map(str::to_owned).collect(),
-        related: arguments.related_to.clone(),
-        from: arguments.from.clone(),
-        verbose: arguments.verbose > 0,
-    };
-    if !arguments.json {
-        println!("Listening for events on one ring buffer for all processors");
-        println!("Press Ctrl-C to quit");
-    }
-    client
-        .monitor(|record| {
-            let Some(event) = monitor::parse(&record.record) else { return true };
-            if !filter.shows(&event) {
-                return true;
-            }
-            let interface =
-                if record.interface.is_empty() { event.ifindex.to_string() } else { record.interface.clone() };
-            let line = monitor::line(&event, &interface, filter.verbose);
-            let text = if arguments.json { serde_json::json!({ "message": line }).to_string() } else { line };
-            // Nobody reads any more: the end.
-            use std::io::Write;
-            writeln!(std::io::stdout(), "{text}").is_ok()
-        })
-        .await?;
-    Ok(())
-}
-
-async fn bpf_command(client: &Client, command: BpfCommand) -> Result<()> {
-    let maps = tables::open()?;
-    let rows = |output: &Output, rows: BTreeMap<String, Vec<String>>, titles| {
-        show(&rows, output, || tables::two_columns(titles, &rows))
-    };
-    match command {
-        BpfCommand::Ct(CtCommand::List { which, output }) => {
-            if which != "global" {
-                bail!("there is one table for all endpoints: want \"global\"");
-            }
-            let all = tables::connections(&maps)?;
-            show(&all, &output, || all.iter().map(|line| format!("{line}\n")).collect())
-        }
-        BpfCommand::Endpoint(ListCommand::List(output)) => {
-            rows(&output, tables::endpoints(&maps)?, ("IP ADDRESS", "LOCAL ENDPOINT INFO"))
-        }
-        BpfCommand::Ipcache(IpcacheCommand::List(output)) => {
-            rows(&output, tables::ipcache(&maps)?, ("IP PREFIX/ADDRESS", "IDENTITY"))
-        }
-        BpfCommand::Ipcache(IpcacheCommand::Get { address }) => {
-            let all = tables::ipcache(&maps)?;
-            let containing = all.iter().filter_map(|(prefix, value)| {
-                let net: ipnet::IpNet = prefix.parse().ok()?;
-                net.contains(&address).then(|| (net.prefix_len(), prefix, value))
-            });
-            match containing.max_by_key(|(length, ..)| *length) {
-                Some((_, prefix, value)) => println!("{address} maps to {prefix} {}", value.join(" ")),
-                None => bail!("{address} maps to no identity"),
-            }
-            Ok(())
-        }
-        BpfCommand::Lb(ListCommand::List(output)) => {
-            rows(&output, tables::services(&maps)?, ("SERVICE ADDRESS", "BACKEND ADDRESS (REVNAT_ID) (SLOT)"))
-        }
-        BpfCommand::Metrics(ListCommand::List(output)) => {
-            let text = tables::metrics(&maps)?;
-            show(&text, &output, || text.clone())
-        }
-        BpfCommand::Policy(command) => bpf_policy(client, &maps, command).await,
-    }
-}
-
-async fn bpf_policy(client: &Client, maps: &bpf::Maps, command: BpfPolicyCommand) -> Result<()> {
-    let (endpoint, numeric, all, output) = match command {
-        BpfPolicyCommand::Get { endpoint, numeric, all, output } => (endpoint, numeric, all, output),
-        BpfPolicyCommand::List { endpoint, numeric, output } => (Some(endpoint), numeric, false, output),
-    };
-    let known = if numeric { None } else { labels(client).await.ok() };
-    if all {
-        for (id, _) in maps.ep_policy.entries()?.into_iter().filter(|(_, p)| p.slot != 0) {
-            println!("Endpoint ID: {id}\n");
-            println!("{}\n", tables::policy(&rows_of(maps, id)?, known.as_ref()));
-        }
-        return Ok(());
-    }
-    let Some(endpoint) = endpoint else { bail!("want an endpoint, or --all") };
-    let id: u32 = match endpoint.parse() {
-        Ok(id) => id,
-        Err(_) => client.get::<Endpoint>(&format!("/v1/endpoint/{endpoint}")).await?.id,
-    };
-    let rows = rows_of(maps, id)?;
-    show(&rows, &output, || tables::policy(&rows, known.as_ref()))
-}
-
-fn rows_of(maps: &bpf::Maps, endpoint: u32) -> Result<Vec<tables::PolicyRow>> {
-    let policy = maps.ep_policy.get(&endpoint)?.unwrap_or_default();
-    let slot = maps.policy.dump(policy.slot)?;
-    Ok(tables::policy_rows(&slot.unwrap_or_default()))
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use agent_api::{Endpoint, Identity, IpEntry, Map, Node, Selector, Service};
+use agent_api::{Endpoint, Identity, IpEntry, Map, Metric, Node, Selector, Service};
 
 use crate::tabwriter::align;
 
@@ -70,17 +70,20 @@ pub fn identities(identities: &[Identity]) -> String {
     align(&text, 2, 3)
 }
 
-/// `cilium-dbg ip list`.
-pub fn ips(ips: &[IpEntry], labels: Option<&BTreeMap<u32, Vec<String>>>) -> String {
-    let mut text = String::from("IP\tIDENTITY\tSOURCE\n");
+/// `cilium-dbg ip list`; with all that is known of each, if wanted.
+pub fn ips(ips: &[IpEntry], labels: Option<&BTreeMap<u32, Vec<String>>>, verbose: bool) -> String {
+    let more = |columns: String| if verbose { format!("\t{columns}") } else { String::new() };
+    let mut text = format!("IP\tIDENTITY\tSOURCE{}\n", more("HOST\tNAMESPACE\tPOD".into()));
     for entry in ips {
         let known = labels.and_then(|all| all.get(&entry.identity));
         let rows = known.cloned().unwrap_or_else(|| vec![entry.identity.to_string()]);
+        let about = &entry.metadata;
         for (at, row) in rows.iter().enumerate() {
             let _ = if at == 0 {
-                writeln!(text, "{}\t{row}\t{}", entry.cidr, entry.metadata.source)
+                let rest = more(format!("{}\t{}\t{}", entry.host_ip, about.namespace, about.name));
+                writeln!(text, "{}\t{row}\t{}{rest}", entry.cidr, about.source)
             } else {
-                writeln!(text, "\t{row}\t")
+                writeln!(text, "\t{row}\t{}", more("\t\t".into()))
             };
         }
     }
@@ -131,16 +134,31 @@ pub fn maps(maps: &[Map]) -> String {
     align(&text, 5, 3)
 }
 
-/// `cilium-dbg policy selectors`.
-pub fn selectors(selectors: &[Selector]) -> String {
+/// `cilium-dbg policy selectors`; users by kind, namespace and name, or without the kind.
+pub fn selectors(selectors: &[Selector], verbose: bool) -> String {
     let mut text = String::from("SELECTOR\tLABELS\tUSERS\tIDENTITIES\n");
+    let name = |label: &String| match label.split_once(' ') {
+        Some((_, rest)) if !verbose => rest.to_owned(),
+        _ => label.clone(),
+    };
     for selector in selectors {
         let mut ids = selector.identities.iter().map(u32::to_string);
         let first = ids.next().unwrap_or_default();
-        let _ = writeln!(text, "{}\t{}\t{}\t{first}\t", selector.selector, selector.labels.join(","), selector.users);
+        let names: Vec<String> = selector.labels.iter().map(name).collect();
+        let _ = writeln!(text, "{}\t{}\t{}\t{first}\t", selector.selector, names.join(","), selector.users);
         for id in ids {
             let _ = writeln!(text, "\t\t\t{id}\t");
         }
+    }
+    align(&text, 5, 3)
+}
+
+/// `cilium-dbg metrics list`.
+pub fn metrics(metrics: &[Metric]) -> String {
+    let mut text = String::from("Metric\tLabels\tValue\n");
+    for metric in metrics {
+        let labels: Vec<String> = metric.labels.iter().map(|(key, value)| format!("{key}={value:?}")).collect();
+        let _ = writeln!(text, "{}\t{}\t{:.6}", metric.name, labels.join(" "), metric.value);
     }
     align(&text, 5, 3)
 }
@@ -203,6 +221,44 @@ mod tests {
             "                                                           k8s:io.cilium.k8s.policy.serviceaccount=default",
         ];
         assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn ips_say_more_when_asked() {
+        let entry = IpEntry {
+            cidr: "10.244.1.5/32".into(),
+            identity: 1000,
+            host_ip: "172.18.0.3".into(),
+            metadata: agent_api::IpMetadata { source: "k8s".into(), name: "web".into(), namespace: "default".into() },
+        };
+        let known = [(1000, vec!["k8s:app=web".to_owned(), "k8s:x=y".to_owned()])].into();
+        let lines = |numeric: bool, verbose| {
+            let text = ips(std::slice::from_ref(&entry), (!numeric).then_some(&known), verbose);
+            text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
+        };
+        assert_eq!(lines(true, false), ["IP IDENTITY SOURCE", "10.244.1.5/32 1000 k8s"]);
+        let verbose = "10.244.1.5/32 k8s:app=web k8s 172.18.0.3 default web";
+        assert_eq!(lines(false, true), ["IP IDENTITY SOURCE HOST NAMESPACE POD", verbose, "k8s:x=y"]);
+    }
+
+    #[test]
+    fn metrics_and_selectors_are_listed() {
+        let labels = [("direction".to_owned(), "EGRESS".to_owned()), ("reason".to_owned(), "Policy denied".to_owned())];
+        let drops = Metric { name: "cilium_drop_count_total".into(), labels: labels.into(), value: 3.0 };
+        let text = metrics(&[drops]);
+        assert_eq!(
+            text.lines().next_back().unwrap_or_default().trim_end(),
+            "cilium_drop_count_total   direction=\"EGRESS\" reason=\"Policy denied\"   3.000000"
+        );
+        let selector = Selector {
+            selector: "app=web".into(),
+            identities: vec![1000, 2000],
+            users: 1,
+            labels: vec!["CiliumNetworkPolicy default/web".into()],
+        };
+        let short = selectors(std::slice::from_ref(&selector), false);
+        assert!(short.contains(" default/web") && !short.contains("CiliumNetworkPolicy"), "{short}");
+        assert!(selectors(&[selector], true).contains("CiliumNetworkPolicy default/web"));
     }
 
     #[test]

@@ -1,21 +1,63 @@
-//! How does an event of the datapath look as a line of text?
+//! Which events of the datapath are shown, and how does one look as a line of text?
 
 use std::net::{IpAddr, SocketAddr};
 
 use abi::event::{self, Event};
 use abi::{DropReason, policy};
+use agent_api::{Client, MonitorEvent};
+use anyhow::Result;
+
+use crate::arguments::{EventType, MonitorArgs};
+use crate::output::emit;
 
 /// Which events are shown.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// `drop`, `trace`, `policy-verdict`; none: all.
-    pub types: Vec<String>,
+    /// Of these types; none: all.
+    pub types: Vec<EventType>,
     /// Seen at or going to one of these endpoints.
     pub related: Vec<u32>,
-    /// Seen at one of these endpoints.
+    /// Sent by one of these endpoints.
     pub from: Vec<u32>,
-    /// Show all fields.
+    /// Going to one of these endpoints.
+    pub to: Vec<u32>,
+}
+
+/// `cilium-dbg monitor`: shows events until nobody reads or sends any more.
+pub async fn watch(client: &Client, arguments: &MonitorArgs) -> Result<()> {
+    let filter = Filter {
+        types: arguments.types.clone(),
+        related: arguments.related_to.clone(),
+        from: arguments.from.clone(),
+        to: arguments.to.clone(),
+    };
+    if !arguments.json {
+        emit("Listening for events on one ring buffer for all processors\nPress Ctrl-C to quit\n")?;
+    }
+    client.monitor(|record| shown(&record, &filter, arguments).is_none_or(|line| emit(&line).is_ok())).await?;
+    Ok(())
+}
+
+/// The line for a record, if it is shown.
+fn shown(record: &MonitorEvent, filter: &Filter, arguments: &MonitorArgs) -> Option<String> {
+    let event = parse(&record.record).filter(|event| filter.shows(event))?;
+    if arguments.hex {
+        return Some(format!("{}\n", record.record));
+    }
+    let interface = if record.interface.is_empty() { event.ifindex.to_string() } else { record.interface.clone() };
+    let style = Style { verbose: arguments.verbose > 0, numeric: arguments.numeric };
+    let line = line(&event, &interface, style);
+    let text = if arguments.json { serde_json::json!({ "message": line }).to_string() } else { line };
+    Some(format!("{text}\n"))
+}
+
+/// How much a line says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Style {
+    /// All fields.
     pub verbose: bool,
+    /// Reserved identities by their number.
+    pub numeric: bool,
 }
 
 /// The record of a line of `/v1/monitor`.
@@ -29,14 +71,21 @@ pub fn parse(record: &str) -> Option<Event> {
 impl Filter {
     /// Is this one shown?
     pub fn shows(&self, event: &Event) -> bool {
-        let name = match event.kind {
-            event::KIND_DROP => "drop",
-            event::KIND_TRACE => "trace",
-            event::KIND_POLICY_VERDICT => "policy-verdict",
-            _ => "debug",
+        let kind = match event.kind {
+            event::KIND_DROP => EventType::Drop,
+            event::KIND_TRACE => EventType::Trace,
+            event::KIND_POLICY_VERDICT => EventType::PolicyVerdict,
+            _ => EventType::Debug,
         };
-        let of = |wanted: &Vec<u32>| wanted.is_empty() || wanted.contains(&event.endpoint);
-        (self.types.is_empty() || self.types.iter().any(|t| t == name)) && of(&self.related) && of(&self.from)
+        let goes_in = match event.kind {
+            event::KIND_TRACE => event.code == event::TRACE_TO_LXC,
+            _ => event.direction == policy::DIR_INGRESS,
+        };
+        let of = |wanted: &Vec<u32>, side: bool| wanted.is_empty() || side && wanted.contains(&event.endpoint);
+        (self.types.is_empty() || self.types.contains(&kind))
+            && of(&self.related, true)
+            && of(&self.from, !goes_in)
+            && of(&self.to, goes_in)
     }
 }
 
@@ -83,8 +132,9 @@ fn tcp_flags(flags: u8) -> String {
     set.join(", ")
 }
 
-fn identities(event: &Event) -> String {
-    let name = |id| match id {
+fn identities(event: &Event, numeric: bool) -> String {
+    let name = |id: u32| match id {
+        id if numeric => id.to_string(),
         abi::identity::UNKNOWN => "unknown".to_owned(),
         abi::identity::HOST => "host".into(),
         abi::identity::WORLD => "world".into(),
@@ -100,8 +150,8 @@ fn identities(event: &Event) -> String {
 }
 
 /// One line; `interface` is the name of the event's device, or its number.
-pub fn line(event: &Event, interface: &str, verbose: bool) -> String {
-    let more = if verbose {
+pub fn line(event: &Event, interface: &str, style: Style) -> String {
+    let more = if style.verbose {
         format!(
             " [time {} length {} rule-set {} revision {}]",
             event.time, event.length, event.rule_set, event.revision
@@ -109,7 +159,7 @@ pub fn line(event: &Event, interface: &str, verbose: bool) -> String {
     } else {
         String::new()
     };
-    let (who, what) = (identities(event), connection(event));
+    let (who, what) = (identities(event, style.numeric), connection(event));
     let text = match event.kind {
         event::KIND_DROP => {
             let reason = DropReason(event.code).text();
@@ -208,8 +258,26 @@ mod tests {
         assert_eq!(parse(&record), Some(event));
         assert_eq!(parse("00"), None);
         let text = "xx drop (Policy denied) flow 0x0 to endpoint 7, ifindex 0, identity 1000->world: 10.0.0.1:4000 -> 10.0.0.2:80 tcp SYN";
-        assert_eq!(line(&event, "7", false), text);
-        let only = Filter { types: vec!["trace".into()], ..Filter::default() };
+        assert_eq!(line(&event, "7", Style::default()), text);
+        let numeric = line(&event, "7", Style { numeric: true, verbose: true });
+        assert!(numeric.contains("identity 1000->2: ") && numeric.contains(" rule-set "), "{numeric}");
+        let only = Filter { types: vec![EventType::Trace], ..Filter::default() };
         assert!(!only.shows(&event) && Filter::default().shows(&event));
+    }
+
+    #[test]
+    fn from_and_to_tell_the_directions_apart() {
+        let event = |kind, direction, code| Event { kind, direction, code, endpoint: 7, ..Event::default() };
+        let (from, to) = (Filter { from: vec![7], ..Filter::default() }, Filter { to: vec![7], ..Filter::default() });
+        for (event, goes_in) in [
+            (event(event::KIND_DROP, policy::DIR_EGRESS, 133), false),
+            (event(event::KIND_DROP, policy::DIR_INGRESS, 133), true),
+            (event(event::KIND_POLICY_VERDICT, policy::DIR_INGRESS, 0), true),
+            (event(event::KIND_TRACE, event::DIR_UNKNOWN, event::TRACE_TO_LXC), true),
+            (event(event::KIND_TRACE, event::DIR_UNKNOWN, event::TRACE_TO_STACK), false),
+        ] {
+            assert_eq!((from.shows(&event), to.shows(&event)), (!goes_in, goes_in), "{event:?}");
+            assert!(!Filter { related: vec![8], ..Filter::default() }.shows(&event));
+        }
     }
 }

@@ -1,7 +1,62 @@
-//! How is an answer written as JSON, as YAML or by a path?
+//! How is an answer written: as text, as JSON, as YAML or by a path?
 
-use anyhow::{Result, bail};
+use std::io::Write;
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+use crate::arguments::Output;
+
+/// Prints a value in the format that was asked for, else as text. Names in it come from others: what a terminal would
+/// obey is made visible before it becomes text.
+pub fn show<T: Serialize + DeserializeOwned>(
+    value: &T,
+    output: &Output,
+    text: impl FnOnce(&T) -> String,
+) -> Result<()> {
+    match &output.output {
+        Some(format) => emit(&render(value, format)?),
+        None => {
+            let mut harmless = serde_json::to_value(value)?;
+            clean(&mut harmless);
+            emit(&text(&serde_json::from_value(harmless).context("read what was made harmless")?))
+        }
+    }
+}
+
+/// Makes control characters in all texts of a value visible.
+fn clean(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = flow::print::clean(text).into_owned(),
+        Value::Array(items) => items.iter_mut().for_each(clean),
+        Value::Object(map) => {
+            let fields = std::mem::take(map);
+            map.extend(fields.into_iter().map(|(name, mut value)| {
+                clean(&mut value);
+                (flow::print::clean(&name).into_owned(), value)
+            }));
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// Writes lines to standard output, with nothing in them that a terminal would obey. That nobody reads any more is no
+/// failure.
+pub fn emit(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let lines: String = text.split_inclusive('\n').map(line).collect();
+    match out.write_all(lines.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("write the output"),
+        _ => Ok(()),
+    }
+}
+
+fn line(line: &str) -> String {
+    let (text, end) = line.strip_suffix('\n').map_or((line, ""), |text| (text, "\n"));
+    format!("{}{end}", flow::print::clean(text))
+}
 
 /// What `-o` may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,6 +205,24 @@ fn index<'a>(value: &'a Value, step: &str) -> Vec<&'a Value> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a48_nothing_that_is_printed_moves_the_terminal() {
+        let identity = agent_api::Identity {
+            id: 4,
+            labels: vec!["k8s:app=\u{1b}[31mred\rx\ny\tz\u{9b}2J".into()],
+            ..agent_api::Identity::default()
+        };
+        let mut value = serde_json::to_value(&identity).unwrap();
+        clean(&mut value);
+        assert_eq!(value["labels"][0], "k8s:app=^[[31mred\\rx\\ny\\tz\\u009b2J");
+        for format in [Format::Json, Format::Yaml, Format::Path("{.labels[0]}".into())] {
+            let text: String = render(&identity, &format).unwrap().split_inclusive('\n').map(line).collect();
+            assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
+        }
+        let json: String = render(&identity, &Format::Json).unwrap().split_inclusive('\n').map(line).collect();
+        assert_eq!(serde_json::from_str::<agent_api::Identity>(&json).unwrap(), identity, "JSON means the same");
+    }
 
     #[test]
     fn one_value_three_ways() {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use agent_api::StatusResponse;
+use agent_api::{StatusResponse, TableFill};
 
 use crate::tabwriter::align;
 
@@ -18,8 +18,28 @@ pub fn brief(status: &StatusResponse) -> String {
     "OK\n".into()
 }
 
+/// What is shown besides the usual.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct More {
+    /// Each allocated address.
+    pub addresses: bool,
+    /// Each node.
+    pub nodes: bool,
+    /// Each table of the datapath that was looked at.
+    pub tables: bool,
+}
+
+/// Why the command fails, if it does.
+pub fn trouble(status: &StatusResponse, kubernetes: bool) -> Option<String> {
+    let bad = |state: &str| matches!(state, "Warning" | "Failure");
+    if kubernetes && bad(&status.kubernetes.state) {
+        return Some(format!("kubernetes: {}", status.kubernetes.msg));
+    }
+    bad(&status.cilium.state).then(|| format!("cilium: {}", status.cilium.msg))
+}
+
 /// `cilium-dbg status`, and with `--verbose`.
-pub fn full(status: &StatusResponse, verbose: bool) -> String {
+pub fn full(status: &StatusResponse, more: More) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
         let _ = writeln!(text, "{name}:\t{value}");
@@ -46,7 +66,7 @@ pub fn full(status: &StatusResponse, verbose: bool) -> String {
     }
     line("Cilium health daemon", format!("{}\t{}", status.cilium_health.state, status.cilium_health.msg));
     line("IPAM", status.ipam.status.clone());
-    if verbose {
+    if more.addresses {
         let _ = writeln!(text, "Allocated addresses:");
         for (address, owner) in &status.ipam.allocations {
             let _ = writeln!(text, "  {address} ({owner})");
@@ -60,6 +80,7 @@ pub fn full(status: &StatusResponse, verbose: bool) -> String {
     line("BandwidthManager", "Disabled".into());
     line("Routing", status.routing.clone());
     line("Attach Mode", status.attach_mode.clone());
+    line("Device Mode", "veth".into());
     let on = |on: bool| if on { "Enabled" } else { "Disabled" };
     let masquerade = &status.masquerading;
     let device = status.devices.first().and_then(|d| d.split(' ').next()).unwrap_or_default();
@@ -71,6 +92,11 @@ pub fn full(status: &StatusResponse, verbose: bool) -> String {
             on(masquerade.ipv4),
             on(masquerade.ipv6)
         ),
+    );
+    line("Proxy Status", "No managed proxy redirect".into());
+    line(
+        "Global Identity Range",
+        format!("min {}, max {}", abi::identity::MINIMAL_ALLOCATED, abi::identity::MAXIMAL_ALLOCATED),
     );
     let hubble = &status.hubble;
     let share = if hubble.max_flows == 0 { 0.0 } else { hubble.current_flows as f64 * 100.0 / hubble.max_flows as f64 };
@@ -85,7 +111,31 @@ pub fn full(status: &StatusResponse, verbose: bool) -> String {
     line("Endpoints", format!("{}/{} ready", status.endpoints[1], status.endpoints[0]));
     line("Nodes", status.nodes.len().to_string());
     line("Events", format!("{} sent, {} lost, {} read", monitor.sent, monitor.lost, monitor.read));
-    align(&text, 0, 3)
+    let policies = &status.policies;
+    line("Policies", format!("{} of {} slots in use", policies.used, policies.most));
+    for (identity, why) in &policies.locked {
+        line("Locked down", format!("identity {identity}: {why}"));
+    }
+    for table in status.tables.iter().filter(|table| table.nearly_full) {
+        line("Nearly full", fill(table));
+    }
+    let mut text = align(&text, 0, 3);
+    if more.nodes {
+        text.push_str("Nodes:\n");
+        for node in &status.nodes {
+            let local = if node.local { " (localhost)" } else { "" };
+            let _ = writeln!(text, "  {}{local}: {} {}", node.name, node.ipv4, node.ipv6);
+        }
+    }
+    if more.tables {
+        text.push_str("Tables:\n");
+        status.tables.iter().for_each(|table| text.push_str(&format!("  {}\n", fill(table))));
+    }
+    text
+}
+
+fn fill(table: &TableFill) -> String {
+    format!("{}: {} of {} entries", table.name, table.entries, table.most)
 }
 
 #[cfg(test)]
@@ -100,6 +150,14 @@ mod tests {
         status.kubernetes.state = "Failure".into();
         status.kubernetes.msg = "the API does not answer".into();
         assert_eq!(brief(&status), "error in kubernetes: the API does not answer\n");
-        assert!(full(&status, true).contains("Kubernetes:             Failure   the API does not answer\n"));
+        assert_eq!(trouble(&status, true).as_deref(), Some("kubernetes: the API does not answer"));
+        assert_eq!(trouble(&status, false), None);
+        status.policies.locked.insert(1001, "all 16383 policy slots are in use".into());
+        status.tables.push(TableFill { name: "cilium_ct4".into(), entries: 950, most: 1000, nearly_full: true });
+        let text = full(&status, More::default());
+        assert!(text.contains("identity 1001: all 16383 policy slots are in use"), "{text}");
+        assert!(text.contains("cilium_ct4: 950 of 1000 entries"), "{text}");
+        let more = More { addresses: true, nodes: true, tables: true };
+        assert!(full(&status, more).contains("Kubernetes:             Failure   the API does not answer\n"));
     }
 }

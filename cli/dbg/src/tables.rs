@@ -127,13 +127,13 @@ pub fn protocol_name(protocol: u8) -> String {
 }
 
 /// One line of `bpf policy get`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct PolicyRow {
     /// `Deny` or `Allow`.
-    pub policy: &'static str,
+    pub policy: String,
     /// `Ingress` or `Egress`.
-    pub direction: &'static str,
+    pub direction: String,
     /// The peer; 0: all others.
     pub identity: u32,
     /// `80/TCP`, `ANY`.
@@ -154,8 +154,8 @@ pub fn policy_rows(slot: &SlotDump) -> Vec<PolicyRow> {
         let all_others = (key.class == policy::CLASS_OTHERS).then_some(0);
         for identity in members.chain(all_others) {
             rows.push(PolicyRow {
-                policy: if entry.verdict == policy::VERDICT_DENY { "Deny" } else { "Allow" },
-                direction: if key.direction == policy::DIR_INGRESS { "Ingress" } else { "Egress" },
+                policy: if entry.verdict == policy::VERDICT_DENY { "Deny" } else { "Allow" }.into(),
+                direction: if key.direction == policy::DIR_INGRESS { "Ingress" } else { "Egress" }.into(),
                 identity,
                 port: port_text(key),
                 proxy_port: if entry.proxy_port.number() == 0 {
@@ -214,25 +214,20 @@ pub fn policy(rows: &[PolicyRow], labels: Option<&BTreeMap<u32, Vec<String>>>) -
     if rows.is_empty() { aligned + empty } else { aligned }
 }
 
-/// `bpf ct list global`.
-pub fn connections(maps: &Maps) -> Result<Vec<String>> {
-    let four = maps
-        .ct4
-        .entries()?
-        .into_iter()
-        .map(|(k, v)| connection(k.addr_a.octets().into(), k.addr_b.octets().into(), &k, &v));
-    let four: Vec<String> = four.collect();
-    let six = maps
-        .ct6
-        .entries()?
-        .into_iter()
-        .map(|(k, v)| connection(k.addr_a.octets().into(), k.addr_b.octets().into(), &k, &v));
-    let mut all: Vec<String> = four.into_iter().chain(six).collect();
+/// `bpf ct list global`; with the time that each has left, if wanted.
+pub fn connections(maps: &Maps, time_left: bool) -> Result<Vec<String>> {
+    let uptime = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).context("read the clock")?;
+    let now = time_left.then_some(uptime.tv_sec());
+    let four = maps.ct4.entries()?.into_iter();
+    let four = four.map(|(k, v)| connection((k.addr_a.octets().into(), k.addr_b.octets().into()), &k, &v, now));
+    let six = maps.ct6.entries()?.into_iter();
+    let six = six.map(|(k, v)| connection((k.addr_a.octets().into(), k.addr_b.octets().into()), &k, &v, now));
+    let mut all: Vec<String> = four.chain(six).collect();
     all.sort();
     Ok(all)
 }
 
-fn connection<A>(a: IpAddr, b: IpAddr, key: &CtKey<A>, entry: &CtEntry) -> String {
+fn connection<A>((a, b): (IpAddr, IpAddr), key: &CtKey<A>, entry: &CtEntry, now: Option<i64>) -> String {
     let flags = entry.flags.get();
     let initiator_first = flags & conntrack::FLAG_INITIATOR_A != 0;
     let (from, to) =
@@ -247,12 +242,14 @@ fn connection<A>(a: IpAddr, b: IpAddr, key: &CtKey<A>, entry: &CtEntry) -> Strin
         (conntrack::FLAG_LOOPBACK, "Loopback"),
     ];
     let set: Vec<&str> = names.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, name)| *name).collect();
+    let left = |now| format!(" (remaining: {} sec(s))", i64::from(entry.expires.get()) - now);
     format!(
-        "{} {kind} {} -> {} expires={} Packets={}/{} Bytes={}/{} RxFlagsSeen=0x{:02x} TxFlagsSeen=0x{:02x} Flags=0x{flags:04x} [ {} ] RevNAT={} SourceSecurityID={} DestinationSecurityID={} BackendID={}",
+        "{} {kind} {} -> {} expires={}{} Packets={}/{} Bytes={}/{} RxFlagsSeen=0x{:02x} TxFlagsSeen=0x{:02x} Flags=0x{flags:04x} [ {} ] RevNAT={} SourceSecurityID={} DestinationSecurityID={} BackendID={}",
         protocol_name(key.protocol),
         end(from),
         end(to),
         entry.expires.get(),
+        now.map(left).unwrap_or_default(),
         entry.packets[0].get(),
         entry.packets[1].get(),
         entry.bytes[0].get(),
@@ -267,22 +264,45 @@ fn connection<A>(a: IpAddr, b: IpAddr, key: &CtKey<A>, entry: &CtEntry) -> Strin
     )
 }
 
-/// `bpf metrics list`.
-pub fn metrics(maps: &Maps) -> Result<String> {
-    let mut rows: Vec<(String, &str, u64, u64)> = Vec::new();
+/// One line of `bpf metrics list`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct MetricRow {
+    /// Why packets were dropped; `Success`: they were not.
+    pub reason: String,
+    /// `INGRESS`, `EGRESS`, `UNKNOWN`.
+    pub direction: String,
+    /// How many.
+    pub packets: u64,
+    /// How long they were together.
+    pub bytes: u64,
+}
+
+/// What the datapath counts.
+pub fn metrics(maps: &Maps) -> Result<Vec<MetricRow>> {
+    let mut rows = Vec::new();
     for (key, value) in maps.metrics.entries()? {
-        let reason = if key.reason == 0 { "Success".to_owned() } else { DropReason(key.reason).text().to_owned() };
+        let reason = if key.reason == 0 { "Success" } else { DropReason(key.reason).text() };
         let direction = match key.direction {
             1 => "INGRESS",
             2 => "EGRESS",
             _ => "UNKNOWN",
         };
-        rows.push((reason, direction, value.packets.get(), value.bytes.get()));
+        rows.push(MetricRow {
+            reason: reason.into(),
+            direction: direction.into(),
+            packets: value.packets.get(),
+            bytes: value.bytes.get(),
+        });
     }
     rows.sort();
+    Ok(rows)
+}
+
+/// `bpf metrics list`.
+pub fn metrics_text(rows: &[MetricRow]) -> String {
     let mut text = String::from("REASON\tDIRECTION\tPACKETS\tBYTES\n");
-    for (reason, direction, packets, bytes) in rows {
+    for MetricRow { reason, direction, packets, bytes } in rows {
         let _ = writeln!(text, "{reason}\t{direction}\t{packets}\t{bytes}");
     }
-    Ok(align(&text, 5, 3))
+    align(&text, 5, 3)
 }

@@ -370,6 +370,48 @@ pub struct StatusResponse {
     pub k8s_api_versions: Vec<String>,
     /// Policy revision of the repository.
     pub policy_revision: u64,
+    /// Policies in the datapath.
+    pub policies: PolicyTables,
+    /// How full the datapath's tables are.
+    pub tables: Vec<TableFill>,
+}
+
+/// Policies in the datapath.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct PolicyTables {
+    /// Slots in use.
+    pub used: u32,
+    /// All slots.
+    pub most: u32,
+    /// Identities whose endpoints are locked down because their policy is not in the datapath, and why.
+    pub locked: BTreeMap<u32, String>,
+}
+
+/// How full a table of the datapath is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct TableFill {
+    /// Its name.
+    pub name: String,
+    /// Entries.
+    pub entries: u64,
+    /// Entries that it can have.
+    pub most: u64,
+    /// There is hardly any room.
+    pub nearly_full: bool,
+}
+
+/// A number that is counted or measured: `GET /v1/metrics`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Metric {
+    /// Its name.
+    pub name: String,
+    /// What tells it from others of its name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// How much it is.
+    pub value: f64,
 }
 
 /// The connection to the Kubernetes API.

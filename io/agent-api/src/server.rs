@@ -17,8 +17,8 @@ use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 
 use crate::model::{
-    DaemonConfig, Endpoint, EndpointChangeRequest, Identity, IpEntry, IpamResponse, Map, MonitorEvent, Node, Policy,
-    Selector, Service, StatusResponse,
+    DaemonConfig, Endpoint, EndpointChangeRequest, Identity, IpEntry, IpamResponse, Map, Metric, MonitorEvent, Node,
+    Policy, Selector, Service, StatusResponse,
 };
 
 /// Why a request was not answered.
@@ -83,6 +83,8 @@ pub trait Agent: Send + Sync + 'static {
     fn nodes(&self) -> impl Future<Output = Answer<Vec<Node>>> + Send;
     /// `GET /v1/map`
     fn maps(&self) -> impl Future<Output = Answer<Vec<Map>>> + Send;
+    /// `GET /v1/metrics`
+    fn metrics(&self) -> impl Future<Output = Answer<Vec<Metric>>> + Send;
     /// `POST /v1/ipam`: allocates an address of each family that is on.
     fn allocate(&self, owner: String) -> impl Future<Output = Answer<IpamResponse>> + Send;
     /// `DELETE /v1/ipam/{ip}`
@@ -120,6 +122,7 @@ pub fn router<A: Agent>(agent: Arc<A>) -> Router {
         .route("/v1/service", get(async |State(a): State<Arc<A>>| a.services().await.map(Json)))
         .route("/v1/cluster/nodes", get(async |State(a): State<Arc<A>>| a.nodes().await.map(Json)))
         .route("/v1/map", get(async |State(a): State<Arc<A>>| a.maps().await.map(Json)))
+        .route("/v1/metrics", get(async |State(a): State<Arc<A>>| a.metrics().await.map(Json)))
         .route("/v1/ipam", post(allocate::<A>))
         .route("/v1/ipam/{ip}", delete(release::<A>))
         .route("/v1/monitor", get(monitor::<A>))

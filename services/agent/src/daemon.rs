@@ -67,6 +67,8 @@ pub struct Daemon {
     pub events_read: Arc<AtomicU64>,
     /// Hubble, if it is on.
     pub hubble: Option<hubble::Hubble>,
+    /// The health endpoint, if it is on.
+    pub health: Option<crate::health::Health>,
     /// How full the datapath's tables are.
     pub pressure: Pressure,
     /// Lost events that Hubble was told of.

@@ -1,6 +1,7 @@
 //! What does the agent ask of the policy language's implementation?
 
 mod repository;
+mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -90,6 +91,8 @@ pub trait Engine: Send {
     fn prefixes_changed(&mut self) -> bool;
     /// The identity has no endpoints on this node any more.
     fn release(&mut self, subject: Identity);
+    /// How many policy objects there are.
+    fn policy_count(&self) -> usize;
     /// The policies as JSON text.
     fn describe(&self) -> String;
     /// Selectors, what they select and how many rules use them.

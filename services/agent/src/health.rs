@@ -26,6 +26,13 @@ pub struct Health {
     _namespace: Namespace,
 }
 
+impl Health {
+    /// The responder still runs.
+    pub fn is_alive(&mut self) -> bool {
+        matches!(self.responder.try_wait(), Ok(None))
+    }
+}
+
 impl Drop for Health {
     fn drop(&mut self) {
         // It may have ended by itself; there is nobody to tell.

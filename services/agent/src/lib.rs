@@ -14,6 +14,7 @@ pub mod health;
 pub mod ipam;
 pub mod ipcache;
 pub mod kernel;
+pub mod metrics;
 pub mod network;
 pub mod objects;
 pub mod ops;
@@ -24,6 +25,7 @@ pub mod readiness;
 pub mod services;
 pub mod start;
 pub mod state;
+pub mod status;
 pub mod watch;
 
 pub use health::responder_main as health_responder_main;

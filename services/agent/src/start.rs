@@ -27,7 +27,7 @@ use crate::{chores, engine, flows, health, kernel, own_node, programs, readiness
 pub fn main_with<I: IntoIterator<Item = String>>(arguments: I) -> ExitCode {
     let arguments: Vec<String> = arguments.into_iter().collect();
     if arguments.iter().any(|a| a == "--version") {
-        println!("Axoneme {}", crate::answers::version());
+        println!("Axoneme {}", crate::status::version());
         return ExitCode::SUCCESS;
     }
     let environment = std::env::vars().collect();
@@ -133,6 +133,7 @@ async fn serve(settings: Settings, engine: Box<dyn engine::Engine>, stop: watch:
         api_version,
         events_read: events_read.clone(),
         hubble: hubble.clone(),
+        health: None,
         pressure: Pressure::default(),
         losses_told: 0,
         cni_written: false,
@@ -147,7 +148,7 @@ async fn serve(settings: Settings, engine: Box<dyn engine::Engine>, stop: watch:
         settings: settings.clone(),
     };
     restore(&mut daemon, &netlink).await?;
-    let (_health, health_addresses) = own_endpoints(&mut daemon, &netlink).await?;
+    let health_addresses = own_endpoints(&mut daemon, &netlink).await?;
     attach(&daemon)?;
 
     tokio::spawn(cluster::writer(cluster.clone(), to_write));
@@ -229,7 +230,7 @@ async fn restore(daemon: &mut Daemon, netlink: &Netlink) -> Result<()> {
 }
 
 /// The node itself and its health endpoint.
-async fn own_endpoints(daemon: &mut Daemon, netlink: &Netlink) -> Result<(Option<health::Health>, Vec<IpAddr>)> {
+async fn own_endpoints(daemon: &mut Daemon, netlink: &Netlink) -> Result<Vec<IpAddr>> {
     let host = daemon.devices.host.clone();
     let mut record = EndpointRecord {
         kind: Kind::Host,
@@ -242,7 +243,7 @@ async fn own_endpoints(daemon: &mut Daemon, netlink: &Netlink) -> Result<(Option
     record.id = daemon.core.free_endpoint_id(daemon.next_id).context("no endpoint number is free")?;
     daemon.core.add_endpoint(record);
     if !daemon.settings.health_endpoint {
-        return Ok((None, Vec::new()));
+        return Ok(Vec::new());
     }
     let addresses = daemon.allocate("health")?;
     let mtu = daemon.devices.mtu.saturating_sub(network::TUNNEL_OVERHEAD);
@@ -252,8 +253,8 @@ async fn own_endpoints(daemon: &mut Daemon, netlink: &Netlink) -> Result<(Option
     record.id = daemon.core.free_endpoint_id(daemon.next_id).context("no endpoint number is free")?;
     daemon.datapath.attach_container(record.ifindex)?;
     daemon.core.add_endpoint(record);
-    let health = health::open(netlink, namespace).await.context("start the health responder")?;
-    Ok((Some(health), addresses))
+    daemon.health = Some(health::open(netlink, namespace).await.context("start the health responder")?);
+    Ok(addresses)
 }
 
 fn attach(daemon: &Daemon) -> Result<()> {

@@ -243,6 +243,11 @@ impl Reader<'_> {
     }
 }
 
+/// Two sizes of what is one table here.
+fn together(tcp: Option<u32>, any: Option<u32>) -> Option<u32> {
+    tcp.or(any).map(|_| tcp.unwrap_or_default().saturating_add(any.unwrap_or_default()))
+}
+
 fn wrong(name: &str, value: &str, expected: &str) -> ConfigError {
     ConfigError::Value { name: name.into(), value: value.into(), expected: expected.into() }
 }
@@ -293,7 +298,10 @@ impl Settings {
             cgroup_root: read.path("cgroup-root", "/run/cilium/cgroupv2"),
             cni_conf: read.text("write-cni-conf-when-ready").map(Into::into),
             label_filter: read.text("labels").unwrap_or("").into(),
-            conntrack_entries: read.parsed("bpf-ct-global-tcp-max", number)?,
+            conntrack_entries: together(
+                read.parsed("bpf-ct-global-tcp-max", number)?,
+                read.parsed("bpf-ct-global-any-max", number)?,
+            ),
             nat_entries: read.parsed("bpf-nat-global-max", number)?,
             policy_entries: read.parsed("bpf-policy-map-max", number)?,
             service_entries: read.parsed("bpf-lb-map-max", number)?,

@@ -108,6 +108,9 @@ impl Engine for Fake {
     fn release(&mut self, subject: Identity) {
         self.told.remove(&subject);
     }
+    fn policy_count(&self) -> usize {
+        0
+    }
     fn describe(&self) -> String {
         "[]".into()
     }

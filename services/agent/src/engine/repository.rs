@@ -12,7 +12,7 @@ use policy::{
     What,
 };
 
-use super::{Engine, NamedPorts, RulePolicy, TableChange, Tables};
+use super::{Engine, NamedPorts, RulePolicy, TableChange, Tables, rules};
 use crate::config::{Enforcement, Settings};
 use crate::ops::{PolicyKey, PolicyKind};
 
@@ -40,6 +40,7 @@ pub fn repository(settings: &Settings) -> Result<Box<dyn Engine>, String> {
     Ok(Box::new(Policies {
         repository: Repository::new(settings),
         groups: BTreeMap::new(),
+        objects: BTreeMap::new(),
         changes: BTreeMap::new(),
         prefixes_changed: true,
     }))
@@ -48,6 +49,8 @@ pub fn repository(settings: &Settings) -> Result<Box<dyn Engine>, String> {
 struct Policies {
     repository: Repository,
     groups: BTreeMap<String, Group>,
+    /// The objects whose rules hold, as they were given.
+    objects: BTreeMap<PolicyKey, serde_json::Value>,
     /// What nobody has been told of yet.
     changes: BTreeMap<Identity, Pending>,
     prefixes_changed: bool,
@@ -127,11 +130,12 @@ impl Engine for Policies {
         self.repository.revision()
     }
 
-    fn set_policy(&mut self, _: &PolicyKey, object: &serde_json::Value) -> Vec<String> {
+    fn set_policy(&mut self, key: &PolicyKey, object: &serde_json::Value) -> Vec<String> {
         let source = crds::Source::default();
         match policy::PolicyObject::from_value(object, &source, self.repository.settings()) {
-            Ok(object) => {
-                let change = self.repository.upsert_policy(object);
+            Ok(read) => {
+                self.objects.insert(key.clone(), object.clone());
+                let change = self.repository.upsert_policy(read);
                 self.note(change);
                 self.teach();
                 Vec::new()
@@ -141,6 +145,7 @@ impl Engine for Policies {
     }
 
     fn remove_policy(&mut self, key: &PolicyKey) {
+        self.objects.remove(key);
         let change = self.repository.remove_policy(&reference(key));
         self.note(change);
     }
@@ -213,19 +218,13 @@ impl Engine for Policies {
         self.changes.remove(&subject);
     }
 
+    fn policy_count(&self) -> usize {
+        self.repository.policies().count()
+    }
+
     fn describe(&self) -> String {
-        let policies = self.repository.policies().map(|policy| {
-            let rules: Vec<String> = policy.rules.iter().map(|rule| rule.origin.to_string()).collect();
-            let reference = &policy.reference;
-            serde_json::json!({
-                "kind": reference.kind.name(),
-                "namespace": reference.namespace,
-                "name": reference.name,
-                "uid": policy.uid,
-                "rules": rules,
-            })
-        });
-        format!("{:#}", serde_json::Value::Array(policies.collect()))
+        let rules = self.objects.iter().flat_map(|(key, object)| rules::of(key, object));
+        format!("{:#}", serde_json::Value::Array(rules.collect()))
     }
 
     fn selectors(&self) -> Vec<agent_api::Selector> {

@@ -1,0 +1,45 @@
+//! Which policies does the agent have, and do all endpoints have them?
+
+use std::time::{Duration, Instant};
+
+use agent_api::{Client, Endpoint, Policy};
+use anyhow::{Result, bail};
+
+use crate::arguments::PolicyCommand;
+use crate::lists;
+use crate::output::show;
+
+/// `cilium-dbg policy ...`
+pub async fn run(client: &Client, command: PolicyCommand) -> Result<()> {
+    match command {
+        PolicyCommand::Get(output) => {
+            let policy: Policy = client.get("/v1/policy").await?;
+            show(&policy, &output, |policy| format!("{}\nRevision: {}\n", policy.policy, policy.revision))
+        }
+        PolicyCommand::Selectors { output, verbose } => {
+            let all: Vec<agent_api::Selector> = client.get("/v1/policy/selectors").await?;
+            show(&all, &output, |all| lists::selectors(all, verbose))
+        }
+        PolicyCommand::Wait { revision, sleep_time, max_wait_time } => {
+            wait(client, revision, Duration::from_secs(sleep_time), Duration::from_secs(max_wait_time)).await
+        }
+    }
+}
+
+/// An endpoint without policy (the node itself) does not count.
+async fn wait(client: &Client, revision: u64, pause: Duration, most: Duration) -> Result<()> {
+    let started = Instant::now();
+    loop {
+        let all: Vec<Endpoint> = client.get("/v1/endpoint").await?;
+        let with_policy = all.iter().filter(|e| e.status.identity.as_ref().is_none_or(|i| i.id != abi::identity::HOST));
+        let late: Vec<u32> =
+            with_policy.filter(|e| e.status.policy.realized.policy_revision < revision).map(|e| e.id).collect();
+        if late.is_empty() {
+            return Ok(());
+        }
+        if started.elapsed() >= most {
+            bail!("timeout waiting for revision {revision}: endpoints {late:?} are not there yet");
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
