@@ -15,7 +15,7 @@ use tonic::{
 };
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::{error::Error, settings::Settings};
+use crate::{error::Error, forward::Forward, settings::Settings};
 
 /// A connection.
 pub(crate) struct Server {
@@ -23,6 +23,7 @@ pub(crate) struct Server {
     pub request_timeout: Duration,
     channel: Channel,
     credentials: Credentials,
+    _forward: Option<Forward>,
 }
 
 type Service = InterceptedService<Channel, Credentials>;
@@ -50,10 +51,12 @@ impl Server {
 
 /// Connects to the server of the settings.
 pub(crate) async fn connect(settings: &Settings) -> Result<Server, Error> {
-    let (address, options) = settings.server()?;
+    let forward = Forward::of(settings).await?;
+    let (address, options) = settings.server(forward.as_ref().map(|forward| forward.port))?;
     let credentials = Credentials::new(settings, options.tls.is_some())?;
     let channel = client::connect(&address, &options).await?;
-    Ok(Server { address, request_timeout: settings.duration("request-timeout"), channel, credentials })
+    let request_timeout = settings.duration("request-timeout");
+    Ok(Server { address, request_timeout, channel, credentials, _forward: forward })
 }
 
 /// Basic authentication, if it is asked for.

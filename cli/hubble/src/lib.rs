@@ -9,6 +9,7 @@ mod connect;
 mod error;
 mod filters;
 mod flags;
+mod forward;
 mod input;
 mod inspect;
 mod observe;

@@ -78,7 +78,8 @@ pub(crate) async fn flows(line: &Line, settings: &Settings) -> Result<(), Error>
     match line.last("input-file") {
         Some(path) => input::read(path, &request, &filters, |response| out.flow(response))?,
         None => {
-            let mut client = connect(settings).await?.observer();
+            let server = connect(settings).await?;
+            let mut client = server.observer();
             print_all(client.get_flows(request).await?.into_inner(), |response| out.flow(response)).await?;
         }
     }
@@ -96,7 +97,8 @@ pub(crate) async fn agent_events(line: &Line, settings: &Settings) -> Result<(),
         since: selection.since,
         until: selection.until,
     };
-    let mut client = connect(settings).await?.observer();
+    let server = connect(settings).await?;
+    let mut client = server.observer();
     let answers = client.get_agent_events(request).await?.into_inner();
     print_all(answers, |response| {
         let printed = out.printer.agent_event(&response)?;
@@ -117,7 +119,8 @@ pub(crate) async fn debug_events(line: &Line, settings: &Settings) -> Result<(),
         since: selection.since,
         until: selection.until,
     };
-    let mut client = connect(settings).await?.observer();
+    let server = connect(settings).await?;
+    let mut client = server.observer();
     let answers = client.get_debug_events(request).await?.into_inner();
     print_all(answers, |response| {
         let printed = out.printer.debug_event(&response)?;

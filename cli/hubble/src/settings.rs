@@ -101,15 +101,12 @@ impl Settings {
         yaml(self.values.iter().map(|(name, value)| (*name, value)))
     }
 
-    /// Where the server is and how it is spoken to.
-    pub(crate) fn server(&self) -> Result<(Address, Options), Error> {
-        if self.is_set("port-forward") {
-            return Err(Error::Usage(format!(
-                "--port-forward is not available yet: run 'kubectl -n {} port-forward service/hubble-relay 4245:80' and leave the flag out",
-                self.text("kube-namespace")
-            )));
-        }
-        let address: Address = self.text("server").parse()?;
+    /// Where the server is and how it is spoken to; `forwarded` is the local port that leads to relay, if one does.
+    pub(crate) fn server(&self, forwarded: Option<u16>) -> Result<(Address, Options), Error> {
+        let address: Address = match forwarded {
+            Some(port) => format!("127.0.0.1:{port}").parse()?,
+            None => self.text("server").parse()?,
+        };
         let with_tls = matches!(address, Address::Tcp { tls: true, .. }) || self.is_set("tls");
         let tls = self.tls()?;
         if tls.identity.is_some() && !with_tls {
@@ -294,9 +291,8 @@ mod tests {
         ] {
             assert!(settings(words, &[environment]).is_err(), "{words} {environment:?}");
         }
-        let server = |words: &str| settings(words, &[]).unwrap().server().unwrap_err().to_string();
+        let server = |words: &str| settings(words, &[]).unwrap().server(None).unwrap_err().to_string();
         assert!(server("status --server nope").contains("nope"));
-        assert!(server("status -P").contains("kubectl"));
         assert!(server("status --tls-client-cert-file a").contains("only one"));
         assert!(server("status --tls --tls-ca-cert-files /nonexistent/a").contains("/nonexistent/a"));
     }
