@@ -7,14 +7,18 @@ use anyhow::{Result, bail};
 
 use crate::arguments::PolicyCommand;
 use crate::lists;
-use crate::output::show;
+use crate::output::{emit, show};
 
 /// `cilium-dbg policy ...`
 pub async fn run(client: &Client, command: PolicyCommand) -> Result<()> {
     match command {
         PolicyCommand::Get(output) => {
             let policy: Policy = client.get("/v1/policy").await?;
-            show(&policy, &output, |policy| format!("{}\nRevision: {}\n", policy.policy, policy.revision))
+            match output.output {
+                Some(_) => show(&policy, &output, |_| String::new()),
+                // JSON in lines: what a terminal would obey is escaped in it, and the ends of lines must stay.
+                None => emit(&format!("{}\nRevision: {}\n", policy.policy, policy.revision)),
+            }
         }
         PolicyCommand::Selectors { output, verbose } => {
             let all: Vec<agent_api::Selector> = client.get("/v1/policy/selectors").await?;

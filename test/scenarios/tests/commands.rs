@@ -67,7 +67,7 @@ fn policy_get(lab: &Lab) -> Result<()> {
     let text = dbg(lab, &["policy", "get"])?.ok()?;
     let (rules, revision) = text.rsplit_once("\nRevision: ").with_context(|| text.clone())?;
     ensure!(revision.trim().parse::<u64>()? > 1, "{revision}");
-    let rules: Vec<Value> = serde_json::from_str(rules)?;
+    let rules: Vec<Value> = serde_json::from_str(rules).with_context(|| rules.to_string())?;
     let selector = &rules[0]["endpointSelector"]["matchLabels"];
     ensure!(selector["any:app"] == "server" && selector["k8s:io.kubernetes.pod.namespace"] == "default", "{text}");
     let origin = rules[0]["labels"].to_string();
@@ -93,7 +93,7 @@ fn endpoint_get(lab: &Lab) -> Result<()> {
     let status = &found[0]["status"];
     ensure!(status["external-identifiers"]["k8s-pod-name"] == "server" && status["state"] == "ready", "{text}");
     ensure!(status["namedPorts"][0]["name"] == "http" && status["namedPorts"][0]["port"] == 8080, "{text}");
-    for name in [format!("pod-name:default/server"), format!("ipv4:{}", lab.pod_ip("default", "server")?)] {
+    for name in ["pod-name:default/server".to_string(), format!("ipv4:{}", lab.pod_ip("default", "server")?)] {
         let path = "jsonpath={[0].status.identity.id}";
         let identity = dbg(lab, &["endpoint", "get", &name, "-o", path])?.ok()?;
         ensure!(identity.trim() == lab.identity("default", "server")?.to_string(), "{name}: {identity}");

@@ -270,9 +270,9 @@ fn prefixes(lab: &Lab) -> Result<()> {
     expect(lab, "far", "34.117.118.44", 80, false)?;
     expect(lab, "far", &pod6(lab, "server")?, 8080, false)?;
     let text = lab.hubble(&["observe", "--from-pod", "default/far", "--to-ip", IFCONFIG, "--last", "20"])?.ok()?;
-    let line =
-        text.lines().find(|l| l.contains("to-stack FORWARDED (TCP Flags: SYN)")).with_context(|| text.clone())?;
-    let number = line.split("(ID:").nth(2).and_then(|r| r.split(')').next()).with_context(|| line.to_string())?;
+    let to_world = |l: &&str| l.contains("to-stack FORWARDED (TCP Flags: SYN)");
+    let line = text.lines().filter(to_world).next_back().with_context(|| text.clone())?;
+    let number = line.split("(ID:").nth(2).and_then(|r| r.split(')').next()).with_context(|| text.clone())?;
     ensure!((1 << 24..2 << 24).contains(&number.parse::<u32>()?), "{line}");
     lab.kubectl(&["delete", "cnp", "prefixes"])?.ok()?;
     expect(lab, "far", "2606:4700:4700::1111", 80, true)
