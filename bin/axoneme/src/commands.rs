@@ -1,5 +1,6 @@
 //! Which commands are there, and which function is each?
 
+use anyhow::Context;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -113,7 +114,9 @@ fn done(result: anyhow::Result<()>) -> ExitCode {
 fn kubelet_main(args: &[String]) -> anyhow::Result<()> {
     logged();
     let [file] = args else { anyhow::bail!("one file name is expected") };
-    let settings: kubelet::Settings = serde_json::from_slice(&std::fs::read(file)?)?;
+    let text = std::fs::read(file).with_context(|| format!("read the kubelet's settings, {file}"))?;
+    let settings: kubelet::Settings =
+        serde_json::from_slice(&text).with_context(|| format!("{file} is not what the lab's supervisor writes"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(kubelet::run(settings))?;
     Ok(())
