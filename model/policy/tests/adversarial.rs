@@ -188,6 +188,25 @@ fn a12_prefixes_with_host_bits_are_the_prefix() {
 }
 
 #[test]
+fn prefixes_with_leading_zeros_are_refused() {
+    for prefix in ["10.0.0.0/08", "1.2.3.04/32", "010.0.0.0/8", "10.0.0.0/+8", "10.0.0.0/", "/8"] {
+        for rule in [format!("toCIDR: [\"{prefix}\"]"), format!("toCIDRSet: [{{cidr: \"{prefix}\"}}]")] {
+            let problems = wrong(&cnp("p", &format!("egress: [{{{rule}}}]"))).join("\n");
+            assert!(problems.contains("unable to parse CIDR"), "{rule}: {problems}");
+        }
+    }
+}
+
+#[test]
+fn labels_without_key_and_groups_by_labels_with_source_are_refused() {
+    let problems = wrong(&cnp("p", "labels: [{key: \"\", value: v}], egress: [{}]")).join("\n");
+    assert!(problems.contains("labels[0].key: a label must have a key"), "{problems}");
+    let problems =
+        wrong(&cnp("p", "egress: [{toCIDRSet: [{cidrGroupSelector: {matchLabels: {\"any:x\": v}}}]}]")).join("\n");
+    assert!(problems.contains("have no source"), "{problems}");
+}
+
+#[test]
 fn a13_an_address_that_is_gone_leaves_nothing_to_those_around_it() {
     let mut cluster = cluster();
     cluster.apply_text(&cnp("p", "egressDeny: [{toCIDR: [10.1.2.3/32]}], egress: [{toCIDR: [10.0.0.0/8]}]"));

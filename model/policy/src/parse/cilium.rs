@@ -59,12 +59,21 @@ impl Reader<'_> {
             self.refuse(&path, "rule must have at least one of Ingress, IngressDeny, Egress, EgressDeny");
         }
         self.check_log(&path, rule);
+        self.check_labels(&path, rule);
         let Some(subject) = self.subject(owner, &path, rule) else { return Vec::new() };
         let labels = origin_labels(owner, rule);
         let spec = Spec { rule, path, index, subject, labels };
         let sections = [self.ingress(owner, &spec), self.egress(owner, &spec)].concat();
         self.lint_names_without_dns(&spec, &sections);
         sections
+    }
+
+    fn check_labels(&mut self, path: &str, rule: &crds::Rule) {
+        for (at, label) in rule.labels.iter().flatten().enumerate() {
+            if label.key.is_empty() {
+                self.refuse(format!("{path}.labels[{at}].key"), "a label must have a key");
+            }
+        }
     }
 
     fn check_log(&mut self, path: &str, rule: &crds::Rule) {

@@ -209,7 +209,11 @@ impl Reader<'_> {
                 Some(Peer::Learned(Learned::Group(name, except)))
             }
             (None, None, Some(selector)) => {
-                let selector = self.selector(&format!("{path}.cidrGroupSelector"), selector)?;
+                let path_of_selector = format!("{path}.cidrGroupSelector");
+                if let Some(key) = keys(selector).find(|key| key.contains(':')) {
+                    self.refuse(&path_of_selector, format!("{key:?}: labels of a CiliumCIDRGroup have no source"));
+                }
+                let selector = self.selector(&path_of_selector, selector)?;
                 let except = self.exceptions(path, rule.except.as_deref().unwrap_or_default());
                 Some(Peer::Learned(Learned::Groups(selector, except)))
             }
@@ -310,6 +314,18 @@ impl Reader<'_> {
     }
 }
 
+/// The keys of the labels that a selector asks for.
+fn keys(selector: &crds::LabelSelector) -> impl Iterator<Item = &str> {
+    let equal = selector.match_labels.iter().flat_map(|labels| labels.keys().map(String::as_str));
+    equal.chain(selector.match_expressions.iter().flatten().map(|expression| expression.key.as_str()))
+}
+
+/// A prefix as Go's `netip.ParsePrefix` reads it: no number has a leading zero, which some read as octal.
 fn parse_prefix(text: &str) -> Option<IpNet> {
-    text.parse::<IpNet>().ok().map(|prefix| prefix.trunc())
+    let (address, bits) = text.split_once('/')?;
+    let leading_zero = bits.len() > 1 && bits.starts_with('0');
+    if leading_zero || !bits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    IpNet::new(address.parse().ok()?, bits.parse().ok()?).ok().map(|prefix| prefix.trunc())
 }
