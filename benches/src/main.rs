@@ -13,7 +13,6 @@ mod rounds;
 mod services;
 mod stats;
 mod supervisor;
-mod tcx;
 mod topology;
 mod wire;
 mod workload;

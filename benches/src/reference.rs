@@ -8,7 +8,6 @@ use anyhow::{Context, Result, bail};
 use netlink::Namespace;
 
 use crate::supervisor::{BPFFS, SCRATCH};
-use crate::tcx;
 use crate::topology::{Pod, Topology};
 
 const REDIRECT: &str = include_str!("../c/redirect.bpf.c");
@@ -76,7 +75,7 @@ impl Reference {
 }
 
 fn attach(node: &Namespace, program: &Path, pod: &Pod) -> Result<Attachment> {
-    if let Ok(link) = node.run(|| tcx::attach(program, pod.ifindex))? {
+    if let Ok(link) = node.run(|| bpf::attach_pinned(program, pod.ifindex))? {
         // It is to live as long as the namespaces, and these end with the process.
         std::mem::forget(link);
         return Ok(Attachment::Tcx);

@@ -3,7 +3,7 @@
 use abi::config::NodeConfig;
 use abi::conntrack::{CtEntry, CtKey4, CtKey6};
 use abi::endpoint::{Endpoint, EndpointPolicy};
-use abi::event::Event;
+use abi::event::Record;
 use abi::fragment::{FragmentKey4, FragmentKey6, FragmentPorts};
 use abi::ipcache::RemoteEndpoint;
 use abi::metrics::{EventCounters, Metric};
@@ -45,7 +45,7 @@ pub static SNAT4: LruHashMap<NatKey4, NatEntry<V4>, 131072> = LruHashMap::new();
 #[btf_map(name = "cilium_snat_v6_external")]
 pub static SNAT6: LruHashMap<NatKey6, NatEntry<V6>, 131072> = LruHashMap::new();
 #[btf_map(name = "cilium_events")]
-pub static EVENTS: RingBuf<Event, 8388608> = RingBuf::new();
+pub static EVENTS: RingBuf<Record, 8388608> = RingBuf::new();
 #[btf_map(name = "cilium_event_counters")]
 pub static EVENT_COUNTERS: PerCpuArray<EventCounters, 1> = PerCpuArray::new();
 #[btf_map(name = "cilium_metrics")]

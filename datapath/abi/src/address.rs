@@ -31,6 +31,9 @@ pub trait Addr: Copy + Eq + Ord {
     const VERSION: u8;
     /// The address widened to 16 bytes; IPv4 lies in the first four, the rest is zero.
     fn widen(self) -> [u32; 4];
+    /// Is it the first of the two in any one order? Written out, because a comparison of arrays is a call, and calls cost
+    /// a program stack.
+    fn before(self, other: Self) -> bool;
 }
 
 impl Addr for V4 {
@@ -40,6 +43,10 @@ impl Addr for V4 {
     fn widen(self) -> [u32; 4] {
         [self.0, 0, 0, 0]
     }
+    #[inline(always)]
+    fn before(self, other: Self) -> bool {
+        self.0 < other.0
+    }
 }
 
 impl Addr for V6 {
@@ -48,6 +55,19 @@ impl Addr for V6 {
     #[inline(always)]
     fn widen(self) -> [u32; 4] {
         self.0
+    }
+    #[inline(always)]
+    fn before(self, other: Self) -> bool {
+        let ([a, b, c, d], [e, f, g, h]) = (self.0, other.0);
+        if a != e {
+            a < e
+        } else if b != f {
+            b < f
+        } else if c != g {
+            c < g
+        } else {
+            d < h
+        }
     }
 }
 

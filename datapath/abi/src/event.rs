@@ -1,4 +1,4 @@
-//! What does the datapath tell user space of a packet? One record of the ring buffer `cilium_events`.
+//! What does the datapath tell user space of a packet? One record of the ring buffer `cilium_events`, of one to three events.
 
 use crate::{Mac, Port, identity::Identity};
 
@@ -61,6 +61,62 @@ pub struct Event {
 }
 
 crate::plain!(Event: u64, [u32; 4], [u32; 4], Identity, Identity, u32, u32, u32, u32, u32, Port, Port, u8, u8, u8, u8, u8, u8, u8, u8, Mac, Mac, u16, u16, Port, [u16; 3]);
+
+/// What a policy said of a packet: at one end of its connection, that of an endpoint of this node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
+pub struct Verdict {
+    /// The endpoint whose policy was asked.
+    pub endpoint: u32,
+    /// Interface.
+    pub ifindex: u32,
+    /// Rule set that decided.
+    pub rule_set: u32,
+    /// Policy revision.
+    pub revision: u32,
+    /// `VERDICT_*` of [`crate::policy`].
+    pub verdict: u8,
+    /// `MATCH_*` of [`crate::policy`].
+    pub match_type: u8,
+    /// See [`Event::flags`].
+    pub flags: u8,
+    /// 1: it is to be told; 0: nobody was asked, or nobody wants to know.
+    pub told: u8,
+}
+
+crate::plain!(Verdict: u32, u32, u32, u32, u8, u8, u8, u8);
+
+/// One record of the ring buffer: all that is told of one packet, with one time stamp.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
+pub struct Record {
+    /// What became of the packet. Kind 0: that is not told; the packet's description counts for the verdicts alone.
+    pub event: Event,
+    /// What the policies of sender and receiver said before, in this order.
+    pub verdicts: [Verdict; 2],
+}
+
+crate::plain!(Record: Event, [Verdict; 2]);
+
+impl Record {
+    /// The events, in the order in which they happened.
+    pub fn events(&self) -> impl Iterator<Item = Event> + '_ {
+        let sides = self.verdicts.iter().zip([crate::policy::DIR_EGRESS, crate::policy::DIR_INGRESS]);
+        let verdicts = sides.filter(|(verdict, _)| verdict.told != 0).map(|(verdict, direction)| Event {
+            kind: KIND_POLICY_VERDICT,
+            code: verdict.verdict,
+            detail: verdict.match_type,
+            direction,
+            endpoint: verdict.endpoint,
+            ifindex: verdict.ifindex,
+            rule_set: verdict.rule_set,
+            revision: verdict.revision,
+            flags: verdict.flags | self.event.flags & FLAG_FRAGMENT,
+            ..self.event
+        });
+        verdicts.chain((self.event.kind != 0).then_some(self.event))
+    }
+}
 
 /// A packet was dropped.
 pub const KIND_DROP: u8 = 1;

@@ -1,13 +1,12 @@
 //! May this connection pass this endpoint, in this direction? Asks the policy and says so.
 
 use crate::env::Env;
-use crate::family::Family;
-use crate::packet::Packet;
 use crate::report::{self, About};
 use abi::endpoint::EndpointPolicy;
+use abi::event::{self, Verdict};
 use abi::identity::Identity;
 use abi::policy::{self, VerdictEntry, VerdictKey};
-use abi::{DropReason, Port, config, endpoint, event};
+use abi::{DropReason, Port, config, endpoint};
 
 /// One side of a connection.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,20 +16,16 @@ pub struct Side {
     pub endpoint: u32,
     /// The other side's identity.
     pub peer: Identity,
-    /// Identity of the packet's source, for events.
-    pub source: Identity,
-    /// Identity of the packet's destination.
-    pub destination: Identity,
     /// Interface, for events.
     pub ifindex: u32,
     /// Answer: `revision_and_modes` of the policy that admits the connection now.
     pub revision: u32,
     /// Answer: the rule set that decided, if the policy had to be asked.
     pub rule_set: u32,
-    /// Reverse NAT index of the service that was asked for.
-    pub rev_nat: u16,
     /// What the policy is asked for: the responder's port, or the ICMP type in its place.
     pub port: Port,
+    /// IP protocol number.
+    pub protocol: u8,
     /// Seen from the endpoint.
     pub direction: u8,
     /// 0 for the first packet of a connection: then an allowance is reported too.
@@ -38,14 +33,15 @@ pub struct Side {
     /// 1: the packet is a reply.
     pub reply: u8,
     /// Always zero.
-    pub pad: u8,
+    pub pad: [u8; 2],
 }
 
-abi::plain!(Side: u32, Identity, Identity, Identity, u32, u32, u32, u16, Port, u8, u8, u8, u8);
+abi::plain!(Side: u32, Identity, u32, u32, u32, Port, u8, u8, u8, u8, [u8; 2]);
 
-/// Asks the endpoint's policy. The answers go into `side`: a function of the kernel's returns one register.
+/// Asks the endpoint's policy. What it says goes into `side` and `verdict`, and into `about` if it is no: a function of
+/// the kernel's returns one register.
 #[inline(never)]
-pub fn admit<A: Family, E: Env>(env: &E, p: &Packet<A>, side: &mut Side) -> Result<(), DropReason> {
+pub fn admit<E: Env>(env: &E, side: &mut Side, verdict: &mut Verdict, about: &mut About) -> Result<(), DropReason> {
     let Some(EndpointPolicy { slot, revision_and_modes: revision }) = env.policy(side.endpoint) else {
         return Err(DropReason::EP_NOT_READY);
     };
@@ -55,36 +51,34 @@ pub fn admit<A: Family, E: Env>(env: &E, p: &Packet<A>, side: &mut Side) -> Resu
         prefix_len: policy::PREFIX_FULL,
         class,
         direction: side.direction,
-        protocol: p.protocol,
+        protocol: side.protocol,
         port: side.port,
     };
     // no entry, no passage
     let entry = env.verdict(slot, &key).unwrap_or_default();
-    let (verdict, reason) = judge(&entry);
+    let (said, reason) = judge(&entry);
     let audited = reason.is_some() && env.config().is_some_and(|c| c.flags & config::FLAG_POLICY_AUDIT != 0);
     let modes = if side.direction == policy::DIR_EGRESS { endpoint::MODE_EGRESS } else { endpoint::MODE_INGRESS };
-    let about = About {
-        source: side.source,
-        destination: side.destination,
+    let news = revision & modes != 0 && (side.admitted == 0 || reason.is_some());
+    *verdict = Verdict {
         endpoint: side.endpoint,
         ifindex: side.ifindex,
         rule_set: entry.rule_set,
         revision: revision & !(endpoint::MODE_EGRESS | endpoint::MODE_INGRESS),
-        kind: event::KIND_POLICY_VERDICT,
-        code: verdict,
-        detail: entry.match_type,
-        direction: side.direction,
+        verdict: said,
+        match_type: entry.match_type,
         flags: (if audited { event::FLAG_AUDITED } else { 0 }) | (side.reply * event::FLAG_REPLY),
-        pad: 0,
-        rev_nat: side.rev_nat,
+        told: (news && report::wanted(env, event::KIND_POLICY_VERDICT)) as u8,
     };
-    if revision & modes != 0 && (side.admitted == 0 || reason.is_some()) {
-        report::packet(env, p, &about);
-    }
     match reason {
         Some(reason) if !audited => {
-            report::dropped(env, p, reason, &about);
-            Err(DropReason(0))
+            about.endpoint = side.endpoint;
+            about.ifindex = side.ifindex;
+            about.direction = side.direction;
+            about.rule_set = entry.rule_set;
+            about.revision = verdict.revision;
+            about.flags = verdict.flags;
+            Err(reason)
         }
         _ => {
             side.rule_set = entry.rule_set;

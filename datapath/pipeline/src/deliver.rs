@@ -21,11 +21,12 @@ pub fn deliver<A: Family, E: Env + Tables<A>>(env: &mut E, p: &Packet<A>, road: 
     };
     let (point, direction) = observe(road, tunnel)?;
     report::count(env, 0, direction);
-    if point != NOWHERE && (road.tell != 0 || aggregation < MEDIUM) {
-        road.about.kind = event::KIND_TRACE;
+    let traced = point != NOWHERE && (road.tell != 0 || aggregation < MEDIUM);
+    if traced || road.verdicts[0].told | road.verdicts[1].told != 0 {
+        road.about.kind = if traced { event::KIND_TRACE } else { 0 };
         road.about.code = point;
         road.about.direction = event::DIR_UNKNOWN;
-        report::packet(env, p, &road.about);
+        report::packet(env, p, &road.about, &road.verdicts);
     }
     send(env, road, tunnel)
 }

@@ -4,7 +4,7 @@ use crate::env::{Env, Tables};
 use crate::family::Family;
 use crate::forward::{self, DROP, PASS};
 use crate::packet::{Packet, Parse};
-use crate::report::{self, About};
+use crate::report::{self, About, Verdicts};
 use crate::road::{Origin, Sender};
 use crate::work::Work;
 use crate::{masquerade, neighbour};
@@ -90,15 +90,15 @@ fn container<A: Parse, E: Env + Tables<A>>(env: &mut E, work: &mut Work<A>) -> i
         return refused_unread(env, reason);
     }
     if !enabled::<A, E>(env) {
-        return refused(env, &work.packet, DropReason::UNKNOWN_L3);
+        return refused(env, work, DropReason::UNKNOWN_L3);
     }
     if A::VERSION == 6 && work.packet.protocol == 58 && neighbour::is_discovery(work.packet.icmp_type) {
         // behind extension headers, where it has no business to be (RFC 6980)
-        return refused(env, &work.packet, DropReason::FORBIDDEN_ICMP6);
+        return refused(env, work, DropReason::FORBIDDEN_ICMP6);
     }
     match sender(env, &work.packet) {
         Ok(me) => forward::forward(env, work, Origin::CONTAINER, Sender::container(me)),
-        Err(reason) => refused(env, &work.packet, reason),
+        Err(reason) => refused(env, work, reason),
     }
 }
 
@@ -110,16 +110,19 @@ fn refused_unread<E: Env>(env: &E, reason: DropReason) -> i32 {
 }
 
 #[inline(always)]
-fn refused<A: Family, E: Env>(env: &E, p: &Packet<A>, reason: DropReason) -> i32 {
+fn refused<A: Family, E: Env>(env: &E, work: &mut Work<A>, reason: DropReason) -> i32 {
     let me = env.device(env.ifindex()).unwrap_or_default();
-    let about = About {
-        source: me.identity,
-        endpoint: me.id,
-        ifindex: env.ifindex(),
-        direction: policy::DIR_EGRESS,
-        ..About::default()
-    };
-    report::dropped(env, p, reason, &about);
+    let sender = About { source: me.identity, endpoint: me.id, direction: policy::DIR_EGRESS, ..About::default() };
+    told_of(env, work, reason, sender)
+}
+
+/// Drops a packet before it came to any policy.
+#[inline(always)]
+fn told_of<A: Family, E: Env>(env: &E, work: &mut Work<A>, reason: DropReason, about: About) -> i32 {
+    let Work { packet, road, .. } = work;
+    road.about = About { ifindex: env.ifindex(), ..about };
+    road.verdicts = Verdicts::default();
+    report::dropped(env, packet, reason, &mut road.about, &road.verdicts);
     DROP
 }
 
@@ -154,7 +157,7 @@ fn discovery<E: Env>(env: &mut E) -> i32 {
 #[inline(never)]
 fn forbidden<E: Env>(env: &E, work: &mut Work<V6>) -> i32 {
     match V6::read(env, &mut work.packet) {
-        Ok(()) => refused(env, &work.packet, DropReason::FORBIDDEN_ICMP6),
+        Ok(()) => refused(env, work, DropReason::FORBIDDEN_ICMP6),
         Err(reason) => refused_unread(env, reason),
     }
 }
@@ -198,20 +201,18 @@ pub fn host<A: Parse, E: Env + Tables<A>>(env: &mut E, work: &mut Work<A>) -> i3
 /// A packet from outside of the node.
 #[inline(always)]
 pub fn netdev<A: Parse, E: Env + Tables<A>>(env: &mut E, work: &mut Work<A>) -> i32 {
-    let p = &mut work.packet;
+    let Work { packet: p, quoted, .. } = work;
     if A::read(env, p).is_err() {
         return PASS;
     }
-    match masquerade::enter(env, p) {
+    match masquerade::enter(env, p, quoted) {
         Ok(true) => {}
         Ok(false) => match env.endpoint(&p.destination) {
             Some(to) if to.flags & endpoint::FLAG_HOST == 0 => {}
             _ => return PASS,
         },
         Err(reason) => {
-            let about = About { ifindex: env.ifindex(), direction: policy::DIR_INGRESS, ..About::default() };
-            report::dropped(env, p, reason, &about);
-            return DROP;
+            return told_of(env, work, reason, About { direction: policy::DIR_INGRESS, ..About::default() });
         }
     }
     forward::forward(env, work, Origin::NETDEV, Sender::elsewhere(identity::UNKNOWN))
@@ -220,23 +221,17 @@ pub fn netdev<A: Parse, E: Env + Tables<A>>(env: &mut E, work: &mut Work<A>) -> 
 /// A packet that leaves the node.
 #[inline(always)]
 pub fn to_netdev<A: Parse, E: Env + Tables<A>>(env: &mut E, work: &mut Work<A>) -> i32 {
-    let p = &mut work.packet;
+    let Work { packet: p, quoted, .. } = work;
     if A::read(env, p).is_err() {
         return PASS;
     }
-    match masquerade::leave(env, p) {
+    match masquerade::leave(env, p, quoted) {
         Ok(()) => PASS,
         Err(reason) => {
             let me = env.endpoint(&p.source).unwrap_or_default();
-            let about = About {
-                source: me.identity,
-                endpoint: me.id,
-                ifindex: env.ifindex(),
-                direction: policy::DIR_EGRESS,
-                ..About::default()
-            };
-            report::dropped(env, p, reason, &about);
-            DROP
+            let direction = policy::DIR_EGRESS;
+            let about = About { source: me.identity, endpoint: me.id, direction, ..About::default() };
+            told_of(env, work, reason, about)
         }
     }
 }

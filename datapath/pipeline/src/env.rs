@@ -3,7 +3,7 @@
 use abi::config::NodeConfig;
 use abi::conntrack::{CtEntry, CtKey};
 use abi::endpoint::{Endpoint, EndpointPolicy};
-use abi::event::Event;
+use abi::event::Record;
 use abi::fragment::{FragmentKey, FragmentPorts};
 use abi::identity::Identity;
 use abi::ipcache::RemoteEndpoint;
@@ -56,8 +56,8 @@ pub trait Env: Tables<V4> + Tables<abi::V6> {
     fn verdict(&self, slot: u32, key: &VerdictKey) -> Option<VerdictEntry>;
     /// Counters of a fate on this processor.
     fn metric(&self, key: &MetricKey) -> Option<&Metric>;
-    /// Sends an event, or counts it as lost.
-    fn emit(&self, fill: impl FnOnce(&mut Event));
+    /// Sends a record of so many events, or counts these as lost.
+    fn emit(&self, events: u32, fill: impl FnOnce(&mut Record));
     /// The same numbers, of which the kernel's verifier knows nothing more: paths that differ in them alone become one.
     fn opaque(&self, numbers: [u32; 3]) -> [u32; 3];
     /// Seconds since boot.

@@ -25,12 +25,15 @@ pub const TUNNEL_PORT: Port = Port::new(8472);
 /// Judges and forwards the packet of `work`; what it returns is the program's result.
 #[inline(always)]
 pub fn forward<A: Family, E: Env + Tables<A>>(env: &mut E, work: &mut Work<A>, origin: Origin, from: Sender) -> i32 {
-    let Work { packet, road } = work;
+    let Work { packet, quoted, road } = work;
     road.from = from;
     road.origin = origin;
     road.reply = 0;
     road.restore = 0;
     road.tell = 1;
+    road.verdicts[0].told = 0;
+    road.verdicts[1].told = 0;
+    road.now = env.seconds();
     road.about = About {
         source: from.identity,
         endpoint: from.endpoint.id,
@@ -38,26 +41,30 @@ pub fn forward<A: Family, E: Env + Tables<A>>(env: &mut E, work: &mut Work<A>, o
         direction: if origin == Origin::CONTAINER { policy::DIR_EGRESS } else { policy::DIR_INGRESS },
         ..About::default()
     };
-    match travel(env, packet, road) {
+    match travel(env, packet, quoted, road) {
         Ok(action) => action,
-        Err(DropReason(0)) => DROP,
         Err(reason) => {
-            report::dropped(env, packet, reason, &road.about);
+            report::dropped(env, packet, reason, &mut road.about, &road.verdicts);
             DROP
         }
     }
 }
 
 #[inline(always)]
-fn travel<A: Family, E: Env + Tables<A>>(env: &mut E, p: &mut Packet<A>, road: &mut Road) -> Result<i32, DropReason> {
-    let now = env.seconds();
+fn travel<A: Family, E: Env + Tables<A>>(
+    env: &mut E,
+    p: &mut Packet<A>,
+    quoted: &mut Packet<A>,
+    road: &mut Road,
+) -> Result<i32, DropReason> {
+    let now = road.now;
     let mut translated = false;
     loop {
         if let Some(known) = track::find(env, p, now) {
             follow(env, p, road, &known, now)?;
             break;
         }
-        if p.shape == Shape::ERROR && related(env, p, road, now) {
+        if p.shape == Shape::ERROR && related(env, p, quoted, road) {
             complain(env, p, road)?;
             break;
         }
@@ -213,11 +220,13 @@ fn complain<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>, road: &mut Ro
 /// Is the packet that an ICMP error quotes one of a known connection, sent by whom the error is for? A pod may complain
 /// about packets to itself only; routers between nodes complain about others'.
 #[inline(never)]
-fn related<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>, road: &Road, now: u32) -> bool {
-    let Some(inner) = crate::quoted::parse(env, p, p.quoted) else { return false };
+fn related<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>, inner: &mut Packet<A>, road: &Road) -> bool {
+    if crate::quoted::parse(env, p, inner).is_none() {
+        return false;
+    }
     let addressed = inner.source == p.destination;
     let own = road.origin != Origin::CONTAINER || inner.destination == p.source;
-    addressed && own && track::find(env, &inner, now).is_some()
+    addressed && own && track::find(env, inner, road.now).is_some()
 }
 
 /// The first packet of a connection.
@@ -249,15 +258,13 @@ fn judge<A: Family, E: Env + Tables<A>>(
     let (initiator_identity, responder_identity) = road.identities();
     let common = Side {
         direction: policy::DIR_EGRESS,
-        source: road.from.identity,
-        destination: road.target.identity,
         ifindex: road.about.ifindex,
         admitted,
         reply: road.reply,
-        rev_nat: road.about.rev_nat,
         endpoint: initiator.endpoint,
         peer: responder_identity,
         port: p.asked_port(road.reply != 0),
+        protocol: p.protocol,
         ..Side::default()
     };
     road.egress = common;
@@ -270,13 +277,13 @@ fn judge<A: Family, E: Env + Tables<A>>(
         return Err(DropReason::EP_NOT_READY);
     }
     if initiator.endpoint != 0 {
-        admit::admit(env, p, &mut road.egress)?;
+        admit::admit(env, &mut road.egress, &mut road.verdicts[0], &mut road.about)?;
     }
     if responder.endpoint != 0 {
         if road.reply == 0 {
             road.ingress.ifindex = responder.ifindex;
         }
-        admit::admit(env, p, &mut road.ingress)?;
+        admit::admit(env, &mut road.ingress, &mut road.verdicts[1], &mut road.about)?;
     }
     Ok(())
 }
@@ -289,7 +296,7 @@ fn create<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>, road: &Road) ->
     }
     let (key, from_a) = track::key(p, conntrack::KIND_CONNECTION);
     let lifetime = if p.protocol == crate::packet::TCP { conntrack::LIFETIME_SYN } else { conntrack::LIFETIME_ANY };
-    let (now, length) = (env.seconds(), env.length());
+    let (now, length) = (road.now, env.length());
     let Some(generation) = env.config().map(|c| c.ipcache_generation) else { return Err(DropReason::NO_CONFIG) };
     let tunnelled = if road.origin == Origin::OVERLAY { conntrack::FLAG_FROM_TUNNEL } else { 0 };
     let initiator = if from_a { conntrack::FLAG_INITIATOR_A } else { 0 };

@@ -15,7 +15,11 @@ const TRIES: u32 = 16;
 /// Gives a pod's packet the node's address; other packets, and answers to those who asked the pod by its own address,
 /// stay as they are.
 #[inline(always)]
-pub fn leave<A: Family, E: Env + Tables<A>>(env: &mut E, p: &mut Packet<A>) -> Result<(), DropReason> {
+pub fn leave<A: Family, E: Env + Tables<A>>(
+    env: &mut E,
+    p: &mut Packet<A>,
+    quoted: &mut Packet<A>,
+) -> Result<(), DropReason> {
     let Some(config) = env.config() else { return Err(DropReason::NO_CONFIG) };
     let (node, range) = (A::node(config), (config.nat_min_port, config.nat_max_port));
     if config.flags & FLAG_MASQUERADE == 0 || p.destination.native(config) || p.destination.is_multicast() {
@@ -26,7 +30,7 @@ pub fn leave<A: Family, E: Env + Tables<A>>(env: &mut E, p: &mut Packet<A>) -> R
         _ => return Ok(()),
     }
     if p.shape == Shape::ERROR {
-        return leave_error(env, p, node);
+        return leave_error(env, p, quoted, node);
     }
     let now = env.seconds();
     if track::find(env, p, now).is_some_and(|known| known.reply) {
@@ -49,7 +53,7 @@ fn mapping<A: Family, E: Env + Tables<A>>(
     range: (u16, u16),
     now: u32,
 ) -> Result<Port, DropReason> {
-    let key = out_key(p.source, p.source_port, p);
+    let key = out_key((p.source, p.source_port), (p.destination, p.destination_port), p.protocol);
     if let Some(known) = env.nat(&key) {
         known.last_used.set(now);
         return Ok(known.port);
@@ -60,16 +64,9 @@ fn mapping<A: Family, E: Env + Tables<A>>(
 }
 
 #[inline(always)]
-fn out_key<A: Family>(source: A, source_port: Port, p: &Packet<A>) -> NatKey<A> {
-    NatKey {
-        source,
-        destination: p.destination,
-        source_port,
-        destination_port: p.destination_port,
-        protocol: p.protocol,
-        direction: policy::DIR_EGRESS,
-        pad: 0,
-    }
+fn out_key<A>((source, source_port): (A, Port), (destination, destination_port): (A, Port), protocol: u8) -> NatKey<A> {
+    let direction = policy::DIR_EGRESS;
+    NatKey { source, destination, source_port, destination_port, protocol, direction, pad: 0 }
 }
 
 /// Reserves a port of the node for the answers: the pod's own if it is in range and free.
@@ -108,19 +105,22 @@ fn allocate<A: Family, E: Env + Tables<A>>(
 
 /// Gives the answer to a masqueraded packet its pod's address; false: it is the node's own.
 #[inline(always)]
-pub fn enter<A: Family, E: Env + Tables<A>>(env: &mut E, p: &mut Packet<A>) -> Result<bool, DropReason> {
+pub fn enter<A: Family, E: Env + Tables<A>>(
+    env: &mut E,
+    p: &mut Packet<A>,
+    quoted: &mut Packet<A>,
+) -> Result<bool, DropReason> {
     let before = p.destination;
-    enter_named(env, p)?;
+    match p.shape {
+        Shape::PORTS | Shape::ECHO_REPLY => enter_named(env, p)?,
+        Shape::ERROR => enter_error(env, p, quoted)?,
+        _ => {}
+    }
     Ok(p.destination != before)
 }
 
 #[inline(never)]
 fn enter_named<A: Family, E: Env + Tables<A>>(env: &mut E, p: &mut Packet<A>) -> Result<(), DropReason> {
-    match p.shape {
-        Shape::PORTS | Shape::ECHO_REPLY => {}
-        Shape::ERROR => return enter_error(env, p),
-        _ => return Ok(()),
-    }
     let key = in_key(p.source, p.source_port, p.destination, p.destination_port, p.protocol);
     let Some(known) = env.nat(&key) else { return Ok(()) };
     known.last_used.set(env.seconds());
@@ -136,12 +136,18 @@ fn in_key<A>(source: A, source_port: Port, destination: A, destination_port: Por
 
 /// An ICMP error about a masqueraded packet goes to its pod, and quotes the packet as the pod sent it.
 #[inline(never)]
-fn enter_error<A: Family, E: Env + Tables<A>>(env: &mut E, p: &mut Packet<A>) -> Result<(), DropReason> {
-    let Some(inner) = quoted::parse(env, p, p.quoted) else { return Ok(()) };
+fn enter_error<A: Family, E: Env + Tables<A>>(
+    env: &mut E,
+    p: &mut Packet<A>,
+    inner: &mut Packet<A>,
+) -> Result<(), DropReason> {
+    if quoted::parse(env, p, inner).is_none() {
+        return Ok(());
+    }
     let key = in_key(inner.destination, inner.destination_port, inner.source, inner.source_port, inner.protocol);
     let Some(known) = env.nat(&key) else { return Ok(()) };
     let (addr, port) = (known.addr, known.port);
-    requote(env, p, &inner, (A::SOURCE, addr), (0, port))?;
+    requote(env, p, inner, (A::SOURCE, addr), (0, port))?;
     if !p.destination.rewrite(env, A::DESTINATION, addr, p.checksum()) {
         return Err(DropReason::WRITE_ERROR);
     }
@@ -151,14 +157,21 @@ fn enter_error<A: Family, E: Env + Tables<A>>(env: &mut E, p: &mut Packet<A>) ->
 
 /// A pod's ICMP error about an answer that came to it under the node's name leaves under the node's name.
 #[inline(never)]
-fn leave_error<A: Family, E: Env + Tables<A>>(env: &mut E, p: &mut Packet<A>, node: A) -> Result<(), DropReason> {
-    let Some(inner) = quoted::parse(env, p, p.quoted) else { return Err(DropReason::NAT_UNSUPP_PROTO) };
-    let sent = Packet { destination: inner.source, destination_port: inner.source_port, ..inner };
-    let Some(known) = env.nat(&out_key(inner.destination, inner.destination_port, &sent)) else {
+fn leave_error<A: Family, E: Env + Tables<A>>(
+    env: &mut E,
+    p: &mut Packet<A>,
+    inner: &mut Packet<A>,
+    node: A,
+) -> Result<(), DropReason> {
+    if quoted::parse(env, p, inner).is_none() {
+        return Err(DropReason::NAT_UNSUPP_PROTO);
+    }
+    let own = (inner.destination, inner.destination_port);
+    let Some(known) = env.nat(&out_key(own, (inner.source, inner.source_port), inner.protocol)) else {
         return Err(DropReason::NAT_NO_MAPPING);
     };
     let port = known.port;
-    requote(env, p, &inner, (A::DESTINATION, node), (2, port))?;
+    requote(env, p, inner, (A::DESTINATION, node), (2, port))?;
     if !p.source.rewrite(env, A::SOURCE, node, p.checksum()) {
         return Err(DropReason::WRITE_ERROR);
     }

@@ -5,10 +5,11 @@ use crate::family::Family;
 use crate::packet::{Packet, SCTP, Shape, TCP, UDP};
 use abi::{Port, V4, V6};
 
-/// Reads the quoted packet's addresses and ports. A quoted fragment after the first, or one with extension headers, says
+/// Reads the quoted packet's addresses and ports into `inner`. A quoted fragment after the first, or one with extension headers, says
 /// too little.
 #[inline(always)]
-pub fn parse<A: Family, E: Env>(env: &E, outer: &Packet<A>, at: u32) -> Option<Packet<A>> {
+pub fn parse<A: Family, E: Env>(env: &E, outer: &Packet<A>, inner: &mut Packet<A>) -> Option<()> {
+    let at = outer.quoted;
     let first: u8 = env.load_at(at)?;
     let (protocol, l4): (u8, u32) = if A::VERSION == 4 {
         let fragment: u16 = env.load_at(at + 6)?;
@@ -23,7 +24,7 @@ pub fn parse<A: Family, E: Env>(env: &E, outer: &Packet<A>, at: u32) -> Option<P
         (env.load_at(at + 6)?, at + 40)
     };
     let (source, destination) = A::quoted_addresses(env, at)?;
-    let mut inner = Packet {
+    *inner = Packet {
         source,
         destination,
         protocol,
@@ -59,7 +60,7 @@ pub fn parse<A: Family, E: Env>(env: &E, outer: &Packet<A>, at: u32) -> Option<P
         }
         _ => return None,
     }
-    Some(inner)
+    Some(())
 }
 
 /// How the two addresses of a quoted header are read.

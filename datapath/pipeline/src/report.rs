@@ -1,10 +1,10 @@
-//! What is told of a packet: events and counters.
+//! What is told of a packet: events and counters. All events of a packet are one record with one time stamp.
 
 use crate::env::Env;
 use crate::family::Family;
 use crate::packet::{Packet, Shape};
 use abi::config;
-use abi::event::{self, Event};
+use abi::event::{self, Event, Record};
 use abi::identity::Identity;
 use abi::metrics::MetricKey;
 use abi::{DropReason, Mac, Port};
@@ -43,17 +43,22 @@ pub struct About {
 
 abi::plain!(About: Identity, Identity, u32, u32, u32, u32, u8, u8, u8, u8, u8, u8, u16);
 
-/// Sends an event about a packet, if events of its kind are wanted.
+/// What the policies said of a packet's two ends, if they were asked.
+pub type Verdicts = [event::Verdict; 2];
+
+/// Tells of a packet: the verdicts that are to be told, and what became of it, if events of that kind are wanted.
 #[inline(never)]
-pub fn packet<A: Family, E: Env>(env: &E, p: &Packet<A>, about: &About) {
-    if !wanted(env, about.kind) {
+pub fn packet<A: Family, E: Env>(env: &E, p: &Packet<A>, about: &About, verdicts: &Verdicts) {
+    let kind = if wanted(env, about.kind) { about.kind } else { 0 };
+    let events = (kind != 0) as u32 + verdicts[0].told as u32 + verdicts[1].told as u32;
+    if events == 0 {
         return;
     }
-    let (time, length) = (env.nanoseconds(), env.length());
-    let (destination_mac, source_mac): (Mac, Mac) =
-        (Mac(env.load(0).unwrap_or_default()), Mac(env.load(6).unwrap_or_default()));
-    env.emit(|e| {
-        head(e, about, time, length);
+    let macs = env.load(0).unwrap_or_default();
+    env.emit(events, |record| {
+        let e = &mut record.event;
+        framed(env, e, about, macs);
+        e.kind = kind;
         e.source = p.source.widen();
         e.destination = p.destination.widen();
         e.source_port = p.source_port;
@@ -66,40 +71,42 @@ pub fn packet<A: Family, E: Env>(env: &E, p: &Packet<A>, about: &About) {
         e.protocol = p.protocol;
         e.tcp_flags = p.tcp_flags;
         e.ether_type = A::ETHER_TYPE.to_be();
-        e.source_mac = source_mac;
-        e.destination_mac = destination_mac;
         if p.later_fragment != 0 {
             e.flags |= event::FLAG_FRAGMENT;
         }
+        record.verdicts = *verdicts;
     });
 }
 
-/// Sends an event about a frame that is not a readable IP packet.
+/// Tells of a frame that is not a readable IP packet, if that is wanted.
 #[inline(always)]
 pub fn frame<E: Env>(env: &E, about: &About) {
     if !wanted(env, about.kind) {
         return;
     }
-    let (time, length) = (env.nanoseconds(), env.length());
-    let (destination_mac, source_mac) = (Mac(env.load(0).unwrap_or_default()), Mac(env.load(6).unwrap_or_default()));
+    let macs = env.load(0).unwrap_or_default();
     let ether_type = env.load(12).unwrap_or_default();
-    env.emit(|e| {
-        head(e, about, time, length);
-        e.ether_type = ether_type;
-        e.source_mac = source_mac;
-        e.destination_mac = destination_mac;
+    env.emit(1, |record| {
+        *record = Record::default();
+        framed(env, &mut record.event, about, macs);
+        record.event.ether_type = ether_type;
     });
 }
 
+/// Writes what is known of any frame; `macs` are its first twelve bytes. Field by field: the kernel's stack has no room for
+/// a whole event.
 #[inline(always)]
-fn head(e: &mut Event, about: &About, time: u64, length: u32) {
-    *e = Event::default();
-    e.time = time;
+fn framed<E: Env>(env: &E, e: &mut Event, about: &About, macs: [u16; 6]) {
+    let mac = |i: usize| {
+        let ([a, b], [c, d], [e, f]) = (macs[i].to_ne_bytes(), macs[i + 1].to_ne_bytes(), macs[i + 2].to_ne_bytes());
+        Mac([a, b, c, d, e, f])
+    };
+    e.time = env.nanoseconds();
     e.source_identity = about.source;
     e.destination_identity = about.destination;
     e.endpoint = about.endpoint;
     e.ifindex = about.ifindex;
-    e.length = length;
+    e.length = env.length();
     e.rule_set = about.rule_set;
     e.revision = about.revision;
     e.kind = about.kind;
@@ -107,15 +114,21 @@ fn head(e: &mut Event, about: &About, time: u64, length: u32) {
     e.detail = about.detail;
     e.direction = about.direction;
     e.flags = about.flags;
+    e.destination_mac = mac(0);
+    e.source_mac = mac(3);
     e.rev_nat = about.rev_nat;
+    e.proxy_port = Port(0);
+    e.pad = [0; 3];
 }
 
+/// Are events of this kind wanted?
 #[inline(always)]
-fn wanted<E: Env>(env: &E, kind: u8) -> bool {
+pub fn wanted<E: Env>(env: &E, kind: u8) -> bool {
     let flag = match kind {
         event::KIND_DROP => config::FLAG_DROP_EVENTS,
         event::KIND_TRACE => config::FLAG_TRACE_EVENTS,
-        _ => config::FLAG_POLICY_VERDICT_EVENTS,
+        event::KIND_POLICY_VERDICT => config::FLAG_POLICY_VERDICT_EVENTS,
+        _ => 0,
     };
     env.config().is_some_and(|c| c.flags & flag != 0)
 }
@@ -132,9 +145,12 @@ pub fn count<E: Env>(env: &E, reason: u8, direction: u8) {
     }
 }
 
-/// A drop: event and counter.
+/// A drop: counter and event, after what the policies said. `about` says what it is about.
 #[inline(always)]
-pub fn dropped<A: Family, E: Env>(env: &E, p: &Packet<A>, reason: DropReason, about: &About) {
+pub fn dropped<A: Family, E: Env>(env: &E, p: &Packet<A>, reason: DropReason, about: &mut About, verdicts: &Verdicts) {
     count(env, reason.0, about.direction);
-    packet(env, p, &About { kind: event::KIND_DROP, code: reason.0, detail: 0, ..*about });
+    about.kind = event::KIND_DROP;
+    about.code = reason.0;
+    about.detail = 0;
+    packet(env, p, about, verdicts);
 }

@@ -4,7 +4,7 @@
 //! way: the kernel's verifier refuses code that copies what was never written.
 
 use crate::admit::Side;
-use crate::report::About;
+use crate::report::{About, Verdicts};
 use abi::V4;
 use abi::endpoint::{self, Endpoint};
 use abi::identity::Identity;
@@ -105,6 +105,10 @@ pub struct Road {
     pub egress: Side,
     /// The question to the responder's policy, and its answer.
     pub ingress: Side,
+    /// What both policies said of this packet, for whoever wants to know.
+    pub verdicts: Verdicts,
+    /// Seconds since boot.
+    pub now: u32,
     /// The reverse NAT index of the service as whose answer the packet is to appear, 0: none.
     pub restore: u16,
     /// Where it came from.
@@ -121,7 +125,7 @@ abi::plain!(Origin: u8);
 abi::plain!(Way: u8);
 abi::plain!(Sender: Identity, Identity, V4, Endpoint);
 abi::plain!(Target: Identity, V4, Endpoint, Way, [u8; 3]);
-abi::plain!(Road: Sender, Target, About, Side, Side, u16, Origin, u8, u8, [u8; 3]);
+abi::plain!(Road: Sender, Target, About, Side, Side, Verdicts, u32, u16, Origin, u8, u8, [u8; 3]);
 
 /// An endpoint of this node whose policy has a say; number 0: there is none.
 #[derive(Clone, Copy)]

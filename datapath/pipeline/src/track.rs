@@ -14,21 +14,12 @@ pub fn key<A: Family>(p: &Packet<A>, kind: u8) -> (CtKey<A>, bool) {
         Shape::PORTS | Shape::ECHO_REQUEST | Shape::ECHO_REPLY => (p.source_port, p.destination_port),
         _ => (Port::new(p.icmp_type as u16 + 1), Port(0)),
     };
-    let forward = CtKey {
-        addr_a: p.source,
-        addr_b: p.destination,
-        port_a: source_port,
-        port_b: destination_port,
-        protocol: p.protocol,
-        kind,
-        pad: 0,
+    let (addr_a, addr_b, port_a, port_b) = if from_a {
+        (p.source, p.destination, source_port, destination_port)
+    } else {
+        (p.destination, p.source, destination_port, source_port)
     };
-    if from_a {
-        return (forward, true);
-    }
-    let backward =
-        CtKey { addr_a: p.destination, addr_b: p.source, port_a: destination_port, port_b: source_port, ..forward };
-    (backward, false)
+    (CtKey { addr_a, addr_b, port_a, port_b, protocol: p.protocol, kind, pad: 0 }, from_a)
 }
 
 /// Is the sender `addr_a` of the connection's key?
@@ -38,7 +29,7 @@ fn from_a<A: Family>(p: &Packet<A>) -> bool {
         Shape::ECHO_REQUEST => true,
         Shape::ECHO_REPLY => false,
         Shape::PORTS if p.source == p.destination => p.source_port <= p.destination_port,
-        Shape::PORTS => p.source < p.destination,
+        Shape::PORTS => p.source.before(p.destination),
         // other messages have no replies: each direction and type is a connection of its own
         _ => true,
     }

@@ -211,6 +211,14 @@ impl Devices<'_> {
     }
 }
 
+/// Attaches a pinned program that is not ours to what comes in by a device of the current network namespace, in the way
+/// that ours come there by TCX, for as long as the link lives.
+pub fn attach_pinned(program: &Path, ifindex: u32) -> Result<OwnedFd> {
+    let failed = |source| Error::Attach { program: "pinned", target: format!("interface {ifindex}"), source };
+    let opened = sys::open(program, 0).map_err(failed)?;
+    sys::link_create(opened.as_fd(), ifindex, TCX_INGRESS).map_err(failed)
+}
+
 /// Attaches to a cgroup, or exchanges the program of the link that is there.
 pub(crate) fn cgroup(dir: &Path, hook: SocketHook, cgroup: &File, program: BorrowedFd<'_>) -> Result<()> {
     use std::os::unix::fs::MetadataExt;

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
-use abi::event::Event;
+use abi::event::{Event, Record};
 use abi::{from_bytes, pins};
 use aya::maps::{Map, MapData, RingBuf};
 
@@ -31,21 +31,23 @@ impl EventReader {
         Ok(EventReader { ring: RingBuf::try_from(Map::RingBuf(data))? })
     }
 
-    /// Hands every waiting event to `take`, at most `limit`; returns how many there were.
+    /// Hands every waiting event to `take`, until there are `limit` or, so that a packet's stay together, up to two more;
+    /// returns how many there were.
     pub fn drain(&mut self, limit: usize, mut take: impl FnMut(Event)) -> usize {
         let mut count = 0;
         while count < limit
             && let Some(item) = self.ring.next()
         {
-            if let Some(event) = from_bytes(&item) {
+            let Some(record) = from_bytes::<Record>(&item) else { continue };
+            for event in record.events() {
                 take(event);
+                count += 1;
             }
-            count += 1;
         }
         count
     }
 
-    /// Waits until there are events, looking every `pace`, and appends them to `out`, at most `limit`.
+    /// Waits until there are events, looking every `pace`, and appends them to `out`; see [`EventReader::drain`] for `limit`.
     pub async fn read(&mut self, pace: Duration, limit: usize, out: &mut Vec<Event>) -> usize {
         loop {
             let count = self.drain(limit, |event| out.push(event));

@@ -17,7 +17,7 @@ mod sys;
 mod table;
 mod test_run;
 
-pub use attach::{Attachment, Hook, SocketHook};
+pub use attach::{Attachment, Hook, SocketHook, attach_pinned};
 pub use conntrack::Sweep;
 pub use datapath::{Datapath, Options};
 pub use error::{Error, Result};

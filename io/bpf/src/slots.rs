@@ -35,7 +35,19 @@ pub struct PolicySlots {
     verdicts: Table<u32, u32>,
     max_verdicts: u32,
     prepared: Mutex<HashMap<u32, Tables>>,
+    open: Mutex<HashMap<u32, Open>>,
 }
+
+/// A slot's map of classes, held open because identities come and go.
+#[derive(Debug)]
+struct Open {
+    /// Number of the map. If the slot has another one by now, this one is nobody's.
+    id: u32,
+    classes: Table<Identity, Class>,
+}
+
+/// Maps that are held open at a time.
+const MOST_OPEN: usize = 256;
 
 /// Both maps of a slot.
 #[derive(Debug)]
@@ -55,7 +67,7 @@ const USUAL_VERDICTS: u32 = 2048;
 
 impl PolicySlots {
     pub(crate) fn new(classes: Table<u32, u32>, verdicts: Table<u32, u32>, max_verdicts: u32) -> Self {
-        PolicySlots { classes, verdicts, max_verdicts, prepared: Mutex::default() }
+        PolicySlots { classes, verdicts, max_verdicts, prepared: Mutex::default(), open: Mutex::default() }
     }
 
     /// Makes slot 0 deny all, and gives free slots their empty maps.
@@ -113,8 +125,7 @@ impl PolicySlots {
 
     /// Lets an identity belong to a class in a slot that is in use. A full table is replaced by a larger copy.
     pub fn class_set(&self, slot: u32, identity: Identity, class: Class) -> Result<()> {
-        let table = self.open_classes(slot)?;
-        match table.insert(&identity, &class) {
+        self.with_classes(slot, |table| match table.insert(&identity, &class) {
             Err(Error::Map { source, .. }) if source.raw_os_error() == Some(libc::E2BIG) => {
                 let mut all = table.entries()?;
                 all.push((identity, class));
@@ -123,17 +134,32 @@ impl PolicySlots {
                 self.classes.insert(&slot, &raw(&larger))
             }
             other => other,
-        }
+        })
     }
 
     /// Lets an identity fall back to [`CLASS_OTHERS`] in a slot that is in use; false: it had no class of its own.
     pub fn class_remove(&self, slot: u32, identity: Identity) -> Result<bool> {
-        self.open_classes(slot)?.remove(&identity)
+        self.with_classes(slot, |table| table.remove(&identity))
+    }
+
+    /// Does something with a slot's classes. One question finds out whether the map that is open is still the slot's.
+    fn with_classes<T>(&self, slot: u32, work: impl FnOnce(&Table<Identity, Class>) -> Result<T>) -> Result<T> {
+        let id = self.classes.get(&slot)?.ok_or_else(|| no_policy(slot))?;
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(there) = open.get(&slot).filter(|there| there.id == id) {
+            return work(&there.classes);
+        }
+        if open.len() >= MOST_OPEN {
+            open.clear();
+        }
+        let classes = by_id(&self.classes, slot, id)?;
+        work(&open.entry(slot).insert_entry(Open { id, classes }).get().classes)
     }
 
     /// Empties a slot that no endpoint names; packets that still find it are dropped. It returns when no packet does, so
     /// the slot may be used again at once.
     pub fn free(&self, slot: u32) -> Result<()> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&slot);
         if slot > PREPARED {
             // Verdicts first, as above.
             self.verdicts.remove(&slot)?;
@@ -163,15 +189,6 @@ impl PolicySlots {
         }
         slots.sort_unstable();
         Ok(slots)
-    }
-
-    fn open_classes(&self, slot: u32) -> Result<Table<Identity, Class>> {
-        inner(&self.classes, slot)?.ok_or_else(|| Error::Map {
-            map: pins::POLICY_CLASSES.into(),
-            operation: "open the policy in",
-            key: format!("slot {slot}"),
-            source: std::io::Error::from_raw_os_error(libc::ENOENT),
-        })
     }
 
     fn verdicts_full(&self, slot: u32) -> Error {
@@ -238,12 +255,24 @@ fn raw<K: abi::Plain, V: abi::Plain>(table: &Table<K, V>) -> u32 {
 
 /// Opens the map in a slot of an array of maps.
 fn inner<K: abi::Plain, V: abi::Plain>(outer: &Table<u32, u32>, slot: u32) -> Result<Option<Table<K, V>>> {
-    let Some(id) = outer.get(&slot)? else { return Ok(None) };
+    outer.get(&slot)?.map(|id| by_id(outer, slot, id)).transpose()
+}
+
+fn by_id<K: abi::Plain, V: abi::Plain>(outer: &Table<u32, u32>, slot: u32, id: u32) -> Result<Table<K, V>> {
     let pick = |source| Error::Map { map: outer.name().into(), operation: "open", key: format!("slot {slot}"), source };
     let fd: OwnedFd = sys::map_by_id(id).map_err(pick)?;
     let shape = sys::map_shape(fd.as_fd()).map_err(pick)?;
     if (shape.key_size as usize, shape.value_size as usize) != (size_of::<K>(), size_of::<V>()) {
         return Err(pick(std::io::Error::other(format!("another layout: {shape:?}"))));
     }
-    Ok(Some(Table::new(outer.name(), fd)))
+    Ok(Table::new(outer.name(), fd))
+}
+
+fn no_policy(slot: u32) -> Error {
+    Error::Map {
+        map: pins::POLICY_CLASSES.into(),
+        operation: "open the policy in",
+        key: format!("slot {slot}"),
+        source: std::io::Error::from_raw_os_error(libc::ENOENT),
+    }
 }

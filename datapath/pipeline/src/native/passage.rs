@@ -5,7 +5,7 @@ use crate::env::{Change, Env, Tables};
 use abi::config::NodeConfig;
 use abi::conntrack::{CtEntry, CtKey};
 use abi::endpoint::{Endpoint, EndpointPolicy};
-use abi::event::Event;
+use abi::event::{Event, Record};
 use abi::fragment::{FragmentKey, FragmentPorts};
 use abi::identity::Identity;
 use abi::ipcache::RemoteEndpoint;
@@ -194,10 +194,13 @@ impl Env for Passage<'_> {
     fn metric(&self, key: &MetricKey) -> Option<&Metric> {
         self.node.metrics.get(usize::from(key.reason) + 256 * usize::from(key.direction))
     }
-    fn emit(&self, fill: impl FnOnce(&mut Event)) {
-        let mut event = Event::default();
-        fill(&mut event);
-        self.events.borrow_mut().push(event);
+    fn emit(&self, events: u32, fill: impl FnOnce(&mut Record)) {
+        let mut record = Record::default();
+        fill(&mut record);
+        let mut all = self.events.borrow_mut();
+        let before = all.len();
+        all.extend(record.events());
+        debug_assert_eq!(all.len() - before, events as usize, "counted as told");
     }
     fn opaque(&self, numbers: [u32; 3]) -> [u32; 3] {
         numbers

@@ -202,6 +202,7 @@ impl Node {
         let pod = Pod { space, endpoint, v4, v6 };
         self.policy(&pod, &Verdicts::open());
         self.attach(Hook::FromContainer, &host_side);
+        pod.space.settle();
         pod
     }
 
@@ -222,6 +223,18 @@ impl Node {
         let mut all = Vec::new();
         self.events.lock().unwrap().drain(usize::MAX, |event| all.push(event));
         all
+    }
+
+    /// The drops since the last call as soon as there are any, where packets have to find their way first.
+    pub fn next_drops(&self) -> Vec<DropReason> {
+        for _ in 0..200 {
+            let drops = self.drops();
+            if !drops.is_empty() {
+                return drops;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Vec::new()
     }
 
     /// Reasons of the drops since the last call, without those of the kernel's own announcements.

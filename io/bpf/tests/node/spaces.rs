@@ -6,6 +6,7 @@ use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A network namespace; it ends when nobody is in it and this is dropped.
@@ -42,6 +43,22 @@ impl Space {
         let harmless = error.contains("already assigned") || error.contains("File exists");
         assert!(output.status.success() || harmless, "ip {arguments}: {error}");
         Done
+    }
+
+    /// Waits until every address can be used. The kernel makes IPv6 addresses ready, and joins the groups in which their
+    /// neighbours ask for them, in the background, also where nobody looks for duplicates.
+    pub fn settle(&self) {
+        let started = Instant::now();
+        loop {
+            let output =
+                self.run(|| Command::new("ip").args(["-6", "-o", "addr", "show", "tentative"]).output().unwrap());
+            if output.stdout.is_empty() {
+                return;
+            }
+            let left = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(started.elapsed() < Duration::from_secs(10), "addresses that do not get ready: {left}");
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Writes a setting under `/proc/sys/net`.

@@ -49,6 +49,8 @@ fn pair() -> Pair {
     let (two4, two6) = node_address(2);
     one.space.ip(&format!("route add default via {two4}"));
     one.space.ip(&format!("-6 route add default via {two6}"));
+    one.space.settle();
+    two.space.settle();
     Pair { one, two, _bpffs: bpffs }
 }
 
@@ -114,6 +116,7 @@ fn pods_leave_for_the_world_under_their_nodes_name() {
     let worlds: [SocketAddr; 2] = ["1.1.1.1:443".parse().unwrap(), "[2001:db8::1]:443".parse().unwrap()];
     for world in worlds {
         pair.two.space.ip(&format!("addr add {} dev lo", world.ip()));
+        pair.two.space.settle();
         let listener = pair.two.space.run(|| TcpListener::bind(world)).unwrap();
         let stream = client.connect(world);
         let mut stream =
@@ -149,6 +152,5 @@ fn a65_an_outsider_cannot_speak_through_the_tunnel() {
     let socket = outsider.run(|| std::net::UdpSocket::bind("192.0.2.2:0")).unwrap();
     pair.two.events();
     socket.send_to(&[vni, inner].concat(), "192.0.2.1:8472").unwrap();
-    std::thread::sleep(Duration::from_millis(100));
-    assert_eq!(pair.two.drops(), [DropReason::INVALID_IDENTITY]);
+    assert_eq!(pair.two.next_drops(), [DropReason::INVALID_IDENTITY]);
 }
