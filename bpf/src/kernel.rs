@@ -166,6 +166,10 @@ impl Env for Kernel {
         unsafe { (*self.skb).ifindex }
     }
     #[inline(always)]
+    fn came_by(&self) -> u32 {
+        unsafe { (*self.skb).ingress_ifindex }
+    }
+    #[inline(always)]
     fn device(&self, ifindex: u32) -> Option<Endpoint> {
         lookup::<_, Endpoint>(address!(maps::DEVICES), &ifindex).copied()
     }

@@ -180,7 +180,8 @@ pub fn overlay_other<E: Env>(env: &E) -> i32 {
     unreadable(env, DropReason::UNKNOWN_L3, 0, 0)
 }
 
-/// A packet of the node's own stack, on its way to a pod.
+/// A packet of the node's stack, on its way to a pod: the node's own, or one that it forwards. Only what did not come in
+/// from somewhere is the node's own, whatever its source address says.
 #[inline(always)]
 pub fn host<A: Parse, E: Env + Tables<A>>(env: &mut E, work: &mut Work<A>) -> i32 {
     if let Err(reason) = A::read(env, &mut work.packet) {
@@ -190,9 +191,15 @@ pub fn host<A: Parse, E: Env + Tables<A>>(env: &mut E, work: &mut Work<A>) -> i3
         // the stack's own announcements are for nobody here
         return PASS;
     }
+    let came_by = env.came_by();
     let source = match env.endpoint(&work.packet.source) {
-        Some(own) if own.flags & endpoint::FLAG_HOST != 0 => identity::HOST,
-        Some(own) => own.identity,
+        Some(own) if own.flags & endpoint::FLAG_HOST != 0 && came_by == 0 => identity::HOST,
+        Some(own) if own.flags & endpoint::FLAG_HOST == 0 && (came_by == 0 || came_by == own.ifindex) => own.identity,
+        Some(own) if own.flags & endpoint::FLAG_HOST == 0 => {
+            return refused(env, work, DropReason::INVALID_SIP);
+        }
+        // the node's address on what is not the node's: forged, or given by a translation of others
+        Some(_) => identity::WORLD,
         None => identity::UNKNOWN,
     };
     forward::forward(env, work, Origin::HOST, Sender::elsewhere(source))
@@ -204,6 +211,11 @@ pub fn netdev<A: Parse, E: Env + Tables<A>>(env: &mut E, work: &mut Work<A>) -> 
     let Work { packet: p, quoted, .. } = work;
     if A::read(env, p).is_err() {
         return PASS;
+    }
+    if env.endpoint(&p.source).is_some() {
+        // nothing of this node comes from outside, also not into a connection that there is
+        let about = About { direction: policy::DIR_INGRESS, ..About::default() };
+        return told_of(env, work, DropReason::INVALID_SIP, about);
     }
     match masquerade::enter(env, p, quoted) {
         Ok(true) => {}

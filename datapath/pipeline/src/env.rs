@@ -46,6 +46,8 @@ pub trait Env: Tables<V4> + Tables<abi::V6> {
     fn config(&self) -> Option<&NodeConfig>;
     /// Interface on which the program runs.
     fn ifindex(&self) -> u32;
+    /// Interface by which the node got the packet that it forwards; 0: the packet is the node's own.
+    fn came_by(&self) -> u32;
     /// The endpoint behind an interface.
     fn device(&self, ifindex: u32) -> Option<Endpoint>;
     /// Policy of an endpoint of this node.

@@ -21,6 +21,8 @@ pub enum Hook {
     Overlay(u32, V4),
     /// From the node's own stack.
     Host,
+    /// From the node's stack, which forwards what came by this interface.
+    Forwarded(u32),
     /// From outside.
     Netdev,
     /// To outside.
@@ -49,6 +51,9 @@ pub fn run(node: &Node, input: &Input<'_>) -> Outcome {
         _ => None,
     };
     let mut at = Passage::new(node, input.packet, input.ifindex, tunnel, (input.now, input.seed));
+    if let Hook::Forwarded(came_by) = input.hook {
+        at = at.forwarded(came_by);
+    }
     let result = match (entry::ether_type(&at), input.hook) {
         (0x0800, hook) => run4(&mut at, hook),
         (0x86dd, hook) => run6(&mut at, hook),
@@ -64,7 +69,7 @@ fn run4(at: &mut Passage<'_>, hook: Hook) -> i32 {
     match hook {
         Hook::Container => entry::container4(at, work),
         Hook::Overlay(..) => entry::overlay(at, work),
-        Hook::Host => entry::host(at, work),
+        Hook::Host | Hook::Forwarded(_) => entry::host(at, work),
         Hook::Netdev => entry::netdev(at, work),
         Hook::ToNetdev => entry::to_netdev(at, work),
     }
@@ -75,7 +80,7 @@ fn run6(at: &mut Passage<'_>, hook: Hook) -> i32 {
     match hook {
         Hook::Container => entry::container6(at, work),
         Hook::Overlay(..) => entry::overlay(at, work),
-        Hook::Host => entry::host(at, work),
+        Hook::Host | Hook::Forwarded(_) => entry::host(at, work),
         Hook::Netdev => entry::netdev(at, work),
         Hook::ToNetdev => entry::to_netdev(at, work),
     }

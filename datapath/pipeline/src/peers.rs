@@ -69,7 +69,7 @@ fn whence<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>, road: &mut Road
     match road.origin {
         Origin::OVERLAY => from.identity = tunnelled(env, p, from.claimed, from.node)?,
         Origin::NETDEV => from.identity = outside(env, p)?,
-        Origin::HOST if from.identity == identity::UNKNOWN => from.identity = stranger(env.remote(&p.source)),
+        Origin::HOST if from.identity == identity::UNKNOWN => from.identity = forwarded(env, p)?,
         _ => {}
     }
     road.about.source = from.identity;
@@ -90,11 +90,26 @@ fn stranger(remote: Option<RemoteEndpoint>) -> Identity {
 #[inline(always)]
 fn outside<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>) -> Result<Identity, DropReason> {
     let remote = env.remote(&p.source);
-    let behind_a_node = remote.is_some_and(|r| r.tunnel_endpoint.0 != 0 && r.flags & ipcache::FLAG_SKIP_TUNNEL == 0);
-    if behind_a_node || env.endpoint(&p.source).is_some() {
+    if behind_a_node(remote) || env.endpoint(&p.source).is_some() {
         return Err(DropReason::INVALID_SIP);
     }
     Ok(stranger(remote))
+}
+
+/// The sender of a packet that the node's stack sends to a pod and that has not the node's own address. What the stack
+/// forwards from a device without a program has not come through the tunnel.
+#[inline(always)]
+fn forwarded<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>) -> Result<Identity, DropReason> {
+    let remote = env.remote(&p.source);
+    if env.came_by() != 0 && behind_a_node(remote) {
+        return Err(DropReason::INVALID_SIP);
+    }
+    Ok(stranger(remote))
+}
+
+#[inline(always)]
+fn behind_a_node(remote: Option<RemoteEndpoint>) -> bool {
+    remote.is_some_and(|r| r.tunnel_endpoint.0 != 0 && r.flags & ipcache::FLAG_SKIP_TUNNEL == 0)
 }
 
 /// Is this the identity of a node of the cluster?

@@ -271,7 +271,7 @@ fn prefixes(lab: &Lab) -> Result<()> {
     expect(lab, "far", &pod6(lab, "server")?, 8080, false)?;
     let text = lab.hubble(&["observe", "--from-pod", "default/far", "--to-ip", IFCONFIG, "--last", "20"])?.ok()?;
     let to_world = |l: &&str| l.contains("to-stack FORWARDED (TCP Flags: SYN)");
-    let line = text.lines().filter(to_world).next_back().with_context(|| text.clone())?;
+    let line = text.lines().rfind(to_world).with_context(|| text.clone())?;
     let number = line.split("(ID:").nth(2).and_then(|r| r.split(')').next()).with_context(|| text.clone())?;
     ensure!((1 << 24..2 << 24).contains(&number.parse::<u32>()?), "{line}");
     lab.kubectl(&["delete", "cnp", "prefixes"])?.ok()?;

@@ -54,6 +54,7 @@ pub struct Passage<'a> {
     node: &'a Node,
     packet: Vec<u8>,
     ifindex: u32,
+    came_by: u32,
     tunnel: Option<(u32, V4)>,
     now: u32,
     random: Cell<u64>,
@@ -74,7 +75,13 @@ impl<'a> Passage<'a> {
         (now, seed): (u32, u64),
     ) -> Self {
         let random = Cell::new(seed | 1);
-        Passage { node, packet: packet.to_vec(), ifindex, tunnel, now, random, events: RefCell::default(), way: None }
+        let (packet, events) = (packet.to_vec(), RefCell::default());
+        Passage { node, packet, ifindex, came_by: 0, tunnel, now, random, events, way: None }
+    }
+
+    /// The same, forwarded by the node that got it by this interface.
+    pub fn forwarded(self, came_by: u32) -> Self {
+        Passage { came_by, ..self }
     }
 
     /// What came of it, given the program's result.
@@ -177,6 +184,9 @@ impl Env for Passage<'_> {
     }
     fn ifindex(&self) -> u32 {
         self.ifindex
+    }
+    fn came_by(&self) -> u32 {
+        self.came_by
     }
     fn device(&self, ifindex: u32) -> Option<Endpoint> {
         self.node.devices.get(&ifindex).copied()

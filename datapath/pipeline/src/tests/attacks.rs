@@ -328,3 +328,51 @@ fn frames_that_are_not_ip_are_dropped_with_a_reason() {
     assert_eq!(bed.sent_by_client(&frame).dropped(), Some(DropReason::UNKNOWN_L3));
     assert_eq!(bed.sent_by_client(&frame).kind(KIND_TRACE).count(), 0);
 }
+
+const VLAN_IF: u32 = 77;
+
+#[test]
+fn a24_a25_what_the_node_forwards_has_not_the_nodes_identity() {
+    for v in FAMILIES {
+        let mut bed = Bed::open();
+        bed.policy(SERVER_EP, 2, Verdicts::closed_to_all().allow_from(identity::HOST, DIR_INGRESS, TCP, 80));
+        let forged = frame(v, Who::Router, Who::Server).tcp(4000, 80, SYN, b"").build();
+        let seen = bed.at(Hook::Forwarded(VLAN_IF), HOST_IF, &forged);
+        assert_eq!(seen.dropped(), Some(DropReason::POLICY));
+        assert!(seen.0.events.iter().all(|e| e.source_identity == identity::WORLD), "{:?}", seen.0.events);
+        // the same as the node's own passes, and opens no way for the forged one
+        assert_eq!(bed.at(Hook::Host, HOST_IF, &forged).action(), Action::Device(SERVER_IF));
+        let data = frame(v, Who::Router, Who::Server).tcp(4000, 80, ACK, b"x").build();
+        assert_eq!(bed.at(Hook::Forwarded(VLAN_IF), HOST_IF, &data).dropped(), Some(DropReason::POLICY));
+        assert_eq!(bed.at(Hook::Host, HOST_IF, &data).action(), Action::Device(SERVER_IF));
+    }
+}
+
+#[test]
+fn a25_pods_do_not_come_by_devices_without_a_program() {
+    for v in FAMILIES {
+        let bed = Bed::open();
+        for who in [Who::Client, Who::Remote] {
+            let forged = frame(v, who, Who::Server).tcp(4000, 80, SYN, b"").build();
+            let seen = bed.at(Hook::Forwarded(VLAN_IF), HOST_IF, &forged);
+            assert_eq!(seen.dropped(), Some(DropReason::INVALID_SIP), "{who:?}");
+        }
+        let world = frame(v, Who::World, Who::Server).tcp(4000, 80, SYN, b"").build();
+        assert_eq!(bed.at(Hook::Forwarded(VLAN_IF), HOST_IF, &world).action(), Action::Device(SERVER_IF));
+    }
+}
+
+#[test]
+fn a65_nothing_of_this_node_comes_from_outside_into_a_running_connection() {
+    for v in FAMILIES {
+        let bed = Bed::open();
+        let syn = frame(v, Who::Client, Who::Server).tcp(4000, 80, SYN, b"").build();
+        assert!(bed.sent_by_client(&syn).arrives_at(SERVER_IF));
+        let from_node = frame(v, Who::Router, Who::Server).tcp(4000, 80, SYN, b"").build();
+        assert_eq!(bed.at(Hook::Host, HOST_IF, &from_node).action(), Action::Device(SERVER_IF));
+        for who in [Who::Client, Who::Router] {
+            let forged = frame(v, who, Who::Server).tcp(4000, 80, ACK, b"x").build();
+            assert_eq!(bed.at(Hook::Netdev, UPLINK_IF, &forged).dropped(), Some(DropReason::INVALID_SIP), "{who:?}");
+        }
+    }
+}
