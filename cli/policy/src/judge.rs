@@ -205,6 +205,7 @@ impl<'a> Judge<'a> {
             match_type: match_name(entry.match_type),
             reason,
             redirect: redirects,
+            open: set.redirects.iter().any(|one| one.is_open()),
             l7: set.redirects.iter().filter(|_| redirects).map(|one| l7(one)).collect(),
             auth: if asks { set.auth.name() } else { "" },
             auth_explicit: set.auth_explicit,

@@ -4,12 +4,16 @@
 
 mod address;
 pub mod case;
+mod check;
 mod eval;
 mod files;
 pub mod judge;
+mod junit;
 pub mod objects;
 mod protocol;
 pub mod result;
+mod suite;
+mod target;
 pub mod world;
 
 use std::ffi::OsString;
@@ -31,6 +35,10 @@ struct Policy {
 enum Action {
     /// Judge flows: JSON lines in, JSON lines out
     Eval(eval::Eval),
+    /// Parse, validate and lint policies; 1 if something is wrong
+    Check(check::Check),
+    /// Run tests of policies: what they allow and deny; 1 if something is not as expected
+    Test(suite::Test),
 }
 
 /// Runs the command; the first argument is its name.
@@ -43,10 +51,13 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let done = match &policy.action {
-        Action::Eval(eval) => eval::run(eval).map(|()| ExitCode::SUCCESS),
+        Action::Eval(eval) => eval::run(eval).map(|()| true),
+        Action::Check(check) => check::run(check),
+        Action::Test(test) => suite::run(test),
     };
     match done {
-        Ok(code) => code,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
         Err(error) => {
             eprintln!("Error: {error:#}");
             ExitCode::from(2)

@@ -34,7 +34,7 @@ pub struct Read {
 }
 
 /// A CiliumCIDRGroup.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Group {
     /// Its labels.
     pub labels: labels::Labels,

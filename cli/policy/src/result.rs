@@ -53,6 +53,9 @@ pub struct DirectionResult {
     /// It goes to the proxy.
     #[serde(skip_serializing_if = "is_false")]
     pub redirect: bool,
+    /// The proxy refuses nothing.
+    #[serde(skip)]
+    pub open: bool,
     /// What the proxy asks.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub l7: Vec<L7Result>,
@@ -95,6 +98,27 @@ pub struct Origin {
     /// The line that it begins at.
     #[serde(skip_serializing_if = "is_zero")]
     pub line: usize,
+}
+
+impl Origin {
+    /// `CiliumNetworkPolicy default/web ingress[0]`, as rules are told apart.
+    pub fn name(&self) -> String {
+        rule_name(&self.reference, self.direction, self.deny, (self.spec, self.index))
+    }
+}
+
+/// The name of a rule.
+pub fn name_of(rule: &policy::RuleOrigin) -> String {
+    rule_name(&rule.policy.to_string(), rule.direction.name(), rule.deny, (rule.spec, rule.index))
+}
+
+fn rule_name(policy: &str, direction: &str, deny: bool, (spec, index): (usize, usize)) -> String {
+    let section = match (deny, policy.starts_with("Cilium")) {
+        (true, true) => format!("{direction}Deny"),
+        _ => direction.to_owned(),
+    };
+    let spec = if spec == 0 { String::new() } else { format!(" spec {spec}") };
+    format!("{policy}{spec} {section}[{index}]")
 }
 
 /// What the proxy asks for one or several rules.

@@ -234,9 +234,6 @@ fn spec(random: &mut Random, clusterwide: bool) -> Value {
         let (ingress, deny) = (section.starts_with("ingress"), section.ends_with("Deny"));
         spec[section] = random.list(3, |random| rule(random, ingress, deny, nodes)).into();
     }
-    if random.once_in(4) {
-        spec["log"] = json!({ "value": random.pick(APPS) });
-    }
     if random.once_in(5) {
         spec["enableDefaultDeny"] = json!({ "ingress": random.once_in(2), "egress": random.once_in(2) });
     }

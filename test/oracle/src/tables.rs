@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use policy::{Auth, Effect, Implicit, RuleOrigin, Tier};
+use policy::{Auth, Effect, Implicit, Parser, RuleOrigin, Tier};
 
-use crate::filters::{Filter, Merged, Range, Who};
+use crate::filters::{Filter, Merged, Who};
 
 const LOWEST_PRIORITY: u32 = (1 << 24) - 1;
 /// As the field numbers its tiers.
@@ -34,7 +34,7 @@ struct Pass {
 pub(crate) struct Entry {
     /// Allows or denies, with this precedence; `None`: passes on only.
     precedence: Option<u32>,
-    proxy: Option<(Range, Option<String>)>,
+    proxy: Option<(Parser, Option<String>)>,
     auth: Option<Auth>,
     /// Not said by the rule itself, but by a wider one.
     derived: Option<Auth>,
@@ -135,7 +135,8 @@ impl Tables {
         let priorities = priorities(&merged.places);
         let mut tables = Tables { entries: BTreeMap::new(), has_auth: merged.has_auth, has_pass: merged.has_pass };
         let mut filters = merged.filters;
-        filters.sort_by_key(|filter| filter.said.place.0);
+        // In the field nothing determines the order within a tier; what it changes is rare. Here its own come first.
+        filters.sort_by_key(|filter| (filter.said.place.0, !filter.said.own));
         for filter in &filters {
             let (first, next) = priorities.tiers[&filter.said.place.0];
             let detail = filter.said.detail.expect("only what speaks of the packet is here");
@@ -200,11 +201,13 @@ impl Tables {
 
     fn insert(&mut self, most: u32, key: Key, entry: Entry) {
         let sum = self.entries.get(&Key { own: false, ..key });
-        if key.own && sum.is_some_and(|sum| sum.is_equivalent(&entry)) {
-            return;
-        }
+        let said_by_sum = key.own && sum.is_some_and(|sum| sum.is_equivalent(&entry));
         if self.has_pass {
-            return self.insert_with_passes(most, key, entry);
+            // In the field nothing is lifted either if the sum came first, which nothing determines.
+            return self.insert_with_passes(most, key, entry, said_by_sum);
+        }
+        if said_by_sum {
+            return;
         }
         if self.has_auth && !entry.denies() {
             return self.insert_with_auth(key, entry);
@@ -261,7 +264,7 @@ impl Tables {
         self.add(key, entry);
     }
 
-    fn insert_with_passes(&mut self, most: u32, key: Key, entry: Entry) {
+    fn insert_with_passes(&mut self, most: u32, key: Key, entry: Entry, said_by_sum: bool) {
         if let Some(pass) = entry.passes.first().copied() {
             for (_, v) in self.covering(key) {
                 let decided = v.precedence.is_some_and(|one| one <= most && one > pass.precedence);
@@ -277,7 +280,7 @@ impl Tables {
         }
         let (mut queue, mut done) = (VecDeque::new(), BTreeSet::new());
         let precedence = entry.strength();
-        let (mut passes, mut bail, mut made) = (Vec::new(), 0, Vec::new());
+        let (mut passes, mut bail, mut made) = (Vec::new(), Vec::new(), Vec::new());
         for (k, v) in self.broader(key) {
             let covering = key.own || !k.own;
             for pass in &v.passes {
@@ -295,13 +298,13 @@ impl Tables {
                 v.precedence.is_some_and(|one| one > precedence || entry.denies() && one == precedence && k != key);
             match (stronger, covering) {
                 (true, true) if v.strength() <= most => return,
-                (true, true) => bail = bail.max(v.strength()),
+                (true, true) => bail.push((k, v.strength())),
                 (true, false) if v.strength() <= most => drop(done.insert(Key { own: k.own, ..key })),
                 _ => {}
             }
         }
         queue.retain(|one| done.insert(*one));
-        let mut bailed = bail > 0;
+        let mut bailed = !bail.is_empty();
         for (k, v) in self.narrower(key) {
             if !bailed && (!key.own || k.own == key.own) {
                 self.prune((k, v.clone()), key, &entry, precedence);
@@ -313,17 +316,17 @@ impl Tables {
         }
         if !passes.is_empty() {
             let lifted = lift(precedence, &passes);
-            if stands(lifted, bail) {
+            if stands(lifted, key, &bail) {
                 self.add_lifted(key, &entry, lifted);
                 made.push((key, lifted));
                 bailed = true;
             }
         }
-        if !bailed {
+        if !bailed && !said_by_sum {
             self.add(key, entry.clone());
         }
         while let Some(key) = queue.pop_front() {
-            let (mut passes, mut bail, mut more) = (Vec::new(), 0, Vec::new());
+            let (mut passes, mut bail, mut more) = (Vec::new(), Vec::new(), Vec::new());
             for (k, v) in self.broader(key) {
                 let covering = key.own || !k.own;
                 for pass in v.passes.iter().filter(|pass| pass.least > precedence) {
@@ -336,7 +339,7 @@ impl Tables {
                 let stronger =
                     v.precedence.is_some_and(|one| one > precedence || entry.denies() && one == precedence && k != key);
                 if stronger && covering && v.strength() > most {
-                    bail = bail.max(v.strength());
+                    bail.push((k, v.strength()));
                 } else if stronger && !covering && v.strength() <= most {
                     done.insert(Key { own: k.own, ..key });
                 }
@@ -344,7 +347,7 @@ impl Tables {
             queue.extend(more.into_iter().filter(|one| done.insert(*one)));
             let lifted = lift(precedence, &passes);
             let own = |(k, one): &(Key, u32)| k.detail <= key.detail && (k.own == key.own || !k.own) && *one >= lifted;
-            if !passes.is_empty() && stands(lifted, bail) && !made.iter().any(own) {
+            if !passes.is_empty() && stands(lifted, key, &bail) && !made.iter().any(own) {
                 self.add_lifted(key, &entry, lifted);
                 made.push((key, lifted));
             }
@@ -408,6 +411,9 @@ fn join(known: &mut Entry, entry: Entry) {
     if !known.denies() {
         if entry.proxy.is_some() && entry.strength() > known.strength() {
             (known.proxy, known.precedence) = (entry.proxy, entry.precedence);
+        } else if entry.strength() == known.strength() {
+            // The field compares numbers that the proxies' ports happen to have.
+            known.proxy = known.proxy.take().min(entry.proxy);
         }
         known.auth = known.auth.max(entry.auth);
         known.derived = if known.auth.is_some() { None } else { known.derived.max(entry.derived) };
@@ -427,10 +433,10 @@ fn collect(passes: &mut Vec<Pass>, pass: Pass) {
     passes.sort_by_key(|pass| pass.least);
 }
 
-/// What was lifted stays beside what allows as strongly. In the field that depends on which of them came first, which
-/// nothing determines; this is what holds if the narrower one did.
-fn stands(lifted: u32, bail: u32) -> bool {
-    lifted > bail || lifted == bail && !is_deny(lifted)
+/// What was lifted stays beside what allows as strongly, and joins what says the same of the same. In the field that
+/// depends on which of them came first, which nothing determines.
+fn stands(lifted: u32, key: Key, bail: &[(Key, u32)]) -> bool {
+    bail.iter().all(|(k, one)| lifted > *one || lifted == *one && (!is_deny(lifted) || *k == key))
 }
 
 fn lift(precedence: u32, passes: &[Pass]) -> u32 {
@@ -454,7 +460,7 @@ fn entry(filter: &Filter, priority: u32, (first, next): (u32, u32)) -> Entry {
         Effect::Allow => {
             let redirect = filter.said.redirect.as_ref();
             entry.precedence = Some(base(priority) + redirect.map_or(1, |one| u32::from(one.strength())));
-            entry.proxy = redirect.map(|one| (filter.said.range.clone(), one.listener.clone()));
+            entry.proxy = redirect.map(|one| (one.parser, one.listener.clone()));
             entry.auth = filter.said.auth;
         }
     }

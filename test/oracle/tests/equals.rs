@@ -38,10 +38,15 @@ fn story(world: &World, packet: &Packet) -> String {
     story
 }
 
+/// How many worlds are tried; more of them, 75 packets each, with `ORACLE_WORLDS=14000`.
+fn worlds() -> u64 {
+    std::env::var("ORACLE_WORLDS").ok().and_then(|text| text.parse().ok()).unwrap_or(400)
+}
+
 #[test]
 fn tables_say_what_the_rules_say() {
     let mut verdicts = BTreeMap::new();
-    for seed in 0..400 {
+    for seed in (0..worlds()).map(|at| if at < 400 { at } else { 100_000 + at }) {
         let mut random = Random::new(seed);
         let mut world = generate::world(&mut random);
         for _ in 0..2 + random.below(7) {
@@ -94,8 +99,8 @@ fn proof_is_asked_for_where_the_rules_ask_for_it() {
             compare(&world, &packet, &found, seed);
         }
     }
-    for auth in ["(Spire, true)", "(Spire, false)", "(AlwaysFail, true)", "(Disabled, true)"] {
-        assert!(asked.get(auth).is_some_and(|count| *count > 3), "{auth} is rare: {asked:?}");
+    for auth in ["(Spire, true)", "(AlwaysFail, true)", "(Disabled, true)"] {
+        assert!(asked.get(auth).is_some_and(|count| *count > 20), "{auth} is rare: {asked:?}");
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::origin::Implicit;
-use crate::redirect::Redirect;
+use crate::redirect::{Parser, Redirect};
 use crate::resolve::Prefix;
 use crate::rule::{Auth, Effect, PortRange, Tier};
 
@@ -123,10 +123,10 @@ impl Candidate {
         }
     }
 
-    /// Which proxy gets the traffic: its first port and its listener.
-    pub fn proxy(&self) -> Option<(&RangeKey, Option<&str>)> {
+    /// Which proxy gets the traffic.
+    pub fn proxy(&self) -> Option<(Parser, Option<&str>)> {
         let redirect = self.redirect.as_ref()?;
-        Some((&self.range, redirect.listener.as_deref()))
+        Some((redirect.parser, redirect.listener.as_deref()))
     }
 
     /// Adds what another rule of the tier says of the same peers and ports.

@@ -16,11 +16,12 @@ pub(crate) struct Placed<'a> {
     pub candidate: &'a Candidate,
 }
 
-/// What narrows a candidate: what higher tiers passed on was passed on for these peers and ports only.
+/// What narrows candidates: what higher tiers passed on was passed on for these peers and ports only. Where a peer's
+/// own and the sum's were passed on alike, by different rules, each has its own.
 #[derive(Clone, Copy, Debug)]
 struct Clip {
-    row: Row,
-    prefix: Prefix,
+    own: Key,
+    sum: Key,
 }
 
 /// Where an entry would stand in the field's own tables.
@@ -32,7 +33,7 @@ struct Key {
 
 /// What decides for packets of this prefix that no narrower one has. `covering` are the candidates that speak of them.
 pub(super) fn decide(prefix: Prefix, covering: &[Placed<'_>], base: &Entry) -> Entry {
-    let mut clip = Clip { row: Row::Sum, prefix: Prefix::ANY };
+    let mut clip = Clip::NONE;
     let mut tiers: Vec<_> = covering.iter().map(|one| one.candidate.tier).collect();
     tiers.sort_unstable();
     tiers.dedup();
@@ -54,20 +55,35 @@ fn precedence(one: &Placed<'_>) -> Precedence {
     one.candidate.precedence()
 }
 
+impl Key {
+    const ANY: Key = Key { row: Row::Sum, prefix: Prefix::ANY };
+
+    fn and(self, row: Row, prefix: Prefix) -> Key {
+        Key { row: self.row.max(row), prefix: self.prefix.max(prefix) }
+    }
+}
+
 impl Clip {
-    /// Narrowed by what these pass on: of equal ones the widest of each row counts.
+    const NONE: Clip = Clip { own: Key::ANY, sum: Key::ANY };
+
+    /// Narrowed by what these pass on: of equal ones the widest of each row counts, and the peer's own only if it is
+    /// wider than the sum's.
     fn and(self, passes: &[Placed<'_>]) -> Clip {
-        let of_row = |row: Row| passes.iter().filter(move |one| one.row == row).map(|one| one.prefix).min();
-        let rows = [Row::Sum, Row::Own].into_iter().filter_map(|row| Some((row, of_row(row)?)));
-        rows.fold(self, |clip, (row, prefix)| Clip { row: clip.row.max(row), prefix: clip.prefix.max(prefix) })
+        let widest = |row: Row| passes.iter().filter(|one| one.row == row).map(|one| one.prefix).min();
+        let sum = widest(Row::Sum);
+        let own = widest(Row::Own).filter(|own| sum.is_none_or(|sum| *own < sum));
+        let (sum, own) = (sum.map(|prefix| (Row::Sum, prefix)), own.map(|prefix| (Row::Own, prefix)));
+        let with = |key: Key, pass: Option<(Row, Prefix)>| pass.map_or(key, |(row, prefix)| key.and(row, prefix));
+        Clip { own: with(self.own, own.or(sum)), sum: with(self.sum, sum.or(own)) }
     }
 
     fn key(self, one: &Placed<'_>) -> Key {
-        Key { row: one.row.max(self.row), prefix: one.prefix.max(self.prefix) }
+        let clip = if one.row == Row::Own { self.own } else { self.sum };
+        clip.and(one.row, one.prefix)
     }
 
     fn is_none(self) -> bool {
-        self.row == Row::Sum && self.prefix == Prefix::ANY
+        self.own == Key::ANY && self.sum == Key::ANY
     }
 }
 
@@ -151,9 +167,8 @@ impl Allowance<'_> {
             let logs = one.members.iter().flat_map(|member| member.candidate.logs.iter().cloned());
             logs.collect::<std::collections::BTreeSet<_>>()
         };
-        let proxy = |one: &Self| {
-            one.leader.candidate.proxy().map(|(range, listener)| (range.clone(), listener.map(str::to_owned)))
-        };
+        let proxy =
+            |one: &Self| one.leader.candidate.proxy().map(|(range, listener)| (range, listener.map(str::to_owned)));
         (self.auth, self.explicit) == (other.auth, other.explicit)
             && proxy(self) == proxy(other)
             && logs(self) == logs(other)
@@ -182,7 +197,9 @@ fn row_allowance<'a>(all: &[Placed<'a>], clip: Clip) -> Option<Allowance<'a>> {
     let inherited = wider.max_by_key(|one| clip.key(one).prefix).and_then(|one| one.candidate.auth);
     let strongest =
         top.iter().filter(|one| clip.key(one).prefix <= key.prefix).max_by_key(|one| clip.key(one).prefix)?;
-    let leader = *members.iter().find(|one| precedence(one) == greatest).unwrap_or(strongest);
+    // Of several proxies that claim the traffic as strongly, the first by name gets it.
+    let claiming = members.iter().filter(|one| precedence(one) == greatest);
+    let leader = *claiming.min_by_key(|one| one.candidate.proxy()).unwrap_or(strongest);
     Some(Allowance {
         key,
         precedence: greatest,
