@@ -226,9 +226,7 @@ impl Env for Kernel {
     }
     #[inline(always)]
     fn seconds(&self) -> u32 {
-        // a 2^24th of 10^9 nanoseconds, times 2^32: a division takes longer than reading the clock, and this is late by
-        // 17 ms at most, and by another second after 60 years
-        (((unsafe { bpf_ktime_get_coarse_ns() } >> 24) * 72_057_594) >> 32) as u32
+        abi::conntrack::second(unsafe { bpf_ktime_get_coarse_ns() })
     }
     #[inline(always)]
     fn nanoseconds(&self) -> u64 {

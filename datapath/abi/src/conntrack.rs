@@ -109,3 +109,26 @@ pub const LIFETIME_SYN: u32 = 60;
 pub const LIFETIME_CLOSE: u32 = 10;
 /// A running connection is reported again after this many seconds (monitor aggregation interval).
 pub const REPORT_INTERVAL: u32 = 5;
+
+/// The second of a time in nanoseconds since boot, as the programs count: times in entries are such seconds. A 2^24th of 10^9
+/// nanoseconds, times 2^32: a division would take longer than reading the clock, and this is late by 17 ms at most, and by
+/// another second after 60 years.
+#[inline(always)]
+pub const fn second(nanoseconds: u64) -> u32 {
+    (((nanoseconds >> 24) * 72_057_594) >> 32) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::second;
+
+    #[test]
+    fn seconds_are_counted_late_by_little_and_never_early() {
+        for seconds in [0u64, 1, 59, 3_600, 86_400 * 365, 86_400 * 365 * 20] {
+            let at = seconds * 1_000_000_000;
+            assert!(u64::from(second(at)) <= seconds && u64::from(second(at + 999_999_999)) <= seconds);
+            let late = 17_000_000 + seconds;
+            assert_eq!(u64::from(second(at + late)), seconds, "{seconds}");
+        }
+    }
+}

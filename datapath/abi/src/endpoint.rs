@@ -5,7 +5,7 @@ use crate::{Mac, identity::Identity};
 /// An endpoint of this node: value of `cilium_lxc` (by IPv4 address) and `cilium_lxc6` (by IPv6 address), and of
 /// `cilium_devices` (by interface index). The maps are written by the agent only.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct Endpoint {
     /// Host side of the endpoint's veth; 0 for the node itself.
     pub ifindex: u32,

@@ -22,7 +22,8 @@ pub fn deliver<A: Family, E: Env + Tables<A>>(env: &mut E, p: &Packet<A>, road: 
     let (point, direction) = observe(road, tunnel)?;
     report::count(env, 0, direction);
     let traced = point != NOWHERE && (road.tell != 0 || aggregation < MEDIUM);
-    if traced || road.verdicts[0].told | road.verdicts[1].told != 0 {
+    if traced || road.judged != 0 {
+        road.forget_others();
         road.about.kind = if traced { event::KIND_TRACE } else { 0 };
         road.about.code = point;
         road.about.direction = event::DIR_UNKNOWN;

@@ -31,8 +31,7 @@ pub fn forward<A: Family, E: Env + Tables<A>>(env: &mut E, work: &mut Work<A>, o
     road.reply = 0;
     road.restore = 0;
     road.tell = 1;
-    road.verdicts[0].told = 0;
-    road.verdicts[1].told = 0;
+    road.judged = 0;
     road.now = env.seconds();
     road.about = About {
         source: from.identity,
@@ -44,6 +43,7 @@ pub fn forward<A: Family, E: Env + Tables<A>>(env: &mut E, work: &mut Work<A>, o
     match travel(env, packet, quoted, road) {
         Ok(action) => action,
         Err(reason) => {
+            road.forget_others();
             report::dropped(env, packet, reason, &mut road.about, &road.verdicts);
             DROP
         }
@@ -267,6 +267,9 @@ fn judge<A: Family, E: Env + Tables<A>>(
         protocol: p.protocol,
         ..Side::default()
     };
+    road.judged = 1;
+    road.verdicts[0].told = 0;
+    road.verdicts[1].told = 0;
     road.egress = common;
     road.ingress =
         Side { direction: policy::DIR_INGRESS, endpoint: responder.endpoint, peer: initiator_identity, ..common };

@@ -69,11 +69,11 @@ pub struct Packet<A> {
     /// 1: a fragment after the first, without a layer 4 header.
     pub later_fragment: u8,
     /// Always zero.
-    pub pad: [u8; 2],
+    pub pad: [u8; 6],
 }
 
-abi::plain!(Packet<V4>: V4, V4, u32, u32, Port, Port, u8, u8, u8, u8, Shape, u8, [u8; 2]);
-abi::plain!(Packet<V6>: V6, V6, u32, u32, Port, Port, u8, u8, u8, u8, Shape, u8, [u8; 2]);
+abi::plain!(Packet<V4>: V4, V4, u32, u32, Port, Port, u8, u8, u8, u8, Shape, u8, [u8; 6]);
+abi::plain!(Packet<V6>: V6, V6, u32, u32, Port, Port, u8, u8, u8, u8, Shape, u8, [u8; 6]);
 
 impl<A: Copy> Packet<A> {
     /// What a policy is asked for: the responder's port, or the ICMP type in its place.

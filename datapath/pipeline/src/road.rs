@@ -35,6 +35,8 @@ pub struct Sender {
     pub claimed: Identity,
     /// From the tunnel: the node that sent it.
     pub node: V4,
+    /// Always zero.
+    pub pad: u32,
     /// The endpoint that sent it; zeros if it came from elsewhere.
     pub endpoint: Endpoint,
 }
@@ -88,10 +90,10 @@ pub struct Target {
     /// Where it lies.
     pub way: Way,
     /// Always zero.
-    pub pad: [u8; 3],
+    pub pad: [u8; 7],
 }
 
-/// A packet's road.
+/// A packet's road. What every packet needs comes first: it is the fewest lines of the processor's cache.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Road {
@@ -101,12 +103,6 @@ pub struct Road {
     pub target: Target,
     /// What an event says.
     pub about: About,
-    /// The question to the initiator's policy, and its answer.
-    pub egress: Side,
-    /// The question to the responder's policy, and its answer.
-    pub ingress: Side,
-    /// What both policies said of this packet, for whoever wants to know.
-    pub verdicts: Verdicts,
     /// Seconds since boot.
     pub now: u32,
     /// The reverse NAT index of the service as whose answer the packet is to appear, 0: none.
@@ -117,15 +113,23 @@ pub struct Road {
     pub reply: u8,
     /// 1: worth a trace event.
     pub tell: u8,
+    /// 1: policies were asked: `verdicts` are this packet's.
+    pub judged: u8,
     /// Always zero.
-    pub pad: [u8; 3],
+    pub pad: [u8; 6],
+    /// The question to the initiator's policy, and its answer.
+    pub egress: Side,
+    /// The question to the responder's policy, and its answer.
+    pub ingress: Side,
+    /// What both policies said of this packet, for whoever wants to know.
+    pub verdicts: Verdicts,
 }
 
 abi::plain!(Origin: u8);
 abi::plain!(Way: u8);
-abi::plain!(Sender: Identity, Identity, V4, Endpoint);
-abi::plain!(Target: Identity, V4, Endpoint, Way, [u8; 3]);
-abi::plain!(Road: Sender, Target, About, Side, Side, Verdicts, u32, u16, Origin, u8, u8, [u8; 3]);
+abi::plain!(Sender: Identity, Identity, V4, u32, Endpoint);
+abi::plain!(Target: Identity, V4, Endpoint, Way, [u8; 7]);
+abi::plain!(Road: Sender, Target, About, u32, u16, Origin, u8, u8, u8, [u8; 6], Side, Side, Verdicts);
 
 /// An endpoint of this node whose policy has a say; number 0: there is none.
 #[derive(Clone, Copy)]
@@ -163,6 +167,15 @@ impl Road {
     pub fn identities(&self) -> (Identity, Identity) {
         let (from, target) = (self.from.identity, self.target.identity);
         if self.reply != 0 { (target, from) } else { (from, target) }
+    }
+
+    /// If no policy was asked, the verdicts are an earlier packet's: they are not told again.
+    #[inline(always)]
+    pub fn forget_others(&mut self) {
+        if self.judged == 0 {
+            self.verdicts[0].told = 0;
+            self.verdicts[1].told = 0;
+        }
     }
 
     /// A pod speaks with itself: no policy has a say.

@@ -12,11 +12,11 @@ use abi::{V4, V6};
 pub struct Work<A> {
     /// The packet, as read from its headers.
     pub packet: Packet<A>,
-    /// The packet that an ICMP error quotes.
-    pub quoted: Packet<A>,
     /// Whence, whither, and what is to be told of it.
     pub road: Road,
+    /// The packet that an ICMP error quotes.
+    pub quoted: Packet<A>,
 }
 
-abi::plain!(Work<V4>: Packet<V4>, Packet<V4>, Road);
-abi::plain!(Work<V6>: Packet<V6>, Packet<V6>, Road);
+abi::plain!(Work<V4>: Packet<V4>, Road, Packet<V4>);
+abi::plain!(Work<V6>: Packet<V6>, Road, Packet<V6>);

@@ -139,7 +139,8 @@ fn replace<K: abi::Plain, V: abi::Plain>(table: &Table<K, V>, entries: &[(K, V)]
 /// Seconds since boot, as the programs count them.
 pub fn seconds() -> Result<u32> {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC_COARSE)?;
-    Ok(u32::try_from(now.tv_sec())?)
+    let nanoseconds = now.tv_sec() * 1_000_000_000 + now.tv_nsec();
+    Ok(abi::conntrack::second(u64::try_from(nanoseconds)?))
 }
 
 impl Drop for Kernel {
