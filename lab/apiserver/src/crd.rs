@@ -61,6 +61,21 @@ pub fn check(object: &Value) -> Vec<FieldError> {
     errors
 }
 
+/// What a definition asks for that this server does not do: rules in CEL are kept and not evaluated.
+pub fn warnings(object: &Value) -> Vec<String> {
+    let versions = meta::list(object, "/spec/versions").iter();
+    let mut found = Vec::new();
+    for version in versions {
+        let schema = version.pointer("/schema/openAPIV3Schema").unwrap_or(&Value::Null);
+        custom::rules(schema, "openAPIV3Schema", &mut found);
+    }
+    let Some(first) = found.first() else { return Vec::new() };
+    vec![format!(
+        "{first}: x-kubernetes-validations are not evaluated by this server, objects that break them are accepted ({} places)",
+        found.len()
+    )]
+}
+
 /// Accepts a definition's names, or says whose they are.
 pub fn accept(tx: &Transaction<'_>, object: &mut Value, old: Option<&Value>, now: jiff::Timestamp) -> Vec<FieldError> {
     let (group, kind) =

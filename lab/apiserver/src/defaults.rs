@@ -13,6 +13,8 @@ pub fn apply(collection: &str, object: &mut Value, old: Option<&Value>) {
         "deployments.apps" => deployment(object),
         "replicasets.apps" => replica_set(object),
         "daemonsets.apps" => daemon_set(object),
+        "statefulsets.apps" => stateful_set(object),
+        "jobs.batch" => job(object),
         "services" => service(object),
         "namespaces" => namespace(object, old.is_none()),
         "secrets" => secret(object),
@@ -215,6 +217,49 @@ fn daemon_set(object: &mut Value) {
                 default(rolling, "maxUnavailable", 1);
                 default(rolling, "maxSurge", 0);
             }
+        }
+    }
+}
+
+fn stateful_set(object: &mut Value) {
+    let spec = template(object);
+    default(spec, "replicas", 1);
+    default(spec, "revisionHistoryLimit", 10);
+    default(spec, "podManagementPolicy", "OrderedReady");
+    default(spec, "updateStrategy", json!({}));
+    if let Some(strategy) = inner(spec, "updateStrategy") {
+        default(strategy, "type", "RollingUpdate");
+        if strategy["type"] == "RollingUpdate" {
+            default(strategy, "rollingUpdate", json!({"partition": 0}));
+        }
+    }
+}
+
+/// A job's pods are found by labels that nobody else has.
+fn job(object: &mut Value) {
+    let (name, uid) = (meta::name(object).to_owned(), meta::text(object, "/metadata/uid").to_owned());
+    let spec = template(object);
+    if spec.get("completions").is_none_or(Value::is_null) && spec.get("parallelism").is_none_or(Value::is_null) {
+        default(spec, "completions", 1);
+    }
+    default(spec, "parallelism", 1);
+    default(spec, "backoffLimit", 6);
+    default(spec, "completionMode", "NonIndexed");
+    default(spec, "suspend", false);
+    if spec.get("manualSelector") == Some(&Value::Bool(true)) {
+        return;
+    }
+    default(spec, "selector", json!({"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}));
+    let Some(template) = inner(spec, "template") else { return };
+    let metadata = template.entry("metadata").or_insert_with(|| json!({}));
+    for (key, value) in [
+        ("batch.kubernetes.io/controller-uid", &uid),
+        ("batch.kubernetes.io/job-name", &name),
+        ("controller-uid", &uid),
+        ("job-name", &name),
+    ] {
+        if metadata["labels"][key].is_null() {
+            metadata["labels"][key] = value.as_str().into();
         }
     }
 }

@@ -56,6 +56,8 @@ const STORED: &[Kind] = &[
     kind("apps", "api.apps.v1.DaemonSet", "daemonsets", &["ds"], IN_NAMESPACE_WITH_STATUS),
     kind("apps", "api.apps.v1.Deployment", "deployments", &["deploy"], IN_NAMESPACE_WITH_STATUS),
     kind("apps", "api.apps.v1.ReplicaSet", "replicasets", &["rs"], IN_NAMESPACE_WITH_STATUS),
+    kind("apps", "api.apps.v1.StatefulSet", "statefulsets", &["sts"], IN_NAMESPACE_WITH_STATUS),
+    kind("batch", "api.batch.v1.Job", "jobs", &[], IN_NAMESPACE_WITH_STATUS),
     kind("coordination.k8s.io", "api.coordination.v1.Lease", "leases", &[], IN_NAMESPACE),
     kind("discovery.k8s.io", "api.discovery.v1.EndpointSlice", "endpointslices", &[], IN_NAMESPACE),
     kind("events.k8s.io", "api.events.v1.Event", "events", &["ev"], IN_NAMESPACE),
@@ -133,7 +135,7 @@ fn resource(from: &Kind, verbs: &'static [&'static str]) -> Resource {
 
 fn categories(plural: &str) -> Vec<String> {
     let names: &[&str] = match plural {
-        "pods" | "services" | "deployments" | "replicasets" | "daemonsets" => &["all"],
+        "pods" | "services" | "deployments" | "replicasets" | "daemonsets" | "statefulsets" | "jobs" => &["all"],
         "customresourcedefinitions" => &["api-extensions"],
         _ => &[],
     };
@@ -141,7 +143,7 @@ fn categories(plural: &str) -> Vec<String> {
 }
 
 fn scale(plural: &str) -> Option<ScalePaths> {
-    matches!(plural, "deployments" | "replicasets").then(|| ScalePaths {
+    matches!(plural, "deployments" | "replicasets" | "statefulsets").then(|| ScalePaths {
         replicas: ".spec.replicas".into(),
         status: ".status.replicas".into(),
         selector: Some(".spec.selector".into()),

@@ -181,7 +181,7 @@ async fn empty(api: &Arc<Api>, namespace: &str) -> bool {
     let collections: Vec<_> =
         api.registry.load().collections().filter(|resource| resource.namespaced).cloned().collect();
     let step = |collection: &str| match collection {
-        "pods" | "deployments.apps" | "replicasets.apps" | "daemonsets.apps" => 0,
+        "pods" | "deployments.apps" | "replicasets.apps" | "daemonsets.apps" | "statefulsets.apps" | "jobs.batch" => 0,
         // What a pod's end still needs: its account, its configuration, its endpoint, and who may reach it.
         other if is_policy(other) => 2,
         _ => 1,

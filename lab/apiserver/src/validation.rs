@@ -31,7 +31,10 @@ pub fn content(collection: &str, object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     match collection {
         "pods" => pods::spec(&object["spec"], "spec", &mut errors),
-        "deployments.apps" | "replicasets.apps" | "daemonsets.apps" => workload(object, &mut errors),
+        "deployments.apps" | "replicasets.apps" | "daemonsets.apps" | "statefulsets.apps" => {
+            workload(object, &["Always"], &mut errors);
+        }
+        "jobs.batch" => job(object, &mut errors),
         "services" => service(object, &mut errors),
         "configmaps" => keys(object, &["data", "binaryData"], &mut errors),
         "secrets" => secret(object, &mut errors),
@@ -42,7 +45,22 @@ pub fn content(collection: &str, object: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn workload(object: &Value, errors: &mut Vec<FieldError>) {
+fn job(object: &Value, errors: &mut Vec<FieldError>) {
+    workload(object, &["OnFailure", "Never"], errors);
+    let spec = &object["spec"];
+    for field in ["parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"] {
+        if spec[field].as_i64().is_some_and(|number| number < 0) {
+            let rule = "must be greater than or equal to 0";
+            errors.push(FieldError::invalid(format!("spec.{field}"), &spec[field], rule));
+        }
+    }
+    if spec["completionMode"].as_str().is_some_and(|mode| mode != "NonIndexed") {
+        let modes = ["NonIndexed".to_owned()];
+        errors.push(FieldError::unsupported("spec.completionMode", &spec["completionMode"], &modes));
+    }
+}
+
+fn workload(object: &Value, restarts: &[&str], errors: &mut Vec<FieldError>) {
     let spec = &object["spec"];
     if spec["replicas"].as_i64().is_some_and(|count| count < 0) {
         errors.push(FieldError::invalid("spec.replicas", &spec["replicas"], "must be greater than or equal to 0"));
@@ -67,8 +85,9 @@ fn workload(object: &Value, errors: &mut Vec<FieldError>) {
     names::labels(labels, "spec.template.metadata.labels", errors);
     pods::spec(&spec["template"]["spec"], "spec.template.spec", errors);
     let policy = &spec["template"]["spec"]["restartPolicy"];
-    if policy != "Always" && policy.is_string() {
-        errors.push(FieldError::unsupported("spec.template.spec.restartPolicy", policy, &["Always".to_owned()]));
+    if policy.as_str().is_some_and(|policy| !restarts.contains(&policy)) {
+        let known: Vec<String> = restarts.iter().map(|one| (*one).to_owned()).collect();
+        errors.push(FieldError::unsupported("spec.template.spec.restartPolicy", policy, &known));
     }
 }
 
@@ -237,6 +256,16 @@ pub fn changes(resource: &Resource, old: &Value, new: &Value) -> Vec<FieldError>
     };
     match resource.collection.as_str() {
         "deployments.apps" | "replicasets.apps" | "daemonsets.apps" => fixed("/spec/selector", "spec.selector"),
+        "statefulsets.apps" => {
+            fixed("/spec/selector", "spec.selector");
+            fixed("/spec/serviceName", "spec.serviceName");
+            fixed("/spec/podManagementPolicy", "spec.podManagementPolicy");
+        }
+        "jobs.batch" => {
+            fixed("/spec/selector", "spec.selector");
+            fixed("/spec/completions", "spec.completions");
+            fixed("/spec/template", "spec.template");
+        }
         "services" if old["spec"]["type"] != "ExternalName" && new["spec"]["type"] != "ExternalName" => {
             let given = meta::text(new, "/spec/clusterIP");
             if !given.is_empty() {

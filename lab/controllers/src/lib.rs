@@ -9,6 +9,7 @@ mod daemon_sets;
 mod deployments;
 mod endpoints;
 mod ipam;
+mod jobs;
 mod namespaces;
 mod nodes;
 mod placement;
@@ -19,6 +20,7 @@ mod rolling;
 mod scheduler;
 mod shell;
 mod slices;
+mod stateful_sets;
 mod template;
 mod view;
 
@@ -61,6 +63,8 @@ fn plan(view: &view::View, config: &Config, now: jiff::Timestamp) -> Vec<action:
     actions.extend(deployments::plan(view, now));
     actions.extend(replica_sets::plan(view, now));
     actions.extend(daemon_sets::plan(view, now));
+    actions.extend(stateful_sets::plan(view, now));
+    actions.extend(jobs::plan(view, now));
     actions.extend(scheduler::plan(view, now));
     actions.extend(endpoints::plan(view));
     actions.extend(slices::plan(view));

@@ -76,6 +76,10 @@ fn slices(service: &Value, pods: &[&Value]) -> Vec<Value> {
                 "conditions": {"ready": backend.ready, "serving": backend.serving, "terminating": backend.terminating},
                 "targetRef": target(backend.pod),
             });
+            let hostname = read::text(backend.pod, "/spec/hostname");
+            if !hostname.is_empty() && read::text(backend.pod, "/spec/subdomain") == read::name(service) {
+                endpoint["hostname"] = hostname.into();
+            }
             let node = read::text(backend.pod, "/spec/nodeName");
             if !node.is_empty() {
                 endpoint["nodeName"] = node.into();

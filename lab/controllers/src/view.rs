@@ -21,11 +21,13 @@ pub enum Kind {
     Deployment,
     ReplicaSet,
     DaemonSet,
+    StatefulSet,
+    Job,
     Lease,
 }
 
 impl Kind {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Namespace,
         Self::Node,
         Self::Pod,
@@ -37,6 +39,8 @@ impl Kind {
         Self::Deployment,
         Self::ReplicaSet,
         Self::DaemonSet,
+        Self::StatefulSet,
+        Self::Job,
         Self::Lease,
     ];
 
@@ -54,6 +58,8 @@ impl Kind {
             Self::Deployment => ("apps", "Deployment", "deployments"),
             Self::ReplicaSet => ("apps", "ReplicaSet", "replicasets"),
             Self::DaemonSet => ("apps", "DaemonSet", "daemonsets"),
+            Self::StatefulSet => ("apps", "StatefulSet", "statefulsets"),
+            Self::Job => ("batch", "Job", "jobs"),
             Self::Lease => ("coordination.k8s.io", "Lease", "leases"),
         }
     }

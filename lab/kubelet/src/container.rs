@@ -423,9 +423,14 @@ async fn copy_lines(fd: OwnedFd, stream: &'static str, writer: Arc<Mutex<logs::W
 
 /// The log of one run of a container.
 pub fn log_path(pod: &Pod, container: &str, run: i32) -> PathBuf {
+    log_folder(pod).join(container).join(format!("{run}.log"))
+}
+
+/// Where all logs of a pod are.
+pub fn log_folder(pod: &Pod) -> PathBuf {
     let part = |value: &Option<String>| value.clone().unwrap_or_default();
     let folder = format!("{}_{}_{}", part(&pod.metadata.namespace), part(&pod.metadata.name), part(&pod.metadata.uid));
-    Path::new("/var/log/pods").join(folder).join(container).join(format!("{run}.log"))
+    Path::new("/var/log/pods").join(folder)
 }
 
 /// A pipe: what is read, what is written to.

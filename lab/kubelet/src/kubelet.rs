@@ -75,9 +75,12 @@ pub struct Node {
     pods: Mutex<HashMap<String, Running>>,
 }
 
+/// A pod whose object is there; also when its containers are over, since its logs can be asked for.
 struct Running {
     state: Arc<PodState>,
     task: JoinHandle<()>,
+    /// The object is gone.
+    gone: bool,
 }
 
 /// Locks; a panic of another holder does not spread.
@@ -89,7 +92,7 @@ impl Node {
     /// A pod of this node.
     pub fn pod(&self, namespace: &str, name: &str) -> Option<Arc<PodState>> {
         let pods = lock(&self.pods);
-        let newest = pods.values().filter(|r| r.state.is(namespace, name) && !r.task.is_finished()).map(|r| &r.state);
+        let newest = pods.values().filter(|r| r.state.is(namespace, name) && !r.gone).map(|r| &r.state);
         newest.max_by_key(|s| s.object().metadata.creation_timestamp.clone().map(|t| t.0)).cloned()
     }
 
@@ -220,8 +223,12 @@ async fn watch(node: Arc<Node>) -> Result<()> {
 fn take(node: &Arc<Node>, pod: Pod) {
     let Some(uid) = pod.metadata.uid.clone() else { return };
     let mut pods = lock(&node.pods);
-    pods.retain(|_, running| !running.task.is_finished());
+    pods.retain(|_, running| !(running.gone && running.task.is_finished()));
     if let Some(running) = pods.get(&uid) {
+        // Its own task deletes it, unless that is over.
+        if running.task.is_finished() && pod.metadata.deletion_timestamp.is_some() {
+            tokio::spawn(delete(node.clone(), pod.clone()));
+        }
         running.state.update(pod);
         return;
     }
@@ -235,13 +242,16 @@ fn take(node: &Arc<Node>, pod: Pod) {
     }
     let state = Arc::new(PodState::new(pod));
     let task = tokio::spawn(crate::pod::run(node.clone(), state.clone()));
-    pods.insert(uid, Running { state, task });
+    pods.insert(uid, Running { state, task, gone: false });
 }
 
 /// A pod's object is gone: nobody waits for it.
 fn removed(node: &Arc<Node>, uid: &str) {
-    if let Some(running) = lock(&node.pods).get(uid) {
+    if let Some(running) = lock(&node.pods).get_mut(uid) {
+        running.gone = true;
         running.state.stop(std::time::Duration::ZERO);
+        // Missing if no container ever ran.
+        let _ = std::fs::remove_dir_all(crate::container::log_folder(&running.state.object()));
     }
 }
 

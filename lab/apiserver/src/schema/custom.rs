@@ -116,3 +116,34 @@ pub fn bad_patterns(value: &Value, path: &str, found: &mut Vec<(String, String, 
         }
     }
 }
+
+/// Places in a declared schema that have rules in CEL.
+pub fn rules(value: &Value, path: &str, found: &mut Vec<String>) {
+    if value["x-kubernetes-validations"].as_array().is_some_and(|rules| !rules.is_empty()) {
+        found.push(path.to_owned());
+    }
+    for (name, field) in value["properties"].as_object().into_iter().flatten() {
+        rules(field, &format!("{path}.properties[{name}]"), found);
+    }
+    for name in ["items", "additionalProperties"] {
+        if value[name].is_object() {
+            rules(&value[name], &format!("{path}.{name}"), found);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn rules_in_cel_are_found_wherever_they_stand() {
+        let rule = json!([{"rule": "self.a > 0"}]);
+        let schema = json!({"properties": {"a": {"items": {"x-kubernetes-validations": rule}}, "b": {"type": "string"}},
+            "additionalProperties": {"x-kubernetes-validations": rule}});
+        let mut found = Vec::new();
+        rules(&schema, "s", &mut found);
+        assert_eq!(found, ["s.properties[a].items", "s.additionalProperties"]);
+    }
+}

@@ -1,4 +1,4 @@
-//! Deployments, replica sets, daemon sets in tables.
+//! Deployments, replica sets, daemon sets, stateful sets and jobs in tables.
 
 use serde_json::{Value, json};
 
@@ -39,6 +39,17 @@ pub fn layout(collection: &str) -> Option<&'static [Column]> {
             ("Up-to-date", "integer", 0),
             ("Available", "integer", 0),
             ("Node Selector", "string", 0),
+            AGE,
+            CONTAINERS,
+            IMAGES,
+            SELECTOR,
+        ]),
+        "statefulsets.apps" => Some(&[NAME, ("Ready", "string", 0), AGE, CONTAINERS, IMAGES]),
+        "jobs.batch" => Some(&[
+            NAME,
+            ("Status", "string", 0),
+            ("Completions", "string", 0),
+            ("Duration", "string", 0),
             AGE,
             CONTAINERS,
             IMAGES,
@@ -88,6 +99,13 @@ pub fn cells(collection: &str, object: &Value, now: jiff::Timestamp) -> Option<V
             json!(node_selector(object)),
             age(object, now),
         ],
+        "statefulsets.apps" => {
+            let ready = format!("{}/{}", number(object, "/status/readyReplicas"), number(object, "/spec/replicas"));
+            return Some(vec![name, json!(ready), age(object, now), wide[0].clone(), wide[1].clone()]);
+        }
+        "jobs.batch" => {
+            vec![name, json!(job_state(object)), json!(completions(object)), json!(took(object, now)), age(object, now)]
+        }
         "controllerrevisions.apps" => {
             return Some(vec![name, json!(controller(object)), object["revision"].clone(), age(object, now)]);
         }
@@ -109,6 +127,33 @@ pub fn cells(collection: &str, object: &Value, now: jiff::Timestamp) -> Option<V
     };
     cells.extend(wide);
     Some(cells)
+}
+
+fn job_state(object: &Value) -> &'static str {
+    let holds = |kind: &str| {
+        meta::list(object, "/status/conditions").iter().any(|one| one["type"] == kind && one["status"] == "True")
+    };
+    match () {
+        () if holds("Complete") => "Complete",
+        () if holds("Failed") => "Failed",
+        () if holds("Suspended") => "Suspended",
+        () => "Running",
+    }
+}
+
+fn completions(object: &Value) -> String {
+    let succeeded = number(object, "/status/succeeded");
+    match object["spec"]["completions"].as_i64() {
+        Some(wanted) => format!("{succeeded}/{wanted}"),
+        None => format!("{succeeded}/1 of {}", number(object, "/spec/parallelism")),
+    }
+}
+
+/// How long a job took, or has taken so far.
+fn took(object: &Value, now: jiff::Timestamp) -> String {
+    let time = |field: &str| meta::text(object, &format!("/status/{field}")).parse::<jiff::Timestamp>().ok();
+    let Some(start) = time("startTime") else { return String::new() };
+    super::duration(time("completionTime").unwrap_or(now).as_second() - start.as_second())
 }
 
 fn node_selector(object: &Value) -> String {

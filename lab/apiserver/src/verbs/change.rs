@@ -64,7 +64,10 @@ pub fn accept(call: &Call, mut object: Value) -> Result<(Value, Vec<String>), St
         return Err(Status::bad_request(message));
     }
     let unknown = prune::prune(&resource.schema, &mut object);
-    let warnings = judge_unknown(call, &unknown)?;
+    let mut warnings = judge_unknown(call, &unknown)?;
+    if resource.collection == crd::COLLECTION {
+        warnings.extend(crd::warnings(&object));
+    }
     if !resource.custom
         && let Some((path, found, wanted)) = check::first_type_mismatch(&resource.schema, &object, "")
     {
