@@ -76,7 +76,7 @@ struct Report {
 }
 
 /// Runs the command. True if all is well.
-pub fn run(check: &Check) -> Result<bool> {
+pub fn run(check: &Check, out: &mut dyn std::io::Write) -> Result<bool> {
     let mut config = Config::default();
     if check.all_features {
         (config.host_firewall, config.node_selector_labels, config.extended_ip_protocols) = (true, true, true);
@@ -85,7 +85,7 @@ pub fn run(check: &Check) -> Result<bool> {
     let mut objects = Objects::default();
     crate::files::read(&check.files, |name, text| objects.add_text(name, text, &settings))?;
     let report = report(&objects);
-    print!("{}", report.text(check.output));
+    out.write_all(report.text(check.output).as_bytes())?;
     let worst = |severity: Severity| report.findings.iter().any(|one| one.severity == severity);
     Ok(!(worst(Severity::Error) || check.strict && worst(Severity::Warning)))
 }

@@ -45,9 +45,8 @@ pub struct Eval {
 }
 
 /// Runs the command.
-pub fn run(eval: &Eval) -> Result<()> {
-    let stdout = io::stdout().lock();
-    let mut out = BufWriter::with_capacity(1 << 20, stdout);
+pub fn run(eval: &Eval, out: &mut dyn Write) -> Result<()> {
+    let mut out = BufWriter::with_capacity(1 << 20, out);
     if eval.flows.is_some() || eval.cluster.is_some() || !eval.policies.is_empty() {
         eval_files(eval, &mut out)?;
     } else if let Some(file) = &eval.case {
@@ -246,7 +245,8 @@ fn eval_files(eval: &Eval, out: &mut impl Write) -> Result<()> {
     eval_flows(&mut judge, BufReader::with_capacity(1 << 20, opened), eval.pretty, out)
 }
 
-fn cluster(file: &Path) -> Result<Case> {
+/// Who is there, from a file.
+pub fn cluster(file: &Path) -> Result<Case> {
     let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
     let value = serde_saphyr::from_str::<Value>(&text);
     let value = value.map_err(|error| anyhow::anyhow!("{}: {}", file.display(), error.without_snippet()))?;

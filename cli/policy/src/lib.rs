@@ -6,6 +6,7 @@ mod address;
 pub mod case;
 mod check;
 mod eval;
+mod explain;
 mod files;
 pub mod judge;
 mod junit;
@@ -17,8 +18,10 @@ mod target;
 pub mod world;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 pub use eval::judge_value;
@@ -37,8 +40,29 @@ enum Action {
     Eval(eval::Eval),
     /// Parse, validate and lint policies; 1 if something is wrong
     Check(check::Check),
+    /// Tell why a flow is let through or not, and what would change that
+    Explain(explain::Explain),
     /// Run tests of policies: what they allow and deny; 1 if something is not as expected
     Test(suite::Test),
+}
+
+impl Policy {
+    fn run(&self, out: &mut dyn Write) -> Result<bool> {
+        match &self.action {
+            Action::Eval(eval) => eval::run(eval, out).map(|()| true),
+            Action::Check(check) => check::run(check, out),
+            Action::Explain(explain) => explain::run(explain, out),
+            Action::Test(test) => suite::run(test, out),
+        }
+    }
+}
+
+/// What the command prints, and whether all is well.
+pub fn answer(arguments: &[&str]) -> Result<(String, bool)> {
+    let policy = Policy::try_parse_from(["policy"].iter().chain(arguments))?;
+    let mut out = Vec::new();
+    let well = policy.run(&mut out)?;
+    Ok((String::from_utf8(out)?, well))
 }
 
 /// Runs the command; the first argument is its name.
@@ -50,12 +74,7 @@ pub fn main_with(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let done = match &policy.action {
-        Action::Eval(eval) => eval::run(eval).map(|()| true),
-        Action::Check(check) => check::run(check),
-        Action::Test(test) => suite::run(test),
-    };
-    match done {
+    match policy.run(&mut std::io::stdout()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {

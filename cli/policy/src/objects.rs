@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::case::Service;
 
 /// What was read. A wrong object spares the others.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Objects {
     /// Policies in the order in which they were read.
     pub policies: Vec<Read>,
@@ -24,11 +24,14 @@ pub struct Objects {
 }
 
 /// A policy, or what is wrong with it.
+#[derive(Clone)]
 pub struct Read {
     /// `CiliumNetworkPolicy default/web`
     pub reference: String,
     /// Where it stood.
     pub source: Source,
+    /// As it was written.
+    pub value: Value,
     /// The policy.
     pub object: Result<PolicyObject, Vec<Problem>>,
 }
@@ -83,7 +86,8 @@ impl Objects {
             "Service" => self.services.push(service(value)),
             _ if PolicyKind::of(value).is_some() || kind.ends_with("Policy") => {
                 let object = PolicyObject::from_value(value, source, settings);
-                self.policies.push(Read { reference: reference(value), source: source.clone(), object });
+                let (reference, source) = (reference(value), source.clone());
+                self.policies.push(Read { reference, source, value: value.clone(), object });
             }
             "" => {
                 let message = "an object has apiVersion and kind; this has no kind";

@@ -91,7 +91,7 @@ struct Expectation {
     at: String,
     /// Which end denies.
     denied_by: String,
-    /// A policy that decides at one of the ends.
+    /// A policy or a rule that decides at one of the ends: `default/web`, `default/web ingress[0]`.
     by: String,
     /// What it is for.
     because: String,
@@ -135,7 +135,7 @@ struct Plan {
 }
 
 /// Runs the command. True if all is as expected.
-pub fn run(test: &Test) -> Result<bool> {
+pub fn run(test: &Test, out: &mut dyn std::io::Write) -> Result<bool> {
     let (mut outcomes, mut notes) = (Vec::new(), String::new());
     let mut texts = Vec::new();
     crate::files::read(&test.files, |name, text| texts.push((PathBuf::from(name), text.to_owned())))?;
@@ -144,9 +144,9 @@ pub fn run(test: &Test) -> Result<bool> {
             outcomes.extend(plan.run(test, &mut notes).with_context(|| format!("{}", file.display()))?);
         }
     }
-    print!("{}", told(&outcomes, test.output));
+    out.write_all(told(&outcomes, test.output).as_bytes())?;
     if test.output == Form::Text {
-        print!("{notes}");
+        out.write_all(notes.as_bytes())?;
     } else {
         eprint!("{notes}");
     }
@@ -293,22 +293,9 @@ fn rule_names(policy: &PolicyObject) -> Vec<String> {
 
 /// The same policies without one rule.
 fn without(objects: &Objects, (policy, rule): (usize, usize)) -> Objects {
-    let mut fewer = Objects {
-        groups: objects.groups.iter().map(|(name, group)| (name.clone(), group.clone())).collect(),
-        namespaces: objects.namespaces.clone(),
-        services: objects.services.clone(),
-        ..Objects::default()
-    };
-    for (at, read) in objects.policies.iter().enumerate() {
-        let mut object = read.object.clone();
-        if let (true, Ok(object)) = (at == policy, &mut object) {
-            object.rules.remove(rule);
-        }
-        fewer.policies.push(crate::objects::Read {
-            reference: read.reference.clone(),
-            source: read.source.clone(),
-            object,
-        });
+    let mut fewer = objects.clone();
+    if let Some(Ok(policy)) = fewer.policies.get_mut(policy).map(|read| read.object.as_mut()) {
+        policy.rules.remove(rule);
     }
     fewer
 }
@@ -333,7 +320,11 @@ impl Expectation {
             (None, true) => "redirect",
             (None, false) => "allow",
         };
-        let by = || ends.iter().any(|(_, end)| end.rules.iter().any(|rule| rule.ends_with(&self.by)));
+        let by = || {
+            let policies = ends.iter().flat_map(|(_, end)| end.rules.iter().cloned());
+            let rules = ends.iter().flat_map(|(_, end)| end.origins.iter().map(crate::result::Origin::name));
+            policies.chain(rules).any(|name| name.ends_with(&self.by))
+        };
         let told =
             || ends.iter().map(|(name, end)| format!("{name}: {}", describe(end))).collect::<Vec<_>>().join("; ");
         // What the proxy is asked for passes as far as the tables go.
