@@ -5,7 +5,12 @@ pub mod productpage;
 pub mod ratings;
 pub mod reviews;
 
+use crate::arguments::port;
 use crate::fetch::Service;
+use crate::{Error, listening};
+use hyper::{Method, Response, StatusCode};
+use serde_json::{Value, json};
+use world::http::{Body, json as answer};
 
 /// The port of all of them.
 const PORT: u16 = 9080;
@@ -17,6 +22,45 @@ fn service(name: &str, environment: impl Fn(&str) -> Option<String>) -> Service 
     let domain = environment("SERVICES_DOMAIN").filter(|d| !d.is_empty());
     let port = environment(&format!("{capitals}_SERVICE_PORT")).and_then(|p| p.parse().ok()).unwrap_or(PORT);
     Service { host: domain.map_or(host.clone(), |d| format!("{host}.{d}")), port }
+}
+
+/// A service that knows something of each product.
+#[derive(Clone, Copy)]
+struct Catalogue {
+    /// Its name, as its health says it.
+    name: &'static str,
+    /// Where products are below.
+    path: &'static str,
+    /// What is missing in a path without a number.
+    wants: &'static str,
+    /// What it knows.
+    of: fn(u64) -> Value,
+}
+
+impl Catalogue {
+    /// Serves `GET /PATH/N` and `/health`.
+    async fn serve(self, args: Vec<String>) -> Result<(), Error> {
+        let serving = listening::http(port(&args, "port", PORT)?, move |request, _| async move {
+            self.respond(request.method(), request.uri().path())
+        })?;
+        listening::all(vec![serving]).await
+    }
+
+    fn respond(self, method: &Method, path: &str) -> Response<Body> {
+        if method != Method::GET {
+            return answer(StatusCode::METHOD_NOT_ALLOWED, &json!({"error": "only GET is answered"}));
+        }
+        if path == "/health" {
+            return answer(StatusCode::OK, &json!({"status": format!("{} is healthy", self.name)}));
+        }
+        match product(path, self.path) {
+            Some(id) => answer(StatusCode::OK, &(self.of)(id)),
+            None if path.starts_with(self.path) => {
+                answer(StatusCode::BAD_REQUEST, &json!({"error": format!("please provide numeric {}", self.wants)}))
+            }
+            None => answer(StatusCode::NOT_FOUND, &json!({"error": "not found"})),
+        }
+    }
 }
 
 /// The number at the end of `/details/0`; none if there is no number.

@@ -1,27 +1,33 @@
 //! Which processes make up a lab, and what happens when one of them ends?
 
-use crate::layout::{Layout, Ports};
-use crate::network::{self, Network};
-use crate::node::{RUNTIME, Setup};
-use crate::options::Options;
-use crate::plan::{self, Node};
-use crate::progress::{Line, Reporter};
-use anyhow::{Context, Result, bail};
-use kubelet::cgroup;
-use kubelet::mounts;
-use kubelet::namespaces::{Kind, Namespace};
-use nix::mount::MsFlags;
-use nix::sched::{CloneFlags, unshare};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+mod place;
+mod service;
+
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use kubelet::namespaces::Namespace;
+use kubelet::{cgroup, mounts};
+use nix::mount::MsFlags;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+
+use crate::layout::{Layout, Ports};
+use crate::network::{self, Network};
+use crate::node::RUNTIME;
+use crate::options::Options;
+use crate::plan;
+use crate::progress::{Line, Reporter};
+use place::{Place, places, settings};
+use service::{ChildSetup, Service, Whereabouts, high_copy};
 
 /// `lab-supervisor NAME`: the first process of a lab. Descriptor 3 leads to `up`.
 pub fn main(args: &[String]) -> Result<()> {
@@ -52,38 +58,6 @@ fn live_with(stream: UnixStream) -> std::sync::mpsc::Receiver<()> {
         let _ = kept.send(());
     });
     receiver
-}
-
-/// A node with its namespaces.
-struct Place {
-    node: Node,
-    network: netlink::Namespace,
-    others: Vec<Namespace>,
-    cgroup: PathBuf,
-}
-
-/// Where a process runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Whereabouts {
-    Machine,
-    World,
-    /// The network of a node, files of the machine.
-    NetworkOf(usize),
-    /// On a node.
-    Node(usize),
-}
-
-/// A process that is kept running.
-struct Service {
-    name: String,
-    args: Vec<String>,
-    place: Whereabouts,
-    sockets: Vec<OwnedFd>,
-    /// Whether it is started again when it ends.
-    lasting: bool,
-    running: Option<(i32, Instant)>,
-    next_start: Instant,
-    short_runs: u32,
 }
 
 struct Lab {
@@ -269,66 +243,6 @@ impl Lab {
     }
 }
 
-impl Service {
-    fn new<S: AsRef<str>>(name: &str, args: &[S], place: Whereabouts, sockets: Vec<OwnedFd>) -> Service {
-        Service {
-            name: name.into(),
-            args: args.iter().map(|a| a.as_ref().to_string()).collect(),
-            place,
-            sockets,
-            lasting: true,
-            running: None,
-            next_start: Instant::now(),
-            short_runs: 0,
-        }
-    }
-
-    /// Notes its end; one that keeps ending soon waits longer.
-    fn ended(&mut self) {
-        let ran = self.running.take().map_or(Duration::ZERO, |(_, since)| since.elapsed());
-        self.short_runs = if ran > Duration::from_secs(10) { 0 } else { self.short_runs.saturating_add(1) };
-        let wait = Duration::from_millis(50).saturating_mul(2u32.saturating_pow(self.short_runs.min(7)));
-        self.next_start = Instant::now() + wait;
-    }
-}
-
-/// What a service does between fork and exec.
-struct ChildSetup {
-    network: Option<netlink::Namespace>,
-    others: Vec<Namespace>,
-    cgroup: File,
-    sockets: Vec<OwnedFd>,
-}
-
-impl ChildSetup {
-    fn run(&self) -> std::io::Result<()> {
-        (&self.cgroup).write_all(b"0")?;
-        if let Some(network) = &self.network {
-            enter_network(network)?;
-        }
-        for namespace in &self.others {
-            namespace.enter_raw()?;
-        }
-        for (socket, number) in self.sockets.iter().zip(3..) {
-            kubelet::spawner::hand_over(socket.as_raw_fd(), number)?;
-        }
-        Ok(())
-    }
-}
-
-fn enter_network(network: &netlink::Namespace) -> std::io::Result<()> {
-    // SAFETY: plain numbers.
-    let done = unsafe { libc::setns(network.as_raw_fd(), libc::CLONE_NEWNET) };
-    if done < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// A copy whose number collides with none that a child gets.
-fn high_copy(fd: &OwnedFd) -> Result<OwnedFd> {
-    let number = nix::fcntl::fcntl(fd.as_fd(), nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(64)).context("copy a socket")?;
-    // SAFETY: the kernel has just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
-}
-
 fn listen(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).with_context(|| format!("listen on {address}"))
 }
@@ -355,97 +269,6 @@ fn own_mounts() -> Result<()> {
     let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mounts::virtual_fs("proc", Path::new("/proc"), safe, None)?;
     Ok(())
-}
-
-/// Makes the namespaces of all nodes, several at a time.
-fn places(layout: &Layout, cgroup: &Path, plan: Vec<Node>, networks: Vec<netlink::Namespace>) -> Result<Vec<Place>> {
-    let info = fs::read_to_string("/proc/self/mountinfo").context("read the machine's mounts")?;
-    let disks = mounts::disks(&info);
-    let hosts = hosts(&plan);
-    let started = plan
-        .into_iter()
-        .zip(networks)
-        .map(|(node, network)| {
-            let group = cgroup.join(&node.name);
-            cgroup::create(&group)?;
-            cgroup::create(&group.join("kubelet"))?;
-            let folder = layout.node(&node.name);
-            fs::create_dir_all(&folder)?;
-            let setup = Setup {
-                lab: layout.name.clone(),
-                node: node.name.clone(),
-                cgroup: group.clone(),
-                hosts: hosts.clone(),
-                resolv: resolv(&node),
-                disks: disks.clone(),
-            };
-            let child = begin(&folder, &setup, &network)?;
-            Ok((Place { node, network, others: Vec::new(), cgroup: group }, child))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    started.into_iter().map(|(place, child)| finish(place, child)).collect()
-}
-
-fn begin(folder: &Path, setup: &Setup, network: &netlink::Namespace) -> Result<std::process::Child> {
-    let file = folder.join("setup.json");
-    fs::write(&file, serde_json::to_vec(setup)?).with_context(|| format!("write {}", file.display()))?;
-    let mut command = Command::new("/proc/self/exe");
-    command.arg0("axoneme").arg("lab-node").arg(&file).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let network = network.clone();
-    // SAFETY: between fork and exec only system calls are made, on values that were allocated before.
-    unsafe { command.pre_exec(move || enter_network(&network)) };
-    command.spawn().with_context(|| format!("start the setup of {}", setup.node))
-}
-
-fn finish(mut place: Place, mut child: std::process::Child) -> Result<Place> {
-    let mut said = [0u8; 3];
-    let answer = child.stdout.take().context("output is piped")?.read_exact(&mut said);
-    if answer.is_err() || &said != b"ok\n" {
-        bail!("the setup of {} failed: {}", place.node.name, child.wait()?);
-    }
-    let kinds = [Kind::Uts, Kind::Cgroup, Kind::Mount];
-    place.others = kinds.iter().map(|k| Namespace::of(child.id(), *k)).collect::<Result<_, _>>()?;
-    drop(child.stdin.take());
-    child.wait()?;
-    Ok(place)
-}
-
-fn hosts(plan: &[Node]) -> String {
-    let mut text = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-    for node in plan {
-        for address in &node.addresses {
-            text.push_str(&format!("{address}\t{}\n", node.name));
-        }
-    }
-    text
-}
-
-fn resolv(node: &Node) -> String {
-    let _ = node;
-    format!("nameserver {}\n", plan::WORLD)
-}
-
-fn settings(place: &Place, options: &Options) -> Result<kubelet::Settings> {
-    let info = fs::read_to_string("/proc/self/mountinfo").context("read the machine's mounts")?;
-    let runtime = Path::new(RUNTIME);
-    let Node { name, addresses, pod_cidrs, labels, taints } = place.node.clone();
-    Ok(kubelet::Settings {
-        node: name,
-        addresses,
-        pod_cidrs,
-        labels,
-        taints,
-        kubeconfig: runtime.join("lab/kubelet.kubeconfig"),
-        dns: vec![plan::DNS.into()],
-        domain: plan::DOMAIN.into(),
-        socket: runtime.join("lab/kubelet.sock"),
-        runtime: runtime.into(),
-        lower: runtime.join("host"),
-        disks: mounts::disks(&info),
-        cgroup: "/sys/fs/cgroup".into(),
-        plugins: kubelet::cni::Plugins { configurations: "/run/cni/net.d".into(), binaries: "/opt/cni/bin".into() },
-        program: options.program.clone(),
-    })
 }
 
 fn relay_args(peers: &str) -> Vec<String> {

@@ -1,9 +1,14 @@
 //! How does a container run: once, again after its end, and until it is told to stop?
 
+mod live;
+mod output;
+
+pub use live::Live;
+pub use output::{log_folder, log_path, new_pipe, receiver};
+
 use crate::backoff::{Backoff, restarts};
 use crate::init::Program;
 use crate::kubelet::{Node, lock};
-use crate::namespaces::{Kind, Namespace};
 use crate::plan::{self, Places, Refusal};
 use crate::pod::{PodState, Prepared, fresh_id};
 use crate::prober::{self, Verdict};
@@ -13,73 +18,13 @@ use crate::status::{Ended, State};
 use crate::{Error, Result, While, cgroup, logs};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
+use output::copy_lines;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::net::unix::pipe;
+use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
-
-/// A running container, for those who enter it.
-#[derive(Debug, Clone)]
-pub struct Live {
-    /// Its first process, as the kubelet counts.
-    pub pid: u32,
-    /// Its cgroup.
-    pub cgroup: PathBuf,
-    /// Its environment.
-    pub env: Vec<(String, String)>,
-    /// Its working directory.
-    pub directory: PathBuf,
-    /// User and group.
-    pub user: Option<(u32, u32)>,
-}
-
-impl Live {
-    /// A further process in the container.
-    pub fn launch(&self, argv: &[String], terminal: bool) -> Result<Launch> {
-        let Some((program, args)) = argv.split_first() else {
-            return Err(Error::Invalid("you must specify at least one command for the container".into()));
-        };
-        let kinds = [Kind::Net, Kind::Uts, Kind::Ipc, Kind::Cgroup, Kind::Mount];
-        let enter = kinds.iter().map(|k| Namespace::of(self.pid, *k)).collect::<Result<Vec<_>>>()?;
-        let path = self.env.iter().find(|(k, _)| k == "PATH").map(|(_, v)| v.as_str()).unwrap_or_default();
-        // Looked up where the process will run; the path of the found file is good there only.
-        let [.., mounts] = enter.as_slice() else { return Err(Error::Invalid("no namespaces".into())) };
-        let found = lookup(mounts, program, path, &self.directory)?;
-        let mut env = self.env.clone();
-        if terminal && !env.iter().any(|(k, _)| k == "TERM") {
-            env.push(("TERM".into(), "xterm".into()));
-        }
-        Ok(Launch {
-            args: args.iter().map(Into::into).collect(),
-            env: Some(env),
-            directory: Some(self.directory.clone()),
-            cgroup: Some(self.cgroup.clone()),
-            enter,
-            processes: Processes::Of(Namespace::of(self.pid, Kind::Pid)?),
-            terminal,
-            user: self.user,
-            ..Launch::new(found)
-        })
-    }
-}
-
-fn lookup(mounts: &Namespace, program: &str, path: &str, directory: &Path) -> Result<PathBuf> {
-    let found = mounts.share().and_then(|mounts| {
-        std::thread::scope(|scope| {
-            let search = scope.spawn(|| {
-                // A thread shares its file system view with the others until it says otherwise.
-                nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).while_doing(|| "leave the shared root".into())?;
-                mounts.enter()?;
-                Ok(crate::init::search(program, path, directory))
-            });
-            search.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
-    })?;
-    found.ok_or_else(|| Error::Invalid(format!("exec: {program:?}: executable file not found in $PATH")))
-}
 
 /// One container of one pod.
 pub struct Task {
@@ -400,47 +345,6 @@ enum Stop {
     Itself,
     Probe,
     Pod,
-}
-
-async fn copy_lines(fd: OwnedFd, stream: &'static str, writer: Arc<Mutex<logs::Writer>>) {
-    let Ok(receiver) = receiver(fd) else { return };
-    // A line without end must not fill the memory.
-    const LIMIT: u64 = 256 << 10;
-    let mut reader = BufReader::new(receiver);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        match (&mut reader).take(LIMIT).read_until(b'\n', &mut line).await {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {}
-        }
-        let text = line.strip_suffix(b"\n").unwrap_or(&line);
-        if let Err(error) = lock(&writer).line(Timestamp::now(), stream, text) {
-            tracing::warn!(%error, "log line lost");
-        }
-    }
-}
-
-/// The log of one run of a container.
-pub fn log_path(pod: &Pod, container: &str, run: i32) -> PathBuf {
-    log_folder(pod).join(container).join(format!("{run}.log"))
-}
-
-/// Where all logs of a pod are.
-pub fn log_folder(pod: &Pod) -> PathBuf {
-    let part = |value: &Option<String>| value.clone().unwrap_or_default();
-    let folder = format!("{}_{}_{}", part(&pod.metadata.namespace), part(&pod.metadata.name), part(&pod.metadata.uid));
-    Path::new("/var/log/pods").join(folder)
-}
-
-/// A pipe: what is read, what is written to.
-pub fn new_pipe() -> Result<(OwnedFd, OwnedFd)> {
-    nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).while_doing(|| "make a pipe".into())
-}
-
-/// The reading end of a pipe, for the runtime.
-pub fn receiver(fd: OwnedFd) -> Result<pipe::Receiver> {
-    pipe::Receiver::from_owned_fd(fd).while_doing(|| "watch a pipe".into())
 }
 
 fn label(pod: &Pod) -> String {

@@ -1,34 +1,14 @@
 //! What is printed in the book?
 
-use super::{PORT, product};
-use crate::arguments::port;
-use crate::{Error, listening};
-use hyper::{Method, Response, StatusCode};
+use super::Catalogue;
+use crate::Error;
 use serde_json::{Value, json};
-use world::http::{Body, json as answer};
+
+const DETAILS: Catalogue = Catalogue { name: "Details", path: "/details", wants: "product id", of: book };
 
 /// Serves `GET /details/N` and `/health`.
 pub async fn run(args: Vec<String>) -> Result<(), Error> {
-    let serving = listening::http(port(&args, "port", PORT)?, |request, _| async move {
-        respond(request.method(), request.uri().path())
-    })?;
-    listening::all(vec![serving]).await
-}
-
-fn respond(method: &Method, path: &str) -> Response<Body> {
-    if method != Method::GET {
-        return answer(StatusCode::METHOD_NOT_ALLOWED, &json!({"error": "only GET is answered"}));
-    }
-    if path == "/health" {
-        return answer(StatusCode::OK, &json!({"status": "Details is healthy"}));
-    }
-    match product(path, "/details") {
-        Some(id) => answer(StatusCode::OK, &book(id)),
-        None if path.starts_with("/details") => {
-            answer(StatusCode::BAD_REQUEST, &json!({"error": "please provide numeric product id"}))
-        }
-        None => answer(StatusCode::NOT_FOUND, &json!({"error": "not found"})),
-    }
+    DETAILS.serve(args).await
 }
 
 fn book(id: u64) -> Value {
@@ -48,6 +28,7 @@ fn book(id: u64) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hyper::Method;
 
     #[test]
     fn each_path_has_its_status() {
@@ -58,7 +39,7 @@ mod tests {
             (Method::GET, "/", 404),
             (Method::POST, "/details/0", 405),
         ] {
-            assert_eq!(respond(&method, path).status(), status, "{method} {path}");
+            assert_eq!(DETAILS.respond(&method, path).status(), status, "{method} {path}");
         }
     }
 }
