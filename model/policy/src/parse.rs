@@ -7,7 +7,6 @@ mod l7;
 mod network_policy;
 mod peers;
 mod ports;
-mod re2;
 
 use std::sync::OnceLock;
 

@@ -84,13 +84,16 @@ impl Reader<'_> {
     fn http(&mut self, path: &str, rule: &crds::HttpRule) {
         for (name, pattern) in [("path", &rule.path), ("method", &rule.method)] {
             let Some(pattern) = pattern.as_deref().filter(|pattern| !pattern.is_empty()) else { continue };
-            if let Err(why) = super::re2::check(pattern) {
-                self.refuse(format!("{path}.{name}"), format!("{pattern:?} is not a regular expression: {why}"));
+            if let Err(error) = l7::re2::Pattern::new(pattern) {
+                self.refuse(
+                    format!("{path}.{name}"),
+                    format!("{pattern:?} is not a regular expression: {}", error.why),
+                );
             }
         }
         let host = rule.host.as_deref().unwrap_or_default();
-        if let Err(why) = super::re2::check(host) {
-            let message = format!("{host:?} is not a regular expression, so that no request matches: {why}");
+        if let Err(error) = l7::re2::Pattern::new(host) {
+            let message = format!("{host:?} is not a regular expression, so that no request matches: {}", error.why);
             self.warn(format!("{path}.host"), message);
         }
     }
