@@ -1,3 +1,5 @@
+//! Are requests judged as their rules say?
+
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;

@@ -1,3 +1,5 @@
+//! Do patterns mean what RE2 says?
+
 #![allow(clippy::unwrap_used)]
 
 use serde::Deserialize;
