@@ -184,6 +184,8 @@ fn stat(pid: u32) -> Option<(char, u64)> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[test]
