@@ -83,7 +83,7 @@ pub fn run(check: &Check, out: &mut dyn std::io::Write) -> Result<bool> {
     }
     let settings = settings(&config).map_err(anyhow::Error::msg)?;
     let mut objects = Objects::default();
-    crate::files::read(&check.files, |name, text| objects.add_text(name, text, &settings))?;
+    crate::files::read(&check.files, |name, text| objects.add_file(name, text, &settings))?;
     let report = report(&objects);
     out.write_all(report.text(check.output).as_bytes())?;
     let worst = |severity: Severity| report.findings.iter().any(|one| one.severity == severity);

@@ -225,7 +225,7 @@ fn eval_files(eval: &Eval, out: &mut impl Write) -> Result<()> {
     let settings = settings(&case.config).map_err(anyhow::Error::msg)?;
     let mut objects = Objects::default();
     objects.add_value(&case.policies, &settings);
-    crate::files::read(&eval.policies, |name, text| objects.add_text(name, text, &settings))?;
+    crate::files::read(&eval.policies, |name, text| objects.add_file(name, text, &settings))?;
     let Loaded { mut world, out: head } = load(&case, &objects, settings).map_err(anyhow::Error::msg)?;
     let wrong = objects.policies.iter().filter_map(|read| read.object.as_ref().err()).flatten();
     for problem in objects.problems.iter().chain(wrong) {

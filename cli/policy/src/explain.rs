@@ -155,7 +155,7 @@ impl Setting {
         let settings = settings(&case.config).map_err(anyhow::Error::msg)?;
         let mut objects = Objects::default();
         objects.add_value(&case.policies, &settings);
-        crate::files::read(&explain.policies, |name, text| objects.add_text(name, text, &settings))?;
+        crate::files::read(&explain.policies, |name, text| objects.add_file(name, text, &settings))?;
         let wrong = objects.policies.iter().filter_map(|read| read.object.as_ref().err()).flatten();
         objects.problems.iter().chain(wrong).for_each(|problem| eprintln!("{problem}"));
         Ok(Setting { case, objects })
@@ -253,9 +253,8 @@ impl Setting {
     fn speaking(&self, policy: usize, rule: &Rule, decides: bool) -> Speaking {
         let read = &self.objects.policies[policy];
         let origin = &rule.origin;
-        let specs = read.value.pointer(&format!("/specs/{}", origin.spec));
-        let spec = read.value.get("spec").filter(|spec| !spec.is_null() && origin.spec == 0).or(specs);
-        let text = spec.and_then(|spec| spec.pointer(&format!("/{}/{}", origin.section(), origin.index)));
+        let path = crate::objects::path_of(&read.value, origin).replace(['.', '['], "/").replace(']', "");
+        let text = read.value.pointer(&format!("/{path}"));
         Speaking {
             tier: rule.tier.name(),
             priority: rule.priority,

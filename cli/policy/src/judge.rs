@@ -20,14 +20,13 @@ pub struct Judge<'a> {
     world: &'a mut World,
     audit: bool,
     places: HashMap<Arc<str>, Place>,
-    known: HashMap<Question, Arc<Answer>>,
+    known: HashMap<Entry, Arc<Answer>>,
 }
 
 /// Where a policy was read: file and line.
 type Place = (String, usize);
 
 /// What one end is asked.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Question {
     party: usize,
     peer: NumericIdentity,
@@ -35,6 +34,9 @@ struct Question {
     protocol: u8,
     port: u16,
 }
+
+/// An entry of a policy's tables; the policy by its address, which stays as long as the world.
+type Entry = (usize, Direction, VerdictEntry);
 
 /// What one end says, as it is and as text.
 struct Answer {
@@ -166,9 +168,6 @@ impl<'a> Judge<'a> {
     }
 
     fn answer(&mut self, question: Question) -> Result<Arc<Answer>, String> {
-        if let Some(known) = self.known.get(&question) {
-            return Ok(known.clone());
-        }
         let policy = self.world.policy(question.party);
         let name = &self.world.parties[question.party].name;
         let policy = policy.ok_or_else(|| format!("endpoint {name} has no identity"))?;
@@ -176,6 +175,10 @@ impl<'a> Judge<'a> {
             return Err(format!("the policy of {name} cannot be made: {error}"));
         }
         let entry = policy.verdict(question.peer, question.direction, question.protocol, question.port);
+        let place = (Arc::as_ptr(&policy) as usize, question.direction, entry);
+        if let Some(known) = self.known.get(&place) {
+            return Ok(known.clone());
+        }
         let result = self.describe(&policy, question.direction, entry);
         let answer = Arc::new(Answer {
             denies: result.verdict == "deny",
@@ -184,7 +187,7 @@ impl<'a> Judge<'a> {
             text: serde_json::to_string(&result).unwrap_or_default(),
             result,
         });
-        self.known.insert(question, answer.clone());
+        self.known.insert(place, answer.clone());
         Ok(answer)
     }
 

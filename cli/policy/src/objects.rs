@@ -1,9 +1,10 @@
 //! Which policies, groups, namespaces and services do texts and objects hold?
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use crds::{Document, LIMITS, Problem, Source, load_documents};
-use policy::{PolicyKind, PolicyObject, Settings};
+use crds::{Document, LIMITS, Lines, Problem, Source, load_documents};
+use policy::{PolicyKind, PolicyObject, RuleOrigin, Settings};
 use serde_json::Value;
 
 use crate::case::Service;
@@ -52,6 +53,28 @@ impl Objects {
         self.problems.extend(problems);
         for document in documents {
             self.add(&document, settings);
+        }
+    }
+
+    /// Reads a file, and tells rules and what is wrong with the lines at which they stand.
+    pub fn add_file(&mut self, file: &str, text: &str, settings: &Settings) {
+        let known = self.policies.len();
+        self.add_text(file, text, settings);
+        let lines = Lines::new(text, &LIMITS);
+        let locate = |problem: &mut Problem| {
+            problem.source.line = lines.of(&problem.source, &problem.path).or(problem.source.line);
+        };
+        for Read { object, value, source, .. } in &mut self.policies[known..] {
+            match object {
+                Err(problems) => problems.iter_mut().for_each(locate),
+                Ok(policy) => {
+                    policy.warnings.iter_mut().for_each(locate);
+                    for rule in &mut policy.rules {
+                        let line = lines.of(source, &path_of(value, &rule.origin));
+                        Arc::make_mut(&mut rule.origin).line = line.unwrap_or(0);
+                    }
+                }
+            }
         }
     }
 
@@ -122,6 +145,17 @@ impl Objects {
         }
         self.groups.insert(name(&document.value), Group { labels, prefixes });
     }
+}
+
+/// Where a rule stands in its object, as `spec.ingress[0]`.
+pub fn path_of(object: &Value, rule: &RuleOrigin) -> String {
+    let has_spec = object.get("spec").is_some_and(|spec| !spec.is_null());
+    let spec = match (has_spec, rule.spec) {
+        (true, 0) => "spec".to_owned(),
+        (true, spec) => format!("specs[{}]", spec - 1),
+        (false, spec) => format!("specs[{spec}]"),
+    };
+    format!("{spec}.{}[{}]", rule.section(), rule.index)
 }
 
 fn name(value: &Value) -> String {

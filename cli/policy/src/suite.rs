@@ -213,7 +213,7 @@ impl Plan {
         let settings = settings(&self.case.config).map_err(anyhow::Error::msg)?;
         let mut objects = Objects::default();
         objects.add_value(&self.case.policies, &settings);
-        crate::files::read(&self.files, |name, text| objects.add_text(name, text, &settings))?;
+        crate::files::read(&self.files, |name, text| objects.add_file(name, text, &settings))?;
         let wrong = objects.policies.iter().filter_map(|read| read.object.as_ref().err()).flatten();
         let wrong: Vec<String> = objects.problems.iter().chain(wrong).map(ToString::to_string).collect();
         if !wrong.is_empty() {

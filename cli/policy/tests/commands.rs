@@ -70,7 +70,7 @@ fn good_policies_pass_the_check_and_wrong_ones_do_not() {
     let wrong = File::new("wrong.yaml", &GOOD.replace("\"80\"", "\"80x\\u0000\"").replace("app: evil", "app: ev/il/"));
     let (text, well) = answer(&["check", wrong.name()]);
     assert!(!well && text.contains("error: ") && text.contains("spec.ingress"), "{text}");
-    assert!(text.contains(&format!("{}:1", wrong.name())), "file and line: {text}");
+    assert!(text.contains(&format!("{}:9: spec.ingress[0]", wrong.name())), "file and line: {text}");
     let unread = File::new("unread.yaml", "a: [");
     assert!(!answer(&["check", unread.name()]).1);
 }
@@ -173,6 +173,7 @@ fn an_explanation_names_the_deciding_rule_and_its_text() {
     assert_eq!(rule["decides"], true);
     assert_eq!(rule["text"]["fromEndpoints"][0]["matchLabels"]["app"], "db");
     assert!(rule["file"].as_str().unwrap().ends_with("allowed-policy.yaml"));
+    assert_eq!((&rule["line"], &ingress["origins"][0]["line"]), (&Value::from(8), &Value::from(8)));
     let removed = &value["changes"][0];
     assert_eq!(removed["to"], "DENIED");
     assert_eq!(removed["steps"][0]["take_out"], "CiliumNetworkPolicy default/web ingress[0]");

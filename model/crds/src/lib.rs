@@ -6,6 +6,7 @@ mod cluster_network_policy;
 mod definitions;
 mod endpoint;
 mod identity;
+mod lines;
 mod load;
 mod network_policy;
 mod node;
@@ -29,6 +30,7 @@ pub use endpoint::{
     EndpointStatus, ExternalIdentifiers, NamedPort, Networking,
 };
 pub use identity::CiliumIdentity;
+pub use lines::Lines;
 pub use load::{Document, LIMITS, Limits, load_documents};
 pub use network_policy::{
     IpBlock, NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort,

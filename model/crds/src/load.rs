@@ -59,7 +59,7 @@ pub fn load_documents(file: &str, text: &str, limits: &Limits) -> (Vec<Document>
 }
 
 /// The texts between document markers, with the number of the first line that says something.
-fn split(text: &str) -> Vec<(usize, String)> {
+pub(crate) fn split(text: &str) -> Vec<(usize, String)> {
     let mut parts = vec![(1, String::new())];
     for (index, line) in text.lines().enumerate() {
         let marker = line == "---" || line.starts_with("--- ") || line.starts_with("---\t");
@@ -78,7 +78,8 @@ fn split(text: &str) -> Vec<(usize, String)> {
     parts
 }
 
-fn parse(text: &str, limits: &Limits) -> Result<Value, (usize, String)> {
+/// How a document is read.
+pub(crate) fn options(limits: &Limits) -> serde_saphyr::Options {
     let mut budget = serde_saphyr::Budget::default();
     budget.max_depth = limits.depth;
     budget.flow_nesting_limit = limits.depth;
@@ -91,7 +92,11 @@ fn parse(text: &str, limits: &Limits) -> Result<Value, (usize, String)> {
     options.budget = Some(budget);
     options.alias_limits.max_total_replayed_events = limits.nodes;
     options.alias_limits.max_replay_stack_depth = limits.depth;
-    let read = serde_saphyr::from_str_with_options::<Option<Value>>(text, options);
+    options
+}
+
+fn parse(text: &str, limits: &Limits) -> Result<Value, (usize, String)> {
+    let read = serde_saphyr::from_str_with_options::<Option<Value>>(text, options(limits));
     read.map(Option::unwrap_or_default).map_err(|error| {
         let line = error.location().map_or(1, |location| location.line() as usize);
         let message = error.without_snippet().to_string();

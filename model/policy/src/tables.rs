@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use abi::Port;
-use abi::policy::{CLASS_OTHERS, Class, PREFIX_ANY_PROTOCOL, PREFIX_FULL, PREFIX_PROTOCOL, VerdictEntry, VerdictKey};
+use abi::policy::{CLASS_OTHERS, Class, PREFIX_PROTOCOL, VerdictEntry, VerdictKey};
 use identity::NumericIdentity;
 
 use crate::origin::{Direction, RuleSet};
@@ -47,33 +47,32 @@ impl EndpointPolicy {
     /// destination port, or the message type of ICMP and ICMPv6. An entry of zeros denies, should there be none.
     pub fn verdict(&self, peer: NumericIdentity, direction: Direction, protocol: u8, port: u16) -> VerdictEntry {
         let class = self.class(peer);
-        let ports = (PREFIX_PROTOCOL..=PREFIX_FULL).rev().map(|prefix_len| {
-            let bits = prefix_len - PREFIX_PROTOCOL;
-            VerdictKey {
+        // The entries are sorted by the length of their prefix: only lengths that there are need to be asked.
+        let mut rest = self.verdicts.as_slice();
+        while let Some((last, _)) = rest.last() {
+            let prefix_len = last.prefix_len;
+            let (protocol, bits) = match prefix_len.checked_sub(PREFIX_PROTOCOL) {
+                Some(bits) => (protocol, bits),
+                None => (0, 0),
+            };
+            let key = VerdictKey {
                 prefix_len,
                 class,
                 direction: direction.number(),
                 protocol,
                 port: Port::new(masked(port, bits as u8)),
+            };
+            if let Ok(at) = rest.binary_search_by(|(known, _)| known.cmp(&key)) {
+                return rest[at].1;
             }
-        });
-        let any = VerdictKey {
-            prefix_len: PREFIX_ANY_PROTOCOL,
-            class,
-            direction: direction.number(),
-            protocol: 0,
-            port: Port::new(0),
-        };
-        ports.chain([any]).find_map(|key| self.entry(&key)).unwrap_or_default()
+            rest = &rest[..rest.partition_point(|(known, _)| known.prefix_len < prefix_len)];
+        }
+        VerdictEntry::default()
     }
 
     /// The rule set of an entry.
     pub fn rule_set(&self, id: u32) -> Option<&RuleSet> {
         self.rule_sets.binary_search_by_key(&id, |set| set.id).ok().map(|at| &self.rule_sets[at])
-    }
-
-    fn entry(&self, key: &VerdictKey) -> Option<VerdictEntry> {
-        self.verdicts.binary_search_by(|(known, _)| known.cmp(key)).ok().map(|at| self.verdicts[at].1)
     }
 }
 
