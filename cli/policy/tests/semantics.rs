@@ -420,3 +420,75 @@ fn what_cannot_be_is_refused() {
     wrong("egress: [{nosuch: 1}]", "nosuch");
     wrong("ingress: []", "at least one of");
 }
+
+#[test]
+fn paths_are_expressions_that_the_field_takes() {
+    let fits = |pattern: &str| {
+        let spec = json!({ "endpointSelector": {}, "ingress": [{ "toPorts": [{ "ports": [{ "port": "80", "protocol": "TCP" }],
+            "rules": { "http": [{ "path": pattern }] } }] }] });
+        let value = json!({ "apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": { "name": "p" }, "spec": spec });
+        policy::PolicyObject::from_value(&value, &crds::Source::default(), &policy::Settings::default()).is_ok()
+    };
+    let taken = [
+        "",
+        "/api/{id}",
+        "a{,3}",
+        "[[]",
+        r"\Q..\E",
+        "/downloads/.*",
+        "^/a$",
+        "(a|b)+?",
+        "[a-z]{1,3}",
+        r"\d+\.\w*",
+        "(?i)x",
+        "(?i:x)",
+        "(?P<n>x)",
+        "(?<n>x)",
+        "[]a]",
+        "[^]a]",
+        "[a-]",
+        "[-a]",
+        r"[\]\-]",
+        "a{1000}",
+        "[[:alpha:]]",
+        r"\pL\p{Greek}",
+        "{}",
+        "x{a}",
+        r"\x41\x{1F600}",
+        "|",
+        "a||b",
+        r"\012",
+        "()",
+    ];
+    let refused = [
+        "[a--b]",
+        "x**",
+        "a++",
+        "a{1001}",
+        "(?x)",
+        "(",
+        ")",
+        "[",
+        "*",
+        "+a",
+        "(?=x)",
+        "(?!x)",
+        r"\1",
+        r"\",
+        "[z-a]",
+        "a{2,1}",
+        "(a{500}){3}",
+        r"\8",
+        r"\y",
+        "[[:nope:]]",
+        r"\p{Nope}",
+        "(?P<>x)",
+        r"\xZZ",
+        "(?P=n)",
+        "a???",
+    ];
+    let wrong: Vec<&str> =
+        taken.into_iter().filter(|one| !fits(one)).chain(refused.into_iter().filter(|one| fits(one))).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    assert!(!fits(&"(".repeat(10_000)));
+}
