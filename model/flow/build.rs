@@ -1,4 +1,6 @@
 //! Compiles the flow API's messages and their JSON without an outside compiler.
+// What runs before the compiler reads and writes files.
+#![allow(clippy::disallowed_methods)]
 
 use std::{env, error::Error, fs, path::PathBuf};
 

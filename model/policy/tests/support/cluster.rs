@@ -20,6 +20,7 @@ pub struct Cluster {
 }
 
 /// The objects of a file below `tests/data`, as JSON values.
+#[allow(clippy::disallowed_methods)] // tests read their files
 pub fn data(path: &str) -> Vec<crds::Document> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(path);
     let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
