@@ -225,11 +225,11 @@ fn take(node: &Arc<Node>, pod: Pod) {
     let mut pods = lock(&node.pods);
     pods.retain(|_, running| !(running.gone && running.task.is_finished()));
     if let Some(running) = pods.get(&uid) {
-        // Its own task deletes it, unless that is over.
-        if running.task.is_finished() && pod.metadata.deletion_timestamp.is_some() {
-            tokio::spawn(delete(node.clone(), pod.clone()));
+        let marked = pod.metadata.deletion_timestamp.is_some();
+        // Its own task deletes it, unless that is over, by a fault even.
+        if running.state.update(pod.clone()) || marked && running.task.is_finished() {
+            tokio::spawn(delete(node.clone(), pod));
         }
-        running.state.update(pod);
         return;
     }
     let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default();

@@ -5,6 +5,7 @@ mod publish;
 mod sandbox;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub struct PodState {
     live: Mutex<BTreeMap<String, Live>>,
     namespaces: Mutex<Vec<Namespace>>,
     changed: Notify,
+    /// Read and written under the object's lock.
+    over: AtomicBool,
     stop: watch::Sender<Option<Duration>>,
 }
 
@@ -51,6 +54,7 @@ impl PodState {
             live: Mutex::default(),
             namespaces: Mutex::default(),
             changed: Notify::new(),
+            over: AtomicBool::new(false),
             stop: watch::Sender::new(None),
         }
     }
@@ -66,13 +70,24 @@ impl PodState {
         object.metadata.namespace.as_deref() == Some(namespace) && object.metadata.name.as_deref() == Some(name)
     }
 
-    /// The object has changed; a deletion mark stops the pod.
-    pub fn update(&self, pod: Pod) {
+    /// The object has changed; a deletion mark stops the pod. True if it is marked and nobody here will remove it.
+    pub fn update(&self, pod: Pod) -> bool {
+        let marked = pod.metadata.deletion_timestamp.is_some();
         if pod.metadata.deletion_timestamp.is_some() {
             let seconds = pod.metadata.deletion_grace_period_seconds.unwrap_or(30);
             self.stop(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
         }
-        *lock(&self.object) = pod;
+        let mut object = lock(&self.object);
+        *object = pod;
+        marked && self.over.load(Ordering::Relaxed)
+    }
+
+    /// Ends what is done here for the pod, unless its object is marked for deletion.
+    fn finish(&self) -> bool {
+        let object = lock(&self.object);
+        let unmarked = object.metadata.deletion_timestamp.is_none();
+        self.over.store(unmarked, Ordering::Relaxed);
+        unmarked
     }
 
     /// Ends the pod; a shorter time than before counts.
@@ -144,11 +159,12 @@ pub async fn run(node: Arc<Node>, state: Arc<PodState>) {
     // The last status must not come after the object's end.
     publisher.abort();
     let _ = publisher.await;
-    let object = state.object();
-    if object.metadata.deletion_timestamp.is_some() {
-        crate::kubelet::delete(node, object).await;
-    } else if state.stopping().borrow().is_none() {
-        write_status(&node, &state).await;
+    // How the pod ended may not be written yet. One that is gone from the cluster takes it without a word.
+    while state.object().metadata.deletion_timestamp.is_none() && !write_status(&node, &state).await {
+        tokio::time::sleep(publish::AGAIN).await;
+    }
+    if !state.finish() {
+        crate::kubelet::delete(node, state.object()).await;
     }
 }
 
@@ -242,5 +258,18 @@ mod tests {
         assert_eq!(*state.stopping().borrow(), Some(Duration::from_secs(30)));
         state.stop(Duration::ZERO);
         assert_eq!(*state.stopping().borrow(), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_mark_for_deletion_is_always_somebodys() {
+        let mut marked = Pod::default();
+        marked.metadata.deletion_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH));
+        let early = PodState::new(Pod::default());
+        assert!(!early.update(marked.clone()), "its own task still looks");
+        assert!(!early.finish(), "and sees the mark");
+        let late = PodState::new(Pod::default());
+        assert!(late.finish());
+        assert!(late.update(marked), "nobody looks any more");
     }
 }

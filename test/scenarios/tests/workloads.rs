@@ -44,6 +44,7 @@ fn main() -> ExitCode {
             ("pods_of_a_stateful_set_have_names_and_dns_names", stateful_set),
             ("a_pod_of_a_stateful_set_comes_back_under_its_name", comes_back),
             ("a_stateful_set_scales_and_rolls_from_the_end", scales),
+            ("what_a_program_that_is_soon_over_says_is_seen_by_who_attaches", short_programs),
             ("a_definition_with_rules_in_cel_warns", cel),
             ("any_of_and_one_of_are_kept", combinations),
         ],
@@ -68,6 +69,17 @@ fn job(lab: &Lab) -> Result<()> {
         ensure!(left.is_empty(), "{left:?}");
         Ok(())
     })
+}
+
+/// `kubectl run -i` attaches to a program that may be over by then.
+fn short_programs(lab: &Lab) -> Result<()> {
+    for number in 0..5 {
+        let name = format!("short-{number}");
+        let run = ["run", &name, "--image=busybox", "--restart=Never", "-i", "--rm", "--", "echo", "said at once"];
+        let said = lab.kubectl(&run)?.ok()?;
+        ensure!(said.lines().filter(|line| line.starts_with("said at once")).count() == 1, "{said}");
+    }
+    Ok(())
 }
 
 fn failing_job(lab: &Lab) -> Result<()> {

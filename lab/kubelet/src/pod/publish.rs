@@ -12,6 +12,9 @@ use super::PodState;
 use crate::kubelet::{Node, lock};
 use crate::status;
 
+/// When a status that could not be written is tried again.
+pub(super) const AGAIN: Duration = Duration::from_millis(500);
+
 /// Writes the status whenever it differs from what was written.
 pub(super) async fn publish(node: Arc<Node>, state: Arc<PodState>) {
     let mut written = None;
@@ -21,7 +24,7 @@ pub(super) async fn publish(node: Arc<Node>, state: Arc<PodState>) {
             if write_status(&node, &state).await {
                 written = Some(facts);
             } else {
-                tokio::time::sleep(Duration::from_millis(500)).await;
+                tokio::time::sleep(AGAIN).await;
             }
             continue;
         }

@@ -9,6 +9,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use futures::{SinkExt, StreamExt, stream::SplitSink};
+use k8s_openapi::api::core::v1::Pod;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
@@ -165,7 +166,8 @@ async fn begin(node: &Node, live: &crate::container::Live, wanted: &Wanted) -> R
     Ok(Command { process, input, outputs, terminal: None })
 }
 
-/// The running program's output from now on; input is not connected (containers have none).
+/// The running program's output, from now on; input is not connected (containers have none). Of a container that waits
+/// for somebody to attach (`stdin: true`, as `kubectl run -i` makes it), from its beginning: the program does not wait.
 pub(super) async fn attach(
     State(node): State<Arc<Node>>,
     Path((namespace, pod, container)): Container,
@@ -175,8 +177,9 @@ pub(super) async fn attach(
     let runtime = state
         .container(&container)
         .ok_or_else(|| Refused(StatusCode::NOT_FOUND, format!("container {container} is not in pod {pod}")))?;
-    let path = log_path(&state.object(), &container, runtime.restarts);
-    let end = std::fs::metadata(&path).map_or(0, |m| m.len());
+    let object = state.object();
+    let path = log_path(&object, &container, runtime.restarts);
+    let end = if wants_input(&object, &container) { 0 } else { std::fs::metadata(&path).map_or(0, |m| m.len()) };
     let (lines, mut fresh) = mpsc::channel(16);
     let wanted = logs::Query::default();
     let log = FollowedLog { state, container, path, end, wanted, run: runtime.restarts };
@@ -190,5 +193,13 @@ pub(super) async fn attach(
         follower.abort();
         let _ = socket.send(binary(Channel::Status, streams::ended(0).to_string().as_bytes())).await;
         let _ = socket.send(goodbye()).await;
+        // A connection that is closed with unread input is reset, and what was sent is lost on the way.
+        let _ = tokio::time::timeout(Duration::from_secs(5), async { while let Some(Ok(_)) = socket.recv().await {} })
+            .await;
     }))
+}
+
+fn wants_input(pod: &Pod, name: &str) -> bool {
+    let mut containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    containers.any(|container| container.name == name && container.stdin == Some(true))
 }
