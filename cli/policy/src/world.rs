@@ -209,21 +209,11 @@ impl World {
 
     /// The pods of services that have selectors, the addresses of others.
     fn backends<'a>(&self, services: impl Iterator<Item = &'a &'a Service>) -> Known {
-        let settings = self.repository.settings();
         let mut known = Known::default();
         for service in services {
-            if service.selector.is_empty() {
-                known.prefixes.extend(ips(&service.backends).into_iter().map(IpNet::from));
-                continue;
-            }
-            let labels = service.selector.iter();
-            let pods = labels
-                .fold(Selector::everything(), |selector, (key, value)| selector.and_label(source::K8S, key, &value.0));
-            let pods = pods.and_label(source::K8S, labels::POD_NAMESPACE, or_default(&service.namespace));
-            let named = pods.has_key(source::K8S, CLUSTER);
-            let everywhere = settings.any_cluster || named;
-            let own = || pods.clone().and_label(source::K8S, CLUSTER, &settings.cluster_name);
-            known.selectors.push(if everywhere { pods.clone() } else { own() });
+            let selector = service.selector.iter().map(|(key, value)| (key.as_str(), value.0.as_str()));
+            let backends = ips(&service.backends).into_iter().map(IpNet::from);
+            known.add_service(or_default(&service.namespace), selector, backends, self.repository.settings());
         }
         known
     }

@@ -72,6 +72,7 @@ fn agent_config(options: &Options) -> Value {
         ("enable-ipv4", "true"),
         ("enable-ipv4-masquerade", "true"),
         ("enable-ipv6-masquerade", "true"),
+        ("enable-k8s-cluster-network-policy", "true"),
         ("enable-k8s-networkpolicy", "true"),
         ("enable-l7-proxy", "true"),
         ("hubble-disable-tls", "true"),

@@ -345,6 +345,39 @@ pub fn custom_resource_definitions() -> Vec<Value> {
     custom_resources().iter().map(CustomResource::definition).collect()
 }
 
+/// The definition of ClusterNetworkPolicy, for clusters in which nobody has installed the one of its authors (whose short
+/// name, cnp, is CiliumNetworkPolicy's here). Kinds below k8s.io say by an annotation whether Kubernetes' reviewers
+/// approved of them.
+pub fn cluster_network_policy_definition() -> Value {
+    let columns = [column("Tier", "string", ".spec.tier"), column("Priority", "string", ".spec.priority"), AGE];
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": "clusternetworkpolicies.policy.networking.k8s.io",
+            "annotations": { "api-approved.kubernetes.io": "unapproved, a definition of the same kind by another author" },
+        },
+        "spec": {
+            "group": "policy.networking.k8s.io",
+            "names": {
+                "kind": "ClusterNetworkPolicy",
+                "listKind": "ClusterNetworkPolicyList",
+                "plural": "clusternetworkpolicies",
+                "singular": "clusternetworkpolicy",
+            },
+            "scope": "Cluster",
+            "versions": [{
+                "name": "v1alpha2",
+                "served": true,
+                "storage": true,
+                "schema": { "openAPIV3Schema": structural::<crate::ClusterNetworkPolicy>() },
+                "subresources": { "status": {} },
+                "additionalPrinterColumns": columns.iter().map(PrinterColumn::definition).collect::<Vec<_>>(),
+            }],
+        },
+    })
+}
+
 impl CustomResource {
     /// Name in the singular, as in ciliumnetworkpolicy.
     pub fn singular(&self) -> String {

@@ -24,7 +24,10 @@ pub use cluster_network_policy::{
     ClusterNetworkPolicyIngressPeer, ClusterNetworkPolicyIngressRule, ClusterNetworkPolicyProtocol,
     ClusterNetworkPolicySpec, ClusterNetworkPolicySubject, DestinationPort, NamespacedPod, Port, PortRange,
 };
-pub use definitions::{CustomResource, PrinterColumn, Version, custom_resource_definitions, custom_resources};
+pub use definitions::{
+    CustomResource, PrinterColumn, Version, cluster_network_policy_definition, custom_resource_definitions,
+    custom_resources,
+};
 pub use endpoint::{
     AddressPair, CiliumEndpoint, EncryptionSpec, EndpointIdentity, EndpointPolicyDirection, EndpointPolicyStatus,
     EndpointStatus, ExternalIdentifiers, NamedPort, Networking,

@@ -9,6 +9,7 @@ mod redirect;
 mod repository;
 mod resolve;
 mod rule;
+mod service_peers;
 mod settings;
 mod tables;
 

@@ -186,6 +186,11 @@ impl Repository {
         self.selectors.learned()
     }
 
+    /// The identities that a peer of some policy's rule selects now.
+    pub fn selected(&self, peer: &Peer) -> impl Iterator<Item = NumericIdentity> + '_ {
+        self.selectors.selected(peer)
+    }
+
     /// Adds a policy, or puts it in place of the one of its name.
     pub fn upsert_policy(&mut self, object: PolicyObject) -> Change {
         let old = self.policies.get(&object.reference);

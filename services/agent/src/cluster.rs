@@ -165,7 +165,7 @@ impl Cluster {
                 let status = found.map(|object| object.status.unwrap_or_default());
                 patch_condition(&api, &key.name, status, problems).await
             }
-            PolicyKind::Kubernetes => Ok(()),
+            PolicyKind::Kubernetes | PolicyKind::KubernetesCluster => Ok(()),
         }
     }
 }

@@ -25,7 +25,7 @@ pub use view::View;
 use crate::config::Enforcement;
 use crate::engine::Engine;
 use crate::ipcache::{Change, IpCache};
-use crate::objects::{AgentNode, Key, Node, Pod, RemotePod};
+use crate::objects::{AgentNode, Key, Node, Pod, RemotePod, ServiceLabels};
 use crate::ops::{Op, PolicyKey};
 use crate::services::{Service, Services, Slice, Table};
 use endpoints::Applied;
@@ -93,6 +93,8 @@ pub enum Event {
     Allocated(Labels, Result<Identity, String>),
     /// A service is there or changed; nothing: it has no address.
     Service(Key, Option<Service>),
+    /// Labels of a service, with or without an address, and of its pods.
+    ServiceLabels(Key, ServiceLabels),
     /// A service is gone.
     ServiceGone(Key),
     /// A slice (namespace, name) of a service is there or changed.
@@ -131,6 +133,7 @@ pub struct Core {
     prefixes: BTreeMap<IpNet, Identity>,
     endpoints: BTreeMap<u32, Endpoint>,
     services: Services,
+    service_labels: BTreeMap<Key, ServiceLabels>,
     slices: BTreeMap<Key, Key>,
     service_table: Table,
     slots: Slots,
@@ -197,6 +200,7 @@ impl Core {
             prefixes,
             endpoints: BTreeMap::new(),
             services,
+            service_labels: BTreeMap::new(),
             slices: BTreeMap::new(),
             service_table: found.services,
             slots,
@@ -271,8 +275,14 @@ impl Core {
                 }
                 self.dirty.services = true;
             }
+            Event::ServiceLabels(key, labels) => {
+                self.service_labels.insert(key.clone(), labels);
+                self.tell_service(&key);
+            }
             Event::ServiceGone(key) => {
                 self.services.remove_service(&key);
+                self.service_labels.remove(&key);
+                self.tell_service(&key);
                 self.dirty.services = true;
             }
             Event::Slice(key, service, slice) => self.set_slice(key, service, slice),
@@ -304,13 +314,22 @@ impl Core {
         self.dirty.policies = true;
     }
 
+    /// Rules may name the service.
+    fn tell_service(&mut self, key: &Key) {
+        let is = self.service_labels.get(key).map(|labels| (labels, self.services.backend_addresses(key)));
+        self.engine.set_service(key, is);
+        self.dirty.policies = true;
+    }
+
     fn set_slice(&mut self, key: Key, service: Key, slice: Slice) {
         if let Some(earlier) = self.slices.insert(key.clone(), service.clone())
             && earlier != service
         {
             self.services.remove_slice(&earlier, &key.1);
+            self.tell_service(&earlier);
         }
-        self.services.set_slice(service, key.1, slice);
+        self.services.set_slice(service.clone(), key.1, slice);
+        self.tell_service(&service);
         // The nodes that serve the Kubernetes API have an identity of their own.
         self.dirty.services = true;
         self.dirty.addresses = true;
@@ -319,6 +338,7 @@ impl Core {
     fn remove_slice(&mut self, key: &Key) {
         if let Some(service) = self.slices.remove(key) {
             self.services.remove_slice(&service, &key.1);
+            self.tell_service(&service);
             self.dirty.services = true;
             self.dirty.addresses = true;
         }

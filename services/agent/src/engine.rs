@@ -4,6 +4,7 @@ mod repository;
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use abi::identity::Identity;
@@ -11,6 +12,7 @@ use abi::policy::{Class, VerdictEntry, VerdictKey};
 use ipnet::IpNet;
 use labels::Labels;
 
+use crate::objects::{Key, ServiceLabels};
 use crate::ops::PolicyKey;
 
 pub use repository::repository;
@@ -74,6 +76,8 @@ pub trait Engine: Send {
     fn set_cidr_group(&mut self, name: &str, group: &crds::CiliumCIDRGroup);
     /// Removes a group of prefixes.
     fn remove_cidr_group(&mut self, name: &str);
+    /// A service is there or changed, or gone: its labels, those of its pods, and its backends.
+    fn set_service(&mut self, service: &Key, is: Option<(&ServiceLabels, BTreeSet<IpAddr>)>);
     /// An identity is known.
     fn add_identity(&mut self, identity: Identity, labels: &Labels);
     /// An identity is gone.

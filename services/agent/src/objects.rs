@@ -99,6 +99,15 @@ pub fn protocol_name(number: u8) -> &'static str {
     }
 }
 
+/// What rules for services go by: the labels of a service and those that its pods have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceLabels {
+    /// Its own labels.
+    pub own: BTreeMap<String, String>,
+    /// Its selector; none: its backends are not pods of its choice.
+    pub pods: BTreeMap<String, String>,
+}
+
 impl Pod {
     /// Reads a pod; whatever its annotations say.
     pub fn read(pod: &k8s::Pod) -> Pod {
@@ -174,6 +183,16 @@ impl RemotePod {
             addresses: pairs.filter_map(|text| text.parse().ok()).collect(),
             node: networking.node.and_then(|text| text.parse().ok()),
             ports,
+        }
+    }
+}
+
+impl ServiceLabels {
+    /// Reads a service of whatever type.
+    pub fn read(service: &k8s::Service) -> ServiceLabels {
+        ServiceLabels {
+            own: service.metadata.labels.clone().unwrap_or_default(),
+            pods: service.spec.as_ref().and_then(|spec| spec.selector.clone()).unwrap_or_default(),
         }
     }
 }

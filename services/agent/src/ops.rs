@@ -83,4 +83,6 @@ pub enum PolicyKind {
     CiliumClusterwide,
     /// NetworkPolicy
     Kubernetes,
+    /// ClusterNetworkPolicy
+    KubernetesCluster,
 }

@@ -168,7 +168,7 @@ async fn serve(settings: Settings, engine: Box<dyn engine::Engine>, stop: watch:
     let object = own_node::own_object(&daemon, &node, &health_addresses);
     tokio::spawn(own_node::publish_node(cluster.clone(), settings.node.clone(), object));
     let (told, mut news) = mpsc::channel(4096);
-    crate::watch::start(cluster.client(), &settings.node, settings.network_policy, &told);
+    crate::watch::start(cluster.client(), &settings, &told);
     drop(told);
     let forward = sender;
     tokio::spawn(async move {

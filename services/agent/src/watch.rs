@@ -8,14 +8,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::StreamExt;
 use k8s_openapi::api::{core::v1 as k8s, discovery::v1::EndpointSlice, networking::v1 as networking};
-use kube::api::{Api, ApiResource, DynamicObject};
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
+use crate::config::Settings;
 use crate::core::Event;
-use crate::objects::{AgentNode, Key, Node, Pod, RemotePod, read_service, read_slice};
+use crate::objects::{AgentNode, Key, Node, Pod, RemotePod, ServiceLabels, read_service, read_slice};
 use crate::ops::{PolicyKey, PolicyKind};
 
 /// What the watchers tell.
@@ -61,7 +62,19 @@ where
     Reader { resource: ApiResource::erase::<K>(&()), selector: watcher::Config::default(), applied, gone }
 }
 
-fn readers(node: &str, network_policy: bool) -> Vec<Reader> {
+/// A kind that others define: without its definition there are no objects of it.
+fn cluster_network_policies() -> Reader {
+    let kind = GroupVersionKind::gvk("policy.networking.k8s.io", "v1alpha2", "ClusterNetworkPolicy");
+    Reader {
+        resource: ApiResource::from_gvk_with_plural(&kind, "clusternetworkpolicies"),
+        selector: watcher::Config::default(),
+        applied: |key, value| policy(PolicyKind::KubernetesCluster, key, value),
+        gone: |key| Event::PolicyGone(policy_key(PolicyKind::KubernetesCluster, &key)),
+    }
+}
+
+fn readers(settings: &Settings) -> Vec<Reader> {
+    let node = &settings.node;
     let mut readers = vec![
         Reader {
             selector: watcher::Config::default().fields(&format!("spec.nodeName={node}")),
@@ -82,7 +95,11 @@ fn readers(node: &str, network_policy: bool) -> Vec<Reader> {
             |key| Event::NodeGone(key.1),
         ),
         reader::<k8s::Service>(
-            |key, value| Ok(vec![Event::Service(key.clone(), read_service(&parse(value)?))]),
+            |key, value| {
+                let service = parse(value)?;
+                let read = Event::Service(key.clone(), read_service(&service));
+                Ok(vec![read, Event::ServiceLabels(key.clone(), ServiceLabels::read(&service))])
+            },
             Event::ServiceGone,
         ),
         reader::<EndpointSlice>(
@@ -125,7 +142,10 @@ fn readers(node: &str, network_policy: bool) -> Vec<Reader> {
             |key| Event::CidrGroupGone(key.1),
         ),
     ];
-    if network_policy {
+    if settings.cluster_network_policy {
+        readers.push(cluster_network_policies());
+    }
+    if settings.network_policy {
         readers.push(reader::<networking::NetworkPolicy>(
             |key, value| policy(PolicyKind::Kubernetes, key, value),
             |key| Event::PolicyGone(policy_key(PolicyKind::Kubernetes, &key)),
@@ -135,8 +155,8 @@ fn readers(node: &str, network_policy: bool) -> Vec<Reader> {
 }
 
 /// Watches everything that the agent needs, until the receiver is gone.
-pub fn start(client: &Client, node: &str, network_policy: bool, told: &mpsc::Sender<Told>) {
-    let readers = readers(node, network_policy);
+pub fn start(client: &Client, settings: &Settings, told: &mpsc::Sender<Told>) {
+    let readers = readers(settings);
     let waiting = Arc::new(AtomicUsize::new(readers.len()));
     for reader in readers {
         let (client, told, waiting) = (client.clone(), told.clone(), waiting.clone());
@@ -151,6 +171,15 @@ fn reason(error: &watcher::Error) -> String {
         | watcher::Error::WatchFailed(error) => crate::cluster::brief(error),
         watcher::Error::WatchError(status) => format!("{} ({})", status.message, status.code),
         watcher::Error::NoResourceVersion => error.to_string(),
+    }
+}
+
+/// The API server answers, and says that there is no such kind.
+fn is_undefined(error: &watcher::Error) -> bool {
+    match error {
+        // The server's own words for a path that it does not serve; a list of a kind that it serves is never "not found".
+        watcher::Error::InitialListFailed(kube::Error::Api(status)) => status.code == 404,
+        _ => false,
     }
 }
 
@@ -196,6 +225,21 @@ async fn watch(client: Client, reader: Reader, told: mpsc::Sender<Told>, waiting
                 events.push((reader.gone)(key));
             }
             Err(error) => {
+                if is_undefined(&error) {
+                    let events: Vec<Event> = std::mem::take(&mut known).into_iter().map(reader.gone).collect();
+                    let first = !std::mem::replace(&mut listed, true);
+                    if first {
+                        let kind = &reader.resource.kind;
+                        tracing::warn!(kind, "the cluster does not define this kind: there are none until it does");
+                    }
+                    let all = first && waiting.fetch_sub(1, Ordering::AcqRel) == 1;
+                    for news in [Told::Events(events)].into_iter().chain(all.then_some(Told::Synced)) {
+                        if told.send(news).await.is_err() {
+                            return;
+                        }
+                    }
+                    continue;
+                }
                 let reason = reason(&error);
                 tracing::warn!(kind = reader.resource.kind, reason, "watch broken, trying again");
                 if told.send(Told::Reachable(false)).await.is_err() {

@@ -23,6 +23,8 @@ use sweep::{Action, Key, Seen, UNUSED_SINCE};
 pub struct Settings {
     /// Kubeconfig, if not by the pod's service account.
     pub kubeconfig: Option<PathBuf>,
+    /// ClusterNetworkPolicy objects count.
+    pub cluster_network_policy: bool,
     /// How often identities are looked through.
     pub identity_interval: Duration,
     /// How long an identity rests unused before it is removed.
@@ -102,6 +104,7 @@ fn parse(arguments: &[String]) -> Result<Settings, Error> {
     let timeout = seconds("identity-heartbeat-timeout", "30m0s")?;
     Ok(Settings {
         kubeconfig: get("k8s-kubeconfig-path").map(Into::into),
+        cluster_network_policy: get("enable-k8s-cluster-network-policy").is_some_and(|value| value == "true"),
         identity_interval: seconds("identity-gc-interval", "15m0s")?,
         identity_timeout: SignedDuration::try_from(timeout).unwrap_or(SignedDuration::MAX),
         endpoint_interval: seconds("cilium-endpoint-gc-interval", "5m0s")?,
@@ -152,7 +155,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let work = async {
-        while let Err(error) = register(&client).await {
+        while let Err(error) = register(&client, settings.cluster_network_policy).await {
             tracing::warn!(%error, "kinds cannot be registered, trying again");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -198,8 +201,8 @@ fn settled<T>(result: Result<T, kube::Error>) -> Result<(), Error> {
     }
 }
 
-/// Registers every kind, or brings it up to date.
-pub async fn register(client: &Client) -> Result<(), Error> {
+/// Registers every kind, or brings it up to date; the kind of others only where it is not known.
+pub async fn register(client: &Client, cluster_network_policy: bool) -> Result<(), Error> {
     let resource = ApiResource::erase::<CustomResourceDefinition>(&());
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
     for definition in crds::custom_resource_definitions() {
@@ -212,6 +215,10 @@ pub async fn register(client: &Client) -> Result<(), Error> {
             }
             Err(error) => return Err(error.into()),
         }
+    }
+    if cluster_network_policy {
+        let object: DynamicObject = serde_json::from_value(crds::cluster_network_policy_definition())?;
+        settled(api.create(&PostParams::default(), &object).await)?;
     }
     Ok(())
 }

@@ -153,6 +153,12 @@ impl Selectors {
         selectors.flat_map(|selector| selector.members.iter().copied()).collect()
     }
 
+    /// Whom a selector that some rule uses selects.
+    pub fn selected(&self, peer: &Peer) -> impl Iterator<Item = NumericIdentity> + '_ {
+        let selector = self.by_peer.get(peer).and_then(|id| self.by_id.get(id));
+        selector.into_iter().flat_map(|selector| selector.members.iter().copied())
+    }
+
     fn known(&self, peer: &Peer) -> &Known {
         match peer {
             Peer::Learned(learned) => self.learned.get(learned).unwrap_or(&self.nothing),

@@ -176,6 +176,8 @@ pub struct Settings {
     pub kube_proxy_replacement: bool,
     /// NetworkPolicy objects count.
     pub network_policy: bool,
+    /// ClusterNetworkPolicy objects count.
+    pub cluster_network_policy: bool,
     /// The API's socket.
     pub socket: PathBuf,
     /// What must survive a restart.
@@ -291,6 +293,7 @@ impl Settings {
                 && read.switch("enable-health-checking", true)?,
             kube_proxy_replacement: read.switch("kube-proxy-replacement", true)?,
             network_policy: read.switch("enable-k8s-networkpolicy", true)?,
+            cluster_network_policy: read.switch("enable-k8s-cluster-network-policy", false)?,
             socket: read.path("socket-path", agent_api::DEFAULT_SOCKET),
             state_dir,
             bpf_root: read.path("bpf-root", "/sys/fs/bpf"),

@@ -73,6 +73,7 @@ impl Engine for Fake {
         self.revision += 1;
         self.prefixes.clear();
     }
+    fn set_service(&mut self, _: &Key, _: Option<(&ServiceLabels, BTreeSet<IpAddr>)>) {}
     fn set_cidr_group(&mut self, _: &str, _: &crds::CiliumCIDRGroup) {}
     fn remove_cidr_group(&mut self, _: &str) {}
     fn add_identity(&mut self, identity: Identity, labels: &Labels) {

@@ -1,6 +1,7 @@
 //! How does the policy language's repository serve the agent?
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ::identity::Families;
@@ -8,12 +9,12 @@ use abi::identity::Identity;
 use ipnet::IpNet;
 use labels::{Labels, Selector};
 use policy::{
-    AllowLocalhost, Change, Context, EndpointPolicy, Learned, Mode, Peer, PeerIdentity, PolicyRef, Repository, RuleSet,
-    What,
+    AllowLocalhost, Change, EndpointPolicy, Known, Learned, Mode, Peer, PolicyRef, Repository, RuleSet, What,
 };
 
 use super::{Engine, NamedPorts, RulePolicy, TableChange, Tables, rules};
 use crate::config::{Enforcement, Settings};
+use crate::objects::{Key, ServiceLabels};
 use crate::ops::{PolicyKey, PolicyKind};
 
 /// The implementation over the policy language's repository.
@@ -40,6 +41,7 @@ pub fn repository(settings: &Settings) -> Result<Box<dyn Engine>, String> {
     Ok(Box::new(Policies {
         repository: Repository::new(settings),
         groups: BTreeMap::new(),
+        services: BTreeMap::new(),
         objects: BTreeMap::new(),
         changes: BTreeMap::new(),
         prefixes_changed: true,
@@ -49,6 +51,7 @@ pub fn repository(settings: &Settings) -> Result<Box<dyn Engine>, String> {
 struct Policies {
     repository: Repository,
     groups: BTreeMap<String, Group>,
+    services: BTreeMap<Key, Service>,
     /// The objects whose rules hold, as they were given.
     objects: BTreeMap<PolicyKey, serde_json::Value>,
     /// What nobody has been told of yet.
@@ -64,6 +67,15 @@ enum Pending {
     Everything,
 }
 
+/// A service, for rules that name it.
+#[derive(PartialEq)]
+struct Service {
+    labels: Labels,
+    pods: BTreeMap<String, String>,
+    /// Of a service that does not select pods.
+    backends: Vec<IpNet>,
+}
+
 struct Group {
     labels: Labels,
     prefixes: Vec<IpNet>,
@@ -74,6 +86,7 @@ fn reference(key: &PolicyKey) -> PolicyRef {
         PolicyKind::Cilium => policy::PolicyKind::CiliumNetworkPolicy,
         PolicyKind::CiliumClusterwide => policy::PolicyKind::CiliumClusterwideNetworkPolicy,
         PolicyKind::Kubernetes => policy::PolicyKind::NetworkPolicy,
+        PolicyKind::KubernetesCluster => policy::PolicyKind::ClusterNetworkPolicy,
     };
     PolicyRef { kind, namespace: key.namespace.clone(), name: key.name.clone() }
 }
@@ -105,17 +118,32 @@ impl Policies {
     fn teach(&mut self) {
         let wanted: Vec<Learned> = self.repository.learned().cloned().collect();
         for learned in wanted {
-            let addresses = match &learned {
+            let known: Known = match &learned {
                 Learned::Group(name, _) => {
-                    self.groups.get(name).map(|group| group.prefixes.clone()).unwrap_or_default()
+                    self.groups.get(name).map(|group| group.prefixes.clone()).unwrap_or_default().into()
                 }
-                Learned::Groups(selector, _) => self.of_groups(selector),
-                // Names come with the DNS proxy, services by their own issue; until then they are nobody.
-                Learned::Name(_) | Learned::Pattern(_) | Learned::Service(..) | Learned::Services(..) => continue,
+                Learned::Groups(selector, _) => self.of_groups(selector).into(),
+                Learned::Service(namespace, name) => {
+                    self.of_services(|key, _| in_namespace(key, namespace) && key.1 == *name)
+                }
+                Learned::Services(namespace, selector) => {
+                    self.of_services(|key, service| in_namespace(key, namespace) && selector.matches(&service.labels))
+                }
+                // Names come with the DNS proxy; until then they are nobody.
+                Learned::Name(_) | Learned::Pattern(_) => continue,
             };
-            let change = self.repository.set_learned(&learned, addresses);
+            let change = self.repository.set_learned(&learned, known);
             self.note(change);
         }
+    }
+
+    fn of_services(&self, is_meant: impl Fn(&Key, &Service) -> bool) -> Known {
+        let mut known = Known::default();
+        for (key, service) in self.services.iter().filter(|(key, service)| is_meant(key, service)) {
+            let pods = service.pods.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+            known.add_service(&key.0, pods, service.backends.iter().copied(), self.repository.settings());
+        }
+        known
     }
 
     fn of_groups(&self, selector: &Selector) -> Vec<IpNet> {
@@ -161,6 +189,28 @@ impl Engine for Policies {
     fn remove_cidr_group(&mut self, name: &str) {
         self.groups.remove(name);
         self.teach();
+    }
+
+    fn set_service(&mut self, key: &Key, is: Option<(&ServiceLabels, BTreeSet<IpAddr>)>) {
+        let changed = match is {
+            Some((labels, backends)) => {
+                let own = labels.own.iter().map(|(key, value)| labels::Label::k8s(key, value));
+                // What selects pods is its pods, wherever its slices say that they are.
+                let backends = if labels.pods.is_empty() { backends } else { BTreeSet::new() };
+                let service = Service {
+                    labels: own.collect(),
+                    pods: labels.pods.clone(),
+                    backends: backends.into_iter().map(IpNet::from).collect(),
+                };
+                let same = self.services.get(key) == Some(&service);
+                self.services.insert(key.clone(), service);
+                !same
+            }
+            None => self.services.remove(key).is_some(),
+        };
+        if changed {
+            self.teach();
+        }
     }
 
     fn add_identity(&mut self, identity: Identity, labels: &Labels) {
@@ -228,14 +278,6 @@ impl Engine for Policies {
     }
 
     fn selectors(&self) -> Vec<agent_api::Selector> {
-        let settings = self.repository.settings();
-        let context = Context::of(settings);
-        let nothing = policy::Known::default();
-        let known: Vec<PeerIdentity> = self
-            .repository
-            .identities()
-            .map(|(identity, labels)| PeerIdentity::new(identity, labels.clone()))
-            .collect();
         let mut users: BTreeMap<&Peer, (u32, BTreeSet<String>)> = BTreeMap::new();
         for object in self.repository.policies() {
             for peer in object.rules.iter().flat_map(|rule| &rule.peers) {
@@ -245,18 +287,21 @@ impl Engine for Policies {
             }
         }
         let describe = |(peer, (count, names)): (&Peer, (u32, BTreeSet<String>))| {
-            let mut identities: Vec<u32> =
-                known.iter().filter(|one| peer.selects(one, &context, &nothing)).map(|one| one.identity).collect();
-            identities.sort_unstable();
+            let identities: BTreeSet<u32> = self.repository.selected(peer).collect();
             agent_api::Selector {
                 selector: peer.to_string(),
-                identities,
+                identities: identities.into_iter().collect(),
                 users: count,
                 labels: names.into_iter().collect(),
             }
         };
         users.into_iter().map(describe).collect()
     }
+}
+
+/// A rule that names no namespace means services of all.
+fn in_namespace(service: &Key, namespace: &str) -> bool {
+    namespace.is_empty() || service.0 == namespace
 }
 
 fn tables(policy: &EndpointPolicy, revision: u64) -> Tables {

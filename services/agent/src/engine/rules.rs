@@ -17,7 +17,7 @@ pub fn of(key: &PolicyKey, object: &Value) -> Vec<Value> {
 
 fn rule(key: &PolicyKey, object: &Value, spec: &Value) -> Value {
     let mut rule = spec.clone();
-    if key.kind != PolicyKind::Kubernetes {
+    if matches!(key.kind, PolicyKind::Cilium | PolicyKind::CiliumClusterwide) {
         complete(&mut rule, &key.namespace);
     }
     if let Value::Object(fields) = &mut rule {
@@ -33,6 +33,7 @@ fn origin(key: &PolicyKey, object: &Value) -> Vec<Value> {
         PolicyKind::Cilium => "CiliumNetworkPolicy",
         PolicyKind::CiliumClusterwide => "CiliumClusterwideNetworkPolicy",
         PolicyKind::Kubernetes => "NetworkPolicy",
+        PolicyKind::KubernetesCluster => "ClusterNetworkPolicy",
     };
     let uid = object.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
     let all = [("derived-from", kind), ("name", &key.name), ("namespace", &key.namespace), ("uid", uid)];
