@@ -1,7 +1,7 @@
 //! Who may talk to whom: policies and identities turned into verdict tables.
 #![forbid(unsafe_code)]
 
-mod names;
+
 mod origin;
 mod parse;
 mod peer;
@@ -13,7 +13,7 @@ mod service_peers;
 mod settings;
 mod tables;
 
-pub use names::{canonical_name, name_matches};
+pub use l7::dns::{canonical_name, name_matches};
 pub use origin::{Direction, Implicit, PolicyKind, PolicyRef, RuleOrigin, RuleSet};
 pub use peer::{CidrSet, Context, ENTITIES, Entity, Known, Learned, Peer, PeerIdentity};
 pub use redirect::{Parser, Redirect};

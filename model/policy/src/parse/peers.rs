@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use labels::{CLUSTER, NAMESPACE_LABELS, Operator, POD_NAMESPACE, Selector, SelectorKey, source};
 
 use super::Reader;
-use crate::names::canonical_name;
+use l7::dns::canonical_name;
 use crate::peer::{CidrSet, ENTITIES, Entity, Learned, Peer};
 
 /// The peers of a rule by kind; `None` is an absent field.
