@@ -1,0 +1,51 @@
+//! Whose is a connection that was redirected to the proxy?
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// A transport protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP
+    Tcp,
+    /// UDP
+    Udp,
+}
+
+/// Whose policy redirected: that of the receiver or of the sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// Policy of the endpoint that receives.
+    Ingress,
+    /// Policy of the endpoint that sends.
+    Egress,
+}
+
+/// What the datapath decided of a redirected connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The endpoint whose policy redirected it.
+    pub endpoint: u32,
+    /// Which of its two policies.
+    pub direction: Direction,
+    /// Security identity of the client.
+    pub source_identity: u32,
+    /// Security identity of the server.
+    pub destination_identity: u32,
+    /// The rules that decide about what is said on it.
+    pub rule_set: u32,
+    /// Revision of the policy by which it was redirected.
+    pub revision: u64,
+}
+
+/// Who knows what the datapath decided.
+///
+/// The proxy asks when it accepts a connection, and again before each request: what is answered then holds for that
+/// request, so that a change of policy reaches running connections. `None` refuses.
+pub trait Redirected: Send + Sync + 'static {
+    /// What was decided of the connection from `peer` (the client) to `local` (the address that it meant).
+    fn facts(&self, protocol: Protocol, peer: SocketAddr, local: SocketAddr) -> Option<Facts>;
+}

@@ -1,0 +1,135 @@
+//! What does the agent set for the proxy as a whole?
+
+use serde::{Deserialize, Serialize};
+
+use crate::facts::Direction;
+
+/// What comes in at a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Traffic {
+    /// TCP connections: HTTP, TLS, ...
+    Tcp,
+    /// DNS over UDP and TCP.
+    Dns,
+}
+
+/// A port on 127.0.0.1 and ::1 to which the datapath assigns connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Listener {
+    /// What comes there.
+    pub traffic: Traffic,
+    /// By which policy. A connection of the other direction is refused.
+    pub direction: Direction,
+    /// The port.
+    pub port: u16,
+}
+
+/// Settings of the proxy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// Times, in milliseconds.
+    pub timeouts: Timeouts,
+    /// How much the proxy takes on.
+    pub limits: Limits,
+    /// What is left out of access records.
+    pub redaction: Redaction,
+    /// Body of the answer 403 to a denied request; CR LF follows if it does not end in it (`http-403-msg`).
+    pub denied_message: String,
+    /// A request passes only if all that its path may mean to a server is allowed (`http-normalize-path`).
+    pub judge_all_meanings: bool,
+    /// Code of the answer to a denied DNS question: 5, REFUSED, or 3, NXDOMAIN (`tofqdns-dns-reject-response-code`).
+    pub dns_reject_code: u8,
+    /// Tell of requests and answers at all.
+    pub records: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            timeouts: Timeouts::default(),
+            limits: Limits::default(),
+            redaction: Redaction::default(),
+            denied_message: "Access denied".into(),
+            judge_all_meanings: true,
+            dns_reject_code: 5,
+            records: true,
+        }
+    }
+}
+
+/// Times in milliseconds; 0: for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Timeouts {
+    /// Until the server has accepted the connection (`proxy-connect-timeout`).
+    pub connect: u64,
+    /// Until a request's head is complete, from its first byte; and a TLS handshake.
+    pub head: u64,
+    /// A connection without a request.
+    pub idle: u64,
+    /// From the end of a request's head until the head of the answer (`http-request-timeout`).
+    pub request: u64,
+    /// A request or an answer of which nothing moves (`http-stream-idle-timeout`).
+    pub stream_idle: u64,
+    /// How long connections may go on after the proxy was told to stop.
+    pub drain: u64,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts {
+            connect: 2_000,
+            head: 60_000,
+            idle: 3_600_000,
+            request: 3_600_000,
+            stream_idle: 300_000,
+            drain: 60_000,
+        }
+    }
+}
+
+/// How much the proxy takes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// Connections at a time (`proxy-max-active-downstream-connections`).
+    pub connections: u32,
+    /// Of those, from or to one endpoint.
+    pub connections_per_endpoint: u32,
+    /// Bytes of a request's or answer's head.
+    pub head_bytes: u32,
+    /// Header lines of a head.
+    pub headers: u32,
+    /// Requests at a time on one HTTP/2 connection.
+    pub streams: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections: 50_000,
+            connections_per_endpoint: 20_000,
+            head_bytes: 60 << 10,
+            headers: 100,
+            streams: 100,
+        }
+    }
+}
+
+/// What is left out of access records (`hubble-redact-*`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Redaction {
+    /// Anything at all.
+    pub enabled: bool,
+    /// The query of URLs.
+    pub url_query: bool,
+    /// The password of URLs.
+    pub user_info: bool,
+    /// Headers whose values stay, in lower case. With none here and none denied, all values go.
+    pub headers_allow: Vec<String>,
+    /// Headers whose values go, in lower case.
+    pub headers_deny: Vec<String>,
+}
