@@ -12,7 +12,7 @@ use crate::re2::{Matching, PatternError, PatternSet};
 use header::Header;
 
 /// What is asked for, as far as rules look at it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Request<'a> {
     /// The method.
     pub method: &'a str,
@@ -21,7 +21,19 @@ pub struct Request<'a> {
     /// Whom it is for: `:authority`, or the header `Host`.
     pub authority: &'a str,
     /// All headers.
-    pub headers: &'a http::HeaderMap,
+    pub headers: &'a dyn Fields,
+}
+
+/// Headers, however they are kept.
+pub trait Fields {
+    /// Calls back with each value of a header, in their order.
+    fn each(&self, name: &http::HeaderName, found: &mut dyn FnMut(&[u8]));
+}
+
+impl Fields for http::HeaderMap {
+    fn each(&self, name: &http::HeaderName, found: &mut dyn FnMut(&[u8])) {
+        self.get_all(name).iter().for_each(|value| found(value.as_bytes()));
+    }
 }
 
 /// A request that some rule allows.
@@ -60,8 +72,8 @@ pub trait Secrets {
 }
 
 impl HttpRules {
-    /// Compiles these rules. A secret without value makes its rule allow nothing.
-    pub fn new(rules: &[crds::HttpRule], secrets: &dyn Secrets) -> Result<HttpRules, PatternError> {
+    /// Compiles these rules. One with a bad pattern, or with a secret that has no value, allows nothing.
+    pub fn new(rules: &[crds::HttpRule], secrets: &dyn Secrets) -> (HttpRules, Vec<PatternError>) {
         let (mut methods, mut paths, mut hosts) = (Vec::new(), Vec::new(), Vec::new());
         let rules = rules
             .iter()
@@ -72,8 +84,17 @@ impl HttpRules {
                 headers: header::read(rule, secrets),
             })
             .collect();
-        let (methods, paths, hosts) = (PatternSet::new(methods)?, PatternSet::new(paths)?, PatternSet::new(hosts)?);
-        Ok(HttpRules { rules, methods, paths, hosts })
+        let sets = [PatternSet::new(methods), PatternSet::new(paths), PatternSet::new(hosts)];
+        let [(methods, bad_methods), (paths, bad_paths), (hosts, bad_hosts)] = sets;
+        let problems = [bad_methods, bad_paths, bad_hosts].concat();
+        (HttpRules { rules, methods, paths, hosts }, problems)
+    }
+
+    /// As [`allows`](Self::allows), but only if all that the path may mean to a server is allowed too.
+    pub fn allows_all_meanings(&self, request: &Request) -> Option<Allowed> {
+        let allowed = self.allows(request)?;
+        let all = crate::meanings::others(request.path);
+        all.iter().all(|path| self.allows(&Request { path, ..*request }).is_some()).then_some(allowed)
     }
 
     /// The first rule that allows it. No rules at all allow everything.
@@ -93,7 +114,7 @@ impl HttpRules {
 }
 
 impl Rule {
-    fn headers_allow(&self, rule: usize, headers: &http::HeaderMap) -> Option<Allowed> {
+    fn headers_allow(&self, rule: usize, headers: &dyn Fields) -> Option<Allowed> {
         let mut allowed = Allowed { rule, edits: Vec::new(), records: Vec::new() };
         self.headers.iter().all(|header| header.allows(headers, &mut allowed)).then_some(allowed)
     }

@@ -1,10 +1,8 @@
 //! Is a header as a rule has it, and what happens if not?
 
-use std::borrow::Cow;
-
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{Allowed, Secrets};
+use super::{Allowed, Fields, Secrets};
 
 /// A change of a request's headers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,7 +125,7 @@ impl Wanted {
 
 impl Header {
     /// Whether the rule still holds; adds to what is done and told if it does.
-    pub(super) fn allows(&self, headers: &HeaderMap, allowed: &mut Allowed) -> bool {
+    pub(super) fn allows(&self, headers: &dyn Fields, allowed: &mut Allowed) -> bool {
         let Some(name) = &self.name else { return false };
         let found = all_values(headers, name);
         match &self.wanted {
@@ -169,15 +167,16 @@ impl Header {
 }
 
 /// All values of a header as one.
-fn all_values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u8]>> {
-    let mut values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
-    let first = values.next()?;
-    let joined = values.fold(Cow::Borrowed(first), |mut all, value| {
-        all.to_mut().push(b',');
-        all.to_mut().extend_from_slice(value);
-        all
+fn all_values(headers: &dyn Fields, name: &HeaderName) -> Option<Vec<u8>> {
+    let mut all: Option<Vec<u8>> = None;
+    headers.each(name, &mut |value| match &mut all {
+        None => all = Some(value.to_vec()),
+        Some(all) => {
+            all.push(b',');
+            all.extend_from_slice(value);
+        }
     });
-    Some(joined)
+    all
 }
 
 /// Takes as long for any values of one length, so that secrets cannot be guessed by the clock.

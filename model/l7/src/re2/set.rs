@@ -1,26 +1,46 @@
 //! Which of many patterns match a text?
 
 use regex_automata::meta;
-use regex_automata::{Input, PatternSet as Matches};
+use regex_automata::{Input, PatternID, PatternSet as Matches};
+use regex_syntax::hir::Hir;
 
-use super::{PatternError, compile, whole};
+use super::{PatternError, compile, refuse, whole};
 
-/// Distinct patterns, asked in one pass over the text, however many they are.
+/// Distinct patterns, asked in one pass over the text, however many they are. A bad one matches nothing.
 #[derive(Debug, Clone, Default)]
 pub struct PatternSet {
     texts: Vec<String>,
-    regex: Option<meta::Regex>,
+    regexes: Regexes,
+}
+
+#[derive(Debug, Clone, Default)]
+enum Regexes {
+    #[default]
+    None,
+    /// All in one.
+    One(meta::Regex),
+    /// One by one, where together they are too large. Bad ones are `None`.
+    Each(Vec<Option<meta::Regex>>),
 }
 
 impl PatternSet {
     /// Compiles these. The numbers of [`matches`](Self::matches) are their places.
-    pub fn new(texts: Vec<String>) -> Result<PatternSet, PatternError> {
-        let parsed = texts.iter().map(|text| whole(text)).collect::<Result<Vec<_>, _>>()?;
-        let regex = match parsed.as_slice() {
-            [] => None,
-            all => Some(compile(all).map_err(|why| PatternError { pattern: texts.join(" | "), why })?),
+    pub fn new(texts: Vec<String>) -> (PatternSet, Vec<PatternError>) {
+        let mut problems = Vec::new();
+        let parsed: Vec<Hir> = texts
+            .iter()
+            .map(|text| {
+                whole(text).unwrap_or_else(|problem| {
+                    problems.push(problem);
+                    Hir::fail()
+                })
+            })
+            .collect();
+        let regexes = match parsed.as_slice() {
+            [] => Regexes::None,
+            all => compile(all).map_or_else(|_| each(&texts, all, &mut problems), Regexes::One),
         };
-        Ok(PatternSet { texts, regex })
+        (PatternSet { texts, regexes }, problems)
     }
 
     /// As they were written.
@@ -28,14 +48,31 @@ impl PatternSet {
         &self.texts
     }
 
-    /// Calls with the place of each pattern that the whole of the text matches, in order.
+    /// Which patterns the whole of the text matches.
     pub fn matches(&self, text: &[u8]) -> Matching {
         let mut found = Matches::new(self.texts.len());
-        if let Some(regex) = &self.regex {
-            regex.which_overlapping_matches(&Input::new(text), &mut found);
+        match &self.regexes {
+            Regexes::None => {}
+            Regexes::One(regex) => regex.which_overlapping_matches(&Input::new(text), &mut found),
+            Regexes::Each(regexes) => {
+                for (place, regex) in regexes.iter().enumerate() {
+                    if let (Some(regex), Ok(id)) = (regex, PatternID::new(place))
+                        && regex.is_match(text)
+                    {
+                        found.insert(id);
+                    }
+                }
+            }
         }
         Matching(found)
     }
+}
+
+fn each(texts: &[String], parsed: &[Hir], problems: &mut Vec<PatternError>) -> Regexes {
+    let one = |(text, hir): (&String, &Hir)| {
+        compile(std::slice::from_ref(hir)).map_err(|why| problems.push(refuse(text, why))).ok()
+    };
+    Regexes::Each(texts.iter().zip(parsed).map(one).collect())
 }
 
 /// The patterns of a set that matched.
@@ -45,6 +82,6 @@ pub struct Matching(Matches);
 impl Matching {
     /// Whether the pattern at this place did.
     pub fn has(&self, place: usize) -> bool {
-        regex_automata::PatternID::new(place).is_ok_and(|id| self.0.contains(id))
+        PatternID::new(place).is_ok_and(|id| self.0.contains(id))
     }
 }
