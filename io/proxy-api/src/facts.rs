@@ -1,6 +1,7 @@
 //! Whose is a connection that was redirected to the proxy?
 
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 
 use serde::{Deserialize, Serialize};
 
@@ -41,11 +42,15 @@ pub struct Facts {
     pub revision: u64,
 }
 
-/// Who knows what the datapath decided.
+/// Who knows what the datapath decided, and tells it who speaks for whom.
 ///
 /// The proxy asks when it accepts a connection, and again before each request: what is answered then holds for that
 /// request, so that a change of policy reaches running connections. `None` refuses.
 pub trait Redirected: Send + Sync + 'static {
     /// What was decided of the connection from `peer` (the client) to `local` (the address that it meant).
     fn facts(&self, protocol: Protocol, peer: SocketAddr, local: SocketAddr) -> Option<Facts>;
+
+    /// Tells that this socket, bound to the client's address and not yet connected, will speak to the server in the name
+    /// of the client of a connection with these facts; and marks it so.
+    fn speak_for(&self, socket: BorrowedFd<'_>, facts: &Facts) -> std::io::Result<()>;
 }

@@ -79,7 +79,11 @@ impl<'h, 'b> Request<'h, 'b> {
         }
         let old = version == 0;
         let target = Target::read(method, target, host(&head, old)?)?;
-        let length = length(&head, old)?.unwrap_or(Length::Bytes(0));
+        let length = match length(&head, old)? {
+            // What follows CONNECT belongs to no request.
+            Some(_) if method == "CONNECT" => return Err(Malformed::Length),
+            length => length.unwrap_or(Length::Bytes(0)),
+        };
         check_connection(&head)?;
         Ok(Request {
             method,

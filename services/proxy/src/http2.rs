@@ -1,0 +1,259 @@
+//! How does HTTP/2 go from client to server, stream by stream?
+//!
+//! Each request is judged when its headers are whole. Bodies and trailers go on as they come. One connection to the
+//! server serves all streams of one client's connection.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::SendRequest;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use crate::judge::{Asked, Decision, Judged, denied_body, grpc_message, is_grpc};
+use crate::shared::{Connection, millis};
+use crate::wire::{Buffer, Fronted, Wire};
+
+/// Bytes that a stream may send before it is told that they were taken.
+const WINDOW: u32 = 64 << 10;
+/// The same for a connection.
+const CONNECTION_WINDOW: u32 = 256 << 10;
+/// Streams that a client may reset before they are looked at; more end the connection (CVE-2023-44487).
+const MOST_RESETS: usize = 20;
+
+type Body = Either<Incoming, Full<Bytes>>;
+
+/// A client's connection and its one to the server.
+struct Session {
+    connection: Connection,
+    server: Mutex<Option<SendRequest<Incoming>>>,
+    /// A connection to the server that is there already.
+    ready: Mutex<Option<Wire>>,
+    active: AtomicUsize,
+    begun: AtomicUsize,
+}
+
+/// A client that begins with HTTP/2's preface, which is in the buffer.
+pub async fn run(connection: Connection, client: Wire, front: Buffer, server: Option<Wire>) {
+    let settings = connection.shared.settings.load_full();
+    let drain = connection.shared.drain.clone();
+    let session = Arc::new(Session {
+        connection,
+        server: Mutex::default(),
+        ready: Mutex::new(server),
+        active: AtomicUsize::new(0),
+        begun: AtomicUsize::new(0),
+    });
+    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .auto_date_header(false)
+        .max_concurrent_streams(settings.limits.streams)
+        .max_header_list_size(settings.limits.head_bytes)
+        .max_pending_accept_reset_streams(MOST_RESETS)
+        .max_local_error_reset_streams(MOST_RESETS)
+        .max_send_buf_size(WINDOW as usize)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
+    let service = {
+        let session = Arc::clone(&session);
+        service_fn(move |request| answer(Arc::clone(&session), request))
+    };
+    let mut serving = pin!(builder.serve_connection(TokioIo::new(Fronted::new(front, client)), service));
+    let idle = millis(settings.timeouts.idle);
+    let mut draining = false;
+    loop {
+        let begun = session.begun.load(Ordering::Relaxed);
+        tokio::select! {
+            _ = serving.as_mut() => return,
+            () = drain.cancelled(), if !draining => {
+                draining = true;
+                serving.as_mut().graceful_shutdown();
+            }
+            () = tokio::time::sleep(idle) => {
+                let quiet = session.active.load(Ordering::Relaxed) == 0 && session.begun.load(Ordering::Relaxed) == begun;
+                if draining && quiet {
+                    return;
+                }
+                if quiet {
+                    draining = true;
+                    serving.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+}
+
+/// Counts a stream until it has its answer.
+struct Active<'a>(&'a AtomicUsize);
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn answer(session: Arc<Session>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    session.begun.fetch_add(1, Ordering::Relaxed);
+    session.active.fetch_add(1, Ordering::Relaxed);
+    let _active = Active(&session.active);
+    let connection = &session.connection;
+    let authority = match authority(&request) {
+        Ok(authority) => authority,
+        Err(why) => {
+            connection.record_malformed(why);
+            return Ok(local(StatusCode::BAD_REQUEST, why));
+        }
+    };
+    let path = request.uri().path_and_query().map_or("", |path| path.as_str()).to_owned();
+    let asked = l7::http::Request {
+        method: request.method().as_str(),
+        path: &path,
+        authority: &authority,
+        headers: request.headers(),
+    };
+    let (decision, judged) = connection.judge(&Asked { request: asked, protocol: "HTTP/2", lines: request.headers() });
+    let edits = match decision {
+        Decision::Forward(edits) => edits,
+        Decision::Deny => {
+            let message = connection.shared.settings.load().denied_message.clone();
+            return Ok(session.told(judged.as_ref(), denied(&message, is_grpc(request.headers())), ""));
+        }
+    };
+    let mut request = request;
+    for edit in edits {
+        edit.apply(request.headers_mut());
+    }
+    Ok(match session.forward(request).await {
+        Ok(response) => {
+            if let Some(judged) = &judged {
+                connection.record_answer(judged, response.status().as_u16(), Some(response.headers()), "");
+            }
+            response.map(Either::Left)
+        }
+        Err((code, why)) => {
+            connection.shared.counters.requests_error.add();
+            session.told(judged.as_ref(), local(code, why), why)
+        }
+    })
+}
+
+impl Session {
+    /// An answer of our own, recorded.
+    fn told(&self, judged: Option<&Judged>, response: Response<Body>, why: &str) -> Response<Body> {
+        if let Some(judged) = judged {
+            self.connection.record_answer(judged, response.status().as_u16(), None, why);
+        }
+        response
+    }
+
+    async fn forward(&self, mut request: Request<Incoming>) -> Result<Response<Incoming>, (StatusCode, &'static str)> {
+        *request.version_mut() = Version::HTTP_2;
+        let mut server =
+            self.server().await.ok_or((StatusCode::SERVICE_UNAVAILABLE, "the server cannot be reached"))?;
+        let patience = millis(self.connection.shared.settings.load().timeouts.request);
+        match timeout(patience, server.send_request(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(_)) => Err((StatusCode::BAD_GATEWAY, "the server ended without an answer")),
+            Err(_) => Err((StatusCode::GATEWAY_TIMEOUT, "the server did not answer in time")),
+        }
+    }
+
+    /// The connection to the server; a new one if the last has ended.
+    async fn server(&self) -> Option<SendRequest<Incoming>> {
+        let mut server = self.server.lock().await;
+        if let Some(known) = server.as_ref().filter(|known| !known.is_closed()) {
+            return Some(known.clone());
+        }
+        let ready = self.ready.lock().await.take();
+        let wire = match ready {
+            Some(wire) => wire,
+            None => self.connect().await.ok()?,
+        };
+        let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(WINDOW as usize)
+            .max_header_list_size(self.connection.shared.settings.load().limits.head_bytes);
+        let (sender, running) = builder.handshake(TokioIo::new(wire)).await.ok()?;
+        tokio::spawn(async move {
+            // Streams are told themselves.
+            let _ = running.await;
+        });
+        *server = Some(sender.clone());
+        Some(sender)
+    }
+}
+
+impl Session {
+    /// Connects, by TLS if the rules say so.
+    async fn connect(&self) -> std::io::Result<Wire> {
+        let connection = &self.connection;
+        let Ok((_, rules)) = connection.now() else { return Err(std::io::ErrorKind::PermissionDenied.into()) };
+        let stream = connection.connect().await?;
+        match &rules.originate {
+            Some(connector) => crate::tls::originate(connection, connector, stream, None, vec![b"h2".to_vec()]).await,
+            None => Ok(Wire::Tcp(stream)),
+        }
+    }
+}
+
+/// Whom a request is for; all that says so says the same.
+fn authority(request: &Request<Incoming>) -> Result<String, &'static str> {
+    let uri = request.uri();
+    if request.method() == Method::CONNECT {
+        return Err("CONNECT is not supported on HTTP/2");
+    }
+    if !(uri.path().starts_with('/') || (uri.path() == "*" && request.method() == Method::OPTIONS)) {
+        return Err("malformed request target");
+    }
+    let named = uri.authority().map(http::uri::Authority::as_str);
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let host = hosts.next().map(HeaderValue::as_bytes);
+    let contradicts = host.is_some_and(|host| named.is_some_and(|named| named.as_bytes() != host));
+    if hosts.next().is_some() || contradicts {
+        return Err("contradicting hosts");
+    }
+    let authority = match (named, host) {
+        (Some(named), _) => named,
+        (None, Some(host)) => std::str::from_utf8(host).map_err(|_| "malformed host")?,
+        (None, None) => "",
+    };
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(&byte);
+    if authority.bytes().all(allowed) { Ok(authority.to_owned()) } else { Err("malformed host") }
+}
+
+fn local(code: StatusCode, text: &str) -> Response<Body> {
+    let mut response = Response::new(Either::Right(Full::from(format!("{text}\r\n"))));
+    *response.status_mut() = code;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    response
+}
+
+fn denied(message: &str, grpc: bool) -> Response<Body> {
+    let body = denied_body(message);
+    if !grpc {
+        let mut response = local(StatusCode::FORBIDDEN, "");
+        *response.body_mut() = Either::Right(Full::from(body));
+        return response;
+    }
+    let mut response = Response::new(Either::Right(Full::default()));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-status", HeaderValue::from_static("7"));
+    if let Ok(message) = HeaderValue::from_str(&grpc_message(&body)) {
+        headers.insert("grpc-message", message);
+    }
+    response
+}

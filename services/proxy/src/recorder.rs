@@ -1,0 +1,118 @@
+//! How do access records reach the agent?
+
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use proxy_api::{FromProxy, Record, Records};
+use tokio::sync::mpsc;
+
+/// Records that wait at most.
+const MOST: usize = 16_384;
+/// Records in one message.
+const BATCH: usize = 256;
+/// How often waiting records are sent.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Takes records without ever waiting; what does not fit is counted.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    waiting: Mutex<Records>,
+}
+
+impl Recorder {
+    /// Takes one.
+    pub fn push(&self, record: Record) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if waiting.records.len() < MOST {
+            waiting.records.push(record);
+        } else {
+            waiting.lost += 1;
+        }
+    }
+
+    /// All that wait.
+    pub fn take(&self) -> Records {
+        std::mem::take(&mut *self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// Sends what waits, for ever. While nobody takes it, what comes is lost once [`MOST`] wait.
+    pub async fn run(&self, agent: mpsc::Sender<FromProxy>, lost: &crate::counters::Count) {
+        loop {
+            tokio::time::sleep(PAUSE).await;
+            // Room first, so that records wait here, where they are counted.
+            let Ok(room) = agent.reserve().await else { return };
+            let Records { lost: missing, mut records } = self.take();
+            lost.add_many(missing);
+            let rest = records.split_off(BATCH.min(records.len()));
+            if missing == 0 && records.is_empty() {
+                continue;
+            }
+            room.send(FromProxy::Records(Records { lost: missing, records }));
+            let mut rest = rest.into_iter();
+            loop {
+                let records: Vec<Record> = rest.by_ref().take(BATCH).collect();
+                if records.is_empty() {
+                    break;
+                }
+                if agent.send(FromProxy::Records(Records { lost: 0, records })).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Nanoseconds since 1970.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proxy_api::*;
+
+    fn record(time: u64) -> Record {
+        let party = Party { identity: 1, address: "127.0.0.1:1".parse().unwrap() };
+        Record {
+            time,
+            verdict: Verdict::Forwarded,
+            kind: Kind::Request,
+            endpoint: 1,
+            direction: Direction::Ingress,
+            rule_set: 1,
+            protocol: Protocol::Tcp,
+            source: party,
+            destination: party,
+            info: String::new(),
+            application: Application::Http(Http::default()),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_and_what_is_lost_is_all() {
+        let recorder = Recorder::default();
+        for time in 0..20_000 {
+            recorder.push(record(time));
+        }
+        let (agent, mut messages) = mpsc::channel(2);
+        let lost = crate::counters::Count::default();
+        let receive = async {
+            let (mut sent, mut missing) = (Vec::new(), 0);
+            while sent.len() < MOST {
+                let Some(FromProxy::Records(records)) = messages.recv().await else { panic!() };
+                assert!(records.records.len() <= BATCH);
+                sent.extend(records.records.iter().map(|record| record.time));
+                missing += records.lost;
+            }
+            (sent, missing)
+        };
+        let (sent, missing) = tokio::select! {
+            found = receive => found,
+            () = recorder.run(agent, &lost) => panic!(),
+        };
+        assert_eq!(sent, (0..MOST as u64).collect::<Vec<_>>());
+        assert_eq!((missing, lost.get()), (20_000 - MOST as u64, 20_000 - MOST as u64));
+    }
+}

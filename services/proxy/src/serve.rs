@@ -1,0 +1,96 @@
+//! What happens to a connection that comes in?
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use proxy_api::{Direction, Parser, Protocol};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::shared::{Connection, Shared, fits};
+use crate::sockets::reset;
+use crate::{copy, http1, tls};
+
+/// Takes connections until it is told to stop.
+pub async fn accept(
+    shared: Arc<Shared>,
+    listener: Arc<TcpListener>,
+    direction: Direction,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+) {
+    loop {
+        let taken = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            taken = listener.accept() => taken,
+        };
+        match taken {
+            Ok((stream, peer)) => {
+                tasks.spawn(serve(Arc::clone(&shared), stream, peer, direction));
+            }
+            Err(error) => {
+                // Out of files, as a rule: what there is goes on, and others wait.
+                tracing::warn!(%error, "a connection could not be taken");
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        }
+    }
+}
+
+/// One connection, from the first byte to the last.
+fn serve(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    direction: Direction,
+) -> impl Future<Output = ()> + Send {
+    // What refuses needs no task of its own size.
+    let admitted = admit(shared, stream, peer, direction);
+    async move {
+        if let Some((connection, stream, parser)) = admitted {
+            match parser {
+                Parser::Http => http1::serve(connection, stream).await,
+                Parser::Tls => tls::serve(connection, stream).await,
+                Parser::Tcp => copy::serve(connection, stream).await,
+                Parser::Dns | Parser::Kafka => reset(stream),
+            }
+        }
+    }
+}
+
+/// Refuses what nothing is known of, what nothing may pass of, and what is too much.
+fn admit(
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    direction: Direction,
+) -> Option<(Connection, TcpStream, Parser)> {
+    let Ok(local) = stream.local_addr() else {
+        reset(stream);
+        return None;
+    };
+    let facts = shared.redirected.facts(Protocol::Tcp, peer, local).filter(|facts| fits(facts, direction));
+    let rules = facts.and_then(|facts| shared.rules.load().get(facts.rule_set).cloned());
+    let (Some(first), Some(rules)) = (facts, rules) else {
+        tracing::debug!(%peer, %local, known = facts.is_some(), "a connection is refused: no rules");
+        shared.counters.refused_unknown.add();
+        reset(stream);
+        return None;
+    };
+    if rules.broken.is_some() {
+        shared.counters.refused_policy.add();
+        reset(stream);
+        return None;
+    }
+    let Some(place) = shared.enter(first.endpoint) else {
+        tracing::debug!(%peer, endpoint = first.endpoint, "a connection is refused: too many");
+        shared.counters.refused_overload.add();
+        reset(stream);
+        return None;
+    };
+    shared.counters.connections.add();
+    let _ = stream.set_nodelay(true);
+    Some((Connection { shared, peer, local, first, _place: place }, stream, rules.parser))
+}

@@ -1,0 +1,178 @@
+//! What do all connections of a proxy have in common?
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use proxy_api::{Direction, Facts, Protocol, Redirected, Settings};
+use tokio_util::sync::CancellationToken;
+
+use crate::counters::Counters;
+use crate::recorder::Recorder;
+use crate::rules::{Rules, Table};
+use crate::sockets::Upstream;
+
+/// What all connections have in common.
+pub struct Shared {
+    /// The rules in force.
+    pub rules: ArcSwap<Table>,
+    /// The settings in force.
+    pub settings: ArcSwap<Settings>,
+    /// Who knows whose a connection is.
+    pub redirected: Box<dyn Redirected>,
+    /// How servers are reached.
+    pub upstream: Upstream,
+    /// Where records go.
+    pub recorder: Recorder,
+    /// What is counted.
+    pub counters: Counters,
+    /// Set once no new requests are wanted: connections end after the one that they are at.
+    pub draining: AtomicBool,
+    /// Told at the same time.
+    pub drain: CancellationToken,
+    open: Mutex<HashMap<u32, u32>>,
+    connections: AtomicU32,
+}
+
+/// A connection's place among those that the proxy takes on.
+pub struct Place {
+    shared: Arc<Shared>,
+    endpoint: u32,
+}
+
+impl Shared {
+    /// Without rules: everything is refused.
+    pub fn new(redirected: Box<dyn Redirected>, upstream: Upstream) -> Arc<Shared> {
+        Arc::new(Shared {
+            rules: ArcSwap::default(),
+            settings: ArcSwap::default(),
+            redirected,
+            upstream,
+            recorder: Recorder::default(),
+            counters: Counters::default(),
+            draining: AtomicBool::new(false),
+            drain: CancellationToken::new(),
+            open: Mutex::default(),
+            connections: AtomicU32::new(0),
+        })
+    }
+
+    /// Asks connections to end after the request that they are at.
+    pub fn begin_drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.drain.cancel();
+    }
+
+    /// True after [`begin_drain`](Self::begin_drain).
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// How many connections there are.
+    pub fn open(&self) -> u32 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// A place for a connection of this endpoint, if there is one left.
+    pub fn enter(self: &Arc<Self>, endpoint: u32) -> Option<Place> {
+        let limits = self.settings.load().limits;
+        if self.connections.fetch_add(1, Ordering::Relaxed) >= limits.connections {
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = open.entry(endpoint).or_default();
+        if *own >= limits.connections_per_endpoint {
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        *own += 1;
+        Some(Place { shared: Arc::clone(self), endpoint })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        let mut open = self.shared.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = open.get_mut(&self.endpoint) {
+            *own -= 1;
+            if *own == 0 {
+                open.remove(&self.endpoint);
+            }
+        }
+    }
+}
+
+/// A connection that was redirected here.
+pub struct Connection {
+    /// What all have in common.
+    pub shared: Arc<Shared>,
+    /// The client.
+    pub peer: SocketAddr,
+    /// The server that it meant.
+    pub local: SocketAddr,
+    /// What the datapath said when it came.
+    pub first: Facts,
+    /// Its place.
+    pub _place: Place,
+}
+
+/// Why a connection has no rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unknown {
+    /// The datapath does not know it any more.
+    Facts,
+    /// It is another's now, or its sender has another identity.
+    Changed,
+    /// The agent has not said the rules.
+    Rules,
+}
+
+impl Unknown {
+    /// For records.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Unknown::Facts => "the datapath does not know the connection",
+            Unknown::Changed => "the connection has another owner or identity",
+            Unknown::Rules => "the rules of the connection are not known",
+        }
+    }
+}
+
+impl Connection {
+    /// What holds for the next request.
+    pub fn now(&self) -> Result<(Facts, Arc<Rules>), Unknown> {
+        let facts = self.shared.redirected.facts(Protocol::Tcp, self.peer, self.local).ok_or(Unknown::Facts)?;
+        let same = |one: &Facts| (one.endpoint, one.direction, one.source_identity);
+        if same(&facts) != same(&self.first) {
+            return Err(Unknown::Changed);
+        }
+        let rules = self.shared.rules.load().get(facts.rule_set).cloned().ok_or(Unknown::Rules)?;
+        Ok((facts, rules))
+    }
+
+    /// Connects to the server.
+    pub async fn connect(&self) -> std::io::Result<tokio::net::TcpStream> {
+        let patience = millis(self.shared.settings.load().timeouts.connect);
+        let (shared, ends) = (&self.shared, (self.peer, self.local));
+        let stream = shared.upstream.connect(&*shared.redirected, &self.first, ends, patience).await;
+        if stream.is_err() {
+            self.shared.counters.upstream_failed.add();
+        }
+        stream
+    }
+}
+
+/// A setting in milliseconds; 0 is a hundred years.
+pub fn millis(value: u64) -> Duration {
+    if value == 0 { Duration::from_secs(3_155_760_000) } else { Duration::from_millis(value) }
+}
+
+/// True if a listener's connections have this direction.
+pub fn fits(facts: &Facts, direction: Direction) -> bool {
+    facts.direction == direction
+}

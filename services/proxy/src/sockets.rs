@@ -1,0 +1,91 @@
+//! How are sockets made that speak with other people's addresses?
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use proxy_api::{Facts, Redirected};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+/// Connections that wait to be taken.
+const BACKLOG: i32 = 4_096;
+
+/// The two addresses of a port that the datapath assigns connections to. Nobody else reaches them from outside.
+pub fn addresses(port: u16) -> [SocketAddr; 2] {
+    [(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]
+}
+
+/// A listening socket that takes connections to any address. A second one cannot be bound while the first is there.
+pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    transparent(&socket, address)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// For the runtime.
+pub fn register(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+fn transparent(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    if address.is_ipv6() { socket.set_ip_transparent_v6(true) } else { socket.set_ip_transparent_v4(true) }
+}
+
+/// How servers are reached.
+#[derive(Debug, Clone, Copy)]
+pub enum Upstream {
+    /// Where the client meant, from the client's address, marked.
+    Transparent,
+    /// Always there, from our own address: a reverse proxy, to measure and to test.
+    Fixed(SocketAddr),
+}
+
+impl Upstream {
+    /// Connects.
+    pub async fn connect(
+        self,
+        redirected: &dyn Redirected,
+        facts: &Facts,
+        (client, server): (SocketAddr, SocketAddr),
+        patience: Duration,
+    ) -> io::Result<TcpStream> {
+        let connecting = async {
+            match self {
+                Upstream::Fixed(address) => TcpStream::connect(address).await,
+                Upstream::Transparent => marked(redirected, facts, client)?.connect(server).await,
+            }
+        };
+        let stream = tokio::time::timeout(patience, connecting).await;
+        let stream = stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
+/// A socket with the client's address and another port of the kernel's choice, known to the datapath.
+fn marked(redirected: &dyn Redirected, facts: &Facts, client: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = Socket::new(Domain::for_address(client), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    transparent(&socket, client)?;
+    // The port is chosen when the server is known, so that one port serves for many servers.
+    nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::IpBindAddressNoPort, &true)?;
+    socket.bind(&SocketAddr::new(client.ip(), 0).into())?;
+    redirected.speak_for(socket.as_fd(), facts)?;
+    Ok(TcpSocket::from_std_stream(socket.into()))
+}
+
+/// Ends a connection so that the other side knows it was refused.
+pub fn reset(stream: TcpStream) {
+    // Without the option the end is a plain one, which is the next best.
+    let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+}

@@ -1,0 +1,11 @@
+//! Does the proxy let pass what rules allow, as it came, and nothing else? Raw sockets on both sides.
+#![allow(clippy::unwrap_used)]
+
+mod bytes;
+mod harness;
+mod http1;
+mod http2;
+mod limits;
+mod records;
+mod refused;
+mod tls;
