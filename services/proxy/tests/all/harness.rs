@@ -85,8 +85,8 @@ impl Proxy {
         self.shared.settings.store(Arc::new(settings));
     }
 
-    pub fn client(&self) -> Client {
-        Client::new(TcpStream::connect(self.address).unwrap())
+    pub fn client(&self) -> Peer {
+        Peer::new(TcpStream::connect(self.address).unwrap())
     }
 
     /// What comes back for these bytes until the connection ends.
@@ -128,13 +128,13 @@ pub fn code(answer: &str) -> u16 {
 }
 
 /// A client's or a server's connection.
-pub struct Client(pub TcpStream);
+pub struct Peer(pub TcpStream);
 
-impl Client {
-    pub fn new(stream: TcpStream) -> Client {
+impl Peer {
+    pub fn new(stream: TcpStream) -> Peer {
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         stream.set_nodelay(true).unwrap();
-        Client(stream)
+        Peer(stream)
     }
 
     pub fn write(&mut self, bytes: impl AsRef<[u8]>) {
@@ -199,14 +199,14 @@ impl Client {
 }
 
 /// A server whose connections are handled by this.
-pub fn server(handle: impl Fn(Client) + Send + Sync + 'static) -> SocketAddr {
+pub fn server(handle: impl Fn(Peer) + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let handle = Arc::new(handle);
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let handle = Arc::clone(&handle);
-            std::thread::spawn(move || handle(Client::new(stream)));
+            std::thread::spawn(move || handle(Peer::new(stream)));
         }
     });
     address

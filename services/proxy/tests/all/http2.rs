@@ -1,1 +1,294 @@
-//! To come.
+//! Does HTTP/2 pass as it came, stream by stream, and do floods end?
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper::{HeaderMap, Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+
+use crate::harness::*;
+
+/// `METHOD authority path` of each request that came.
+type Seen = Arc<Mutex<Vec<String>>>;
+
+/// A server that sends bodies and trailers back.
+fn origin() -> (SocketAddr, Seen) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    let seen = Seen::default();
+    let log = Arc::clone(&seen);
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            while let Ok((stream, _)) = listener.accept().await {
+                let log = Arc::clone(&log);
+                let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+                    let uri = request.uri();
+                    let authority = uri.authority().map_or("", |authority| authority.as_str());
+                    let path = uri.path_and_query().map_or("", |path| path.as_str());
+                    log.lock().unwrap().push(format!("{} {authority} {path}", request.method()));
+                    async move { Ok::<_, Infallible>(Response::new(request.into_body())) }
+                });
+                let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                tokio::spawn(serving.serve_connection(TokioIo::new(stream), service));
+            }
+        });
+    });
+    (address, seen)
+}
+
+type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>;
+
+async fn connect(address: SocketAddr) -> SendRequest<Body> {
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let (sender, running) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(running);
+    sender
+}
+
+fn request(method: &str, url: &str, body: Body) -> Request<Body> {
+    Request::builder().method(method).uri(url).body(body).unwrap()
+}
+
+fn empty() -> Body {
+    Full::default().boxed_unsync()
+}
+
+async fn answered(response: Response<Incoming>) -> (u16, Bytes, Option<HeaderMap>) {
+    let code = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap();
+    let trailers = body.trailers().cloned();
+    (code, body.to_bytes(), trailers)
+}
+
+#[test]
+fn requests_are_judged_stream_by_stream_on_one_connection() {
+    let (address, seen) = origin();
+    let proxy = Proxy::http(address, r#"[{"method":"GET","path":"/a.*","host":"web"}]"#);
+    proxy.block_on(async {
+        let mut client = connect(proxy.address).await;
+        for (method, url, wanted) in [
+            ("GET", "http://web/a?x", 200),
+            ("GET", "http://web/b", 403),
+            ("POST", "http://web/a", 403),
+            ("GET", "http://WEB/a", 403),
+            ("GET", "http://web:80/a", 403),
+            ("GET", "http://web/a/../b", 403),
+            ("GET", "http://web/a/%2e%2e/b", 403),
+            ("GET", "http://web/a/x", 200),
+        ] {
+            let (code, body, _) = answered(client.send_request(request(method, url, empty())).await.unwrap()).await;
+            assert_eq!(code, wanted, "{method} {url}");
+            assert!(code == 200 || body == "Access denied\r\n");
+        }
+    });
+    assert_eq!(*seen.lock().unwrap(), ["GET web /a?x", "GET web /a/x"]);
+    let records = proxy.records();
+    assert_eq!(records.len(), 16);
+    let proxy_api::Application::Http(http) = &records[1].application else { panic!() };
+    assert_eq!((http.protocol.as_str(), http.code, http.url.as_str()), ("HTTP/2", Some(200), "http://web/a?x"));
+}
+
+#[test]
+fn a_denied_grpc_call_has_status_7() {
+    let (address, seen) = origin();
+    let proxy = Proxy::http(address, r#"[{"method":"POST","path":"/emojivoto.v1.VotingService/VoteDoughnut"}]"#);
+    proxy.block_on(async {
+        let mut client = connect(proxy.address).await;
+        for (path, status) in [("VoteDoughnut", None), ("VoteRocket", Some("7"))] {
+            let mut call = request("POST", &format!("http://web/emojivoto.v1.VotingService/{path}"), empty());
+            call.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+            call.headers_mut().insert("te", "trailers".parse().unwrap());
+            let response = client.send_request(call).await.unwrap();
+            assert_eq!(response.status(), 200);
+            let header = |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+            assert_eq!(header("grpc-status").as_deref(), status);
+            if status.is_some() {
+                assert_eq!(header("content-type").as_deref(), Some("application/grpc"));
+                assert_eq!(header("grpc-message").as_deref(), Some("Access denied%0D%0A"));
+            }
+        }
+    });
+    assert_eq!(seen.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn bodies_and_trailers_stream_both_ways() {
+    let (address, _) = origin();
+    let proxy = Proxy::http(address, "[{}]");
+    proxy.block_on(async {
+        let mut client = connect(proxy.address).await;
+        let (send, frames) = tokio::sync::mpsc::channel::<Frame<Bytes>>(1);
+        let frames =
+            futures::stream::unfold(frames, |mut frames| async { frames.recv().await.map(|frame| (frame, frames)) });
+        let body = StreamBody::new(frames.map(Ok::<_, Infallible>)).boxed_unsync();
+        let mut response = client.send_request(request("POST", "http://web/", body)).await.unwrap();
+        for round in 0..50 {
+            let data = Bytes::from(vec![round; 10_000]);
+            send.send(Frame::data(data.clone())).await.unwrap();
+            let mut back = Vec::new();
+            while back.len() < data.len() {
+                back.extend_from_slice(&response.frame().await.unwrap().unwrap().into_data().unwrap());
+            }
+            assert_eq!(back, data);
+        }
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", "0".parse().unwrap());
+        send.send(Frame::trailers(trailers.clone())).await.unwrap();
+        drop(send);
+        let (_, rest, back) = answered(response).await;
+        assert_eq!((rest.len(), back), (0, Some(trailers)));
+    });
+}
+
+#[test]
+fn a57_contradicting_hosts_and_connect_are_refused() {
+    let (address, seen) = origin();
+    let proxy = Proxy::http(address, "[{}]");
+    proxy.block_on(async {
+        let mut client = connect(proxy.address).await;
+        let mut two = request("GET", "http://web/", empty());
+        two.headers_mut().insert("host", "other".parse().unwrap());
+        assert_eq!(client.send_request(two).await.unwrap().status(), 400);
+        let mut same = request("GET", "http://web/", empty());
+        same.headers_mut().insert("host", "web".parse().unwrap());
+        assert_eq!(client.send_request(same).await.unwrap().status(), 200);
+        let user = request("GET", "http://u:p@web/", empty());
+        // The client's library may refuse it itself.
+        assert!(client.send_request(user).await.map_or(400, |answer| answer.status().as_u16()) != 200);
+    });
+    assert_eq!(*seen.lock().unwrap(), ["GET web /"]);
+}
+
+#[test]
+fn a_change_of_policy_reaches_running_connections_with_the_next_request() {
+    let (address, _) = origin();
+    let proxy = Proxy::http(address, r#"[{"path":"/a"}]"#);
+    proxy.block_on(async {
+        let mut client = connect(proxy.address).await;
+        let url = "http://web/a";
+        assert_eq!(client.send_request(request("GET", url, empty())).await.unwrap().status(), 200);
+        proxy.set(vec![http_rules(1, r#"[{"path":"/b"}]"#)]);
+        assert_eq!(client.send_request(request("GET", url, empty())).await.unwrap().status(), 403);
+        *proxy.known.0.lock().unwrap() = None;
+        assert_eq!(client.send_request(request("GET", "http://web/b", empty())).await.unwrap().status(), 403);
+    });
+}
+
+#[test]
+fn a_drained_proxy_ends_connections_after_their_requests() {
+    let (address, _) = origin();
+    let proxy = Proxy::http(address, "[{}]");
+    proxy.block_on(async {
+        let mut client = connect(proxy.address).await;
+        assert_eq!(client.send_request(request("GET", "http://web/", empty())).await.unwrap().status(), 200);
+        proxy.shared.begin_drain();
+        proxy.tasks.close();
+        tokio::time::timeout(std::time::Duration::from_secs(5), proxy.tasks.wait()).await.unwrap();
+        assert!(client.send_request(request("GET", "http://web/", empty())).await.is_err());
+    });
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// GET http a /, all from the table or literal.
+fn get() -> Vec<u8> {
+    vec![0x82, 0x86, 0x84, 0x41, 0x01, b'a']
+}
+
+/// True if a frame GOAWAY came, or the connection ended.
+fn is_ended(client: &mut Peer) -> bool {
+    client.0.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+    loop {
+        let head = client.read(9);
+        if head.len() < 9 {
+            return client.0.take_error().is_ok();
+        }
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        client.read(length);
+        if head[3] == 7 {
+            return true;
+        }
+    }
+}
+
+#[test]
+fn a60_rapid_resets_end_the_connection() {
+    let (address, seen) = origin();
+    let proxy = Proxy::http(address, "[{}]");
+    let mut client = proxy.client();
+    let mut bytes = PREFACE.to_vec();
+    for stream in (1..4_000u32).step_by(2) {
+        bytes.extend(frame(1, 5, stream, &get()));
+        bytes.extend(frame(3, 0, stream, &[0, 0, 0, 8]));
+    }
+    client.write(bytes);
+    assert!(is_ended(&mut client));
+    assert!(seen.lock().unwrap().len() < 400, "{}", seen.lock().unwrap().len());
+}
+
+#[test]
+fn a60_a_flood_of_continuations_ends_the_connection() {
+    let (address, seen) = origin();
+    let proxy = Proxy::http(address, "[{}]");
+    let mut client = proxy.client();
+    client.write(PREFACE);
+    client.write(frame(1, 1, 1, &get()));
+    for _ in 0..2_000 {
+        // A header that is in no table: x: yyyy...
+        client.write(frame(9, 0, 1, &[&[0x00, 1, b'x', 0x7f, 0x81, 0x06][..], &[b'y'; 1_024]].concat()));
+    }
+    assert!(is_ended(&mut client));
+    assert_eq!(seen.lock().unwrap().len(), 0);
+}
+
+#[test]
+fn a60_floods_of_settings_and_pings_do_not_grow() {
+    let (address, _) = origin();
+    let proxy = Proxy::http(address, "[{}]");
+    let mut client = proxy.client();
+    client.write(PREFACE);
+    client.0.set_write_timeout(Some(std::time::Duration::from_secs(1))).unwrap();
+    // Who does not read the answers is not read from, at some point, or is sent away.
+    let mut flood = [frame(4, 0, 0, &[]), frame(6, 0, 0, &[1; 8])].concat();
+    flood = flood.repeat(2_000);
+    let stopped = (0..400).any(|_| std::io::Write::write_all(&mut client.0, &flood).is_err());
+    assert!(stopped, "26 MB of frames were taken from a client that reads nothing");
+    assert_eq!(proxy.shared.open(), 1.min(proxy.shared.open()));
+}
+
+#[test]
+fn a59_connection_headers_of_http1_are_refused_in_http2() {
+    let (address, seen) = origin();
+    let proxy = Proxy::http(address, "[{}]");
+    let mut client = proxy.client();
+    client.write(PREFACE);
+    let literal = |name: &[u8], value: &[u8]| {
+        [&[0, u8::try_from(name.len()).unwrap()][..], name, &[u8::try_from(value.len()).unwrap()], value].concat()
+    };
+    for (stream, (name, value)) in (1u32..).step_by(2).zip([
+        (&b"transfer-encoding"[..], &b"chunked"[..]),
+        (b"connection", b"close"),
+        (b"upgrade", b"websocket"),
+        (b"X-Upper", b"1"),
+        (b"x", b"a\r\nb: c"),
+        (b"x", b"a\0b"),
+    ]) {
+        client.write(frame(1, 5, stream, &[get(), literal(name, value)].concat()));
+    }
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert_eq!(*seen.lock().unwrap(), [""; 0]);
+}
