@@ -25,7 +25,7 @@ pub use message::{AgentHello, Counters, FromAgent, FromProxy, Learned, NamesHeld
 pub use record::{Application, Dns, Http, Kind, Party, Record, Records, Tls, Verdict};
 pub use rules::{Parser, RuleSet, RulesUpdate, TlsClient, TlsServer};
 pub use server::{Greeting, Server, Session};
-pub use settings::{Limits, Listener, Redaction, Settings, Timeouts, Traffic};
+pub use settings::{DnsSettings, Limits, Listener, Redaction, Settings, Timeouts, Traffic};
 
 /// Version of the messages. Both sides are of one build; another version is refused.
 pub const VERSION: u32 = 1;

@@ -41,6 +41,8 @@ pub struct Settings {
     pub judge_all_meanings: bool,
     /// Code of the answer to a denied DNS question: 5, REFUSED, or 3, NXDOMAIN (`tofqdns-dns-reject-response-code`).
     pub dns_reject_code: u8,
+    /// More of DNS.
+    pub dns: DnsSettings,
     /// Tell of requests and answers at all.
     pub records: bool,
 }
@@ -54,6 +56,7 @@ impl Default for Settings {
             denied_message: "Access denied".into(),
             judge_all_meanings: true,
             dns_reject_code: 5,
+            dns: DnsSettings::default(),
             records: true,
         }
     }
@@ -87,6 +90,27 @@ impl Default for Timeouts {
             stream_idle: 300_000,
             drain: 60_000,
         }
+    }
+}
+
+/// Settings of DNS; times in milliseconds, 0: for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DnsSettings {
+    /// Until a server has answered.
+    pub timeout: u64,
+    /// Until an answer is given to its client though the datapath may not know its addresses
+    /// (`tofqdns-proxy-response-max-delay`).
+    pub response_max_delay: u64,
+    /// Without a question on a TCP connection.
+    pub idle: u64,
+    /// Questions of one endpoint that may wait for answers (`dnsproxy-concurrency-limit` is for all together).
+    pub questions_per_endpoint: u32,
+}
+
+impl Default for DnsSettings {
+    fn default() -> Self {
+        DnsSettings { timeout: 10_000, response_max_delay: 100, idle: 10_000, questions_per_endpoint: 1_000 }
     }
 }
 

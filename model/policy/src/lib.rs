@@ -1,7 +1,6 @@
 //! Who may talk to whom: policies and identities turned into verdict tables.
 #![forbid(unsafe_code)]
 
-
 mod origin;
 mod parse;
 mod peer;

@@ -35,6 +35,22 @@ counters! {
     requests_denied,
     /// Requests that were none, or failed.
     requests_error,
+    /// Questions of DNS that went on.
+    dns_forwarded,
+    /// Questions of DNS that were denied.
+    dns_denied,
+    /// Messages that are no question, or several.
+    dns_unreadable,
+    /// Questions of endpoints that had too many waiting.
+    dns_overload,
+    /// Questions whose server could not be asked, or whose answer could not be sent.
+    dns_failed,
+    /// Questions whose server did not answer in time.
+    dns_timeout,
+    /// Messages of servers that answer no question that waits.
+    dns_mismatched,
+    /// Answers that were given before the datapath was known to know their addresses.
+    dns_released_early,
     /// Access records that were lost.
     records_lost,
 }

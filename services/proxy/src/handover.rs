@@ -33,6 +33,8 @@ pub struct Given {
     pub listener: Listener,
     /// Its address is IPv6.
     pub v6: bool,
+    /// It takes datagrams and no connections.
+    pub datagrams: bool,
     /// The socket.
     pub socket: OwnedFd,
 }
@@ -41,6 +43,7 @@ pub struct Given {
 struct Label {
     listener: Listener,
     v6: bool,
+    datagrams: bool,
 }
 
 /// The new one's end: what it got, and how it says that it serves.
@@ -80,7 +83,12 @@ pub fn ask(path: &Path) -> io::Result<Option<Taking>> {
     if labels.len() != files.len() {
         return Err(io::Error::other(format!("{} sockets were announced and {} came", labels.len(), files.len())));
     }
-    let given = |(label, socket): (Label, OwnedFd)| Given { listener: label.listener, v6: label.v6, socket };
+    let given = |(label, socket): (Label, OwnedFd)| Given {
+        listener: label.listener,
+        v6: label.v6,
+        datagrams: label.datagrams,
+        socket,
+    };
     Ok(Some(Taking { sockets: labels.into_iter().zip(files).map(given).collect(), stream }))
 }
 
@@ -98,14 +106,15 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
 }
 
 /// Gives the sockets to who has connected; true once that one serves.
-pub fn give(mut stream: UnixStream, sockets: &[(Listener, bool, BorrowedFd)]) -> io::Result<bool> {
+pub fn give(mut stream: UnixStream, sockets: &[Given]) -> io::Result<bool> {
     let user = getsockopt(&stream.as_fd(), PeerCredentials)?.uid();
     if user != 0 && user != nix::unistd::Uid::effective().as_raw() {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("user {user} may not take over")));
     }
     let sockets = &sockets[..sockets.len().min(MOST)];
-    let labels: Vec<Label> = sockets.iter().map(|(listener, v6, _)| Label { listener: *listener, v6: *v6 }).collect();
-    let files: Vec<BorrowedFd> = sockets.iter().map(|(_, _, file)| *file).collect();
+    let label = |given: &Given| Label { listener: given.listener, v6: given.v6, datagrams: given.datagrams };
+    let labels: Vec<Label> = sockets.iter().map(label).collect();
+    let files: Vec<BorrowedFd> = sockets.iter().map(|given| given.socket.as_fd()).collect();
     let text = serde_json::to_vec(&labels)?;
     let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
     let mut control = SendAncillaryBuffer::new(&mut room);
@@ -137,12 +146,12 @@ mod tests {
         let mut client = TcpStream::connect(address).unwrap();
         let giving = listen(&path).unwrap();
         let giver = std::thread::spawn(move || {
-            let taken = give(giving.accept().unwrap().0, &[(listener, true, old.as_fd())]).unwrap();
-            drop(old);
-            taken
+            let given = Given { listener, v6: true, datagrams: false, socket: old.into() };
+            give(giving.accept().unwrap().0, &[given]).unwrap()
         });
         let taking = ask(&path).unwrap().unwrap();
-        assert_eq!((taking.sockets[0].listener, taking.sockets[0].v6), (listener, true));
+        let got = &taking.sockets[0];
+        assert_eq!((got.listener, got.v6, got.datagrams), (listener, true, false));
         let new: TcpListener = taking.sockets[0].socket.try_clone().unwrap().into();
         taking.taken().unwrap();
         assert!(giver.join().unwrap());

@@ -8,6 +8,7 @@
 mod contexts;
 mod copy;
 mod counters;
+mod dns;
 mod handover;
 mod http1;
 mod http2;
@@ -24,6 +25,8 @@ mod sockets;
 mod tls;
 mod wire;
 
+pub use dns::{Dns, Replies};
+pub use listeners::Listeners;
 pub use process::main_with;
 pub use rules::Table;
 pub use serve::accept;

@@ -9,14 +9,17 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::dns::{self, Datagrams, Dns, Replies};
 use crate::handover::Given;
 use crate::serve::accept;
 use crate::shared::Shared;
 use crate::sockets;
 
-/// The sockets, each with a task that takes its connections.
+/// The sockets, each with a task that takes what comes there.
 pub struct Listeners {
     shared: Arc<Shared>,
+    dns: Arc<Dns>,
+    replies: Arc<Replies>,
     tasks: TaskTracker,
     open: Vec<Open>,
     given: Vec<Given>,
@@ -25,8 +28,13 @@ pub struct Listeners {
 struct Open {
     listener: Listener,
     address: SocketAddr,
-    socket: Arc<TcpListener>,
+    socket: Socket,
     stop: CancellationToken,
+}
+
+enum Socket {
+    Connections(Arc<TcpListener>),
+    Datagrams(Datagrams),
 }
 
 impl Drop for Open {
@@ -35,45 +43,69 @@ impl Drop for Open {
     }
 }
 
+impl Open {
+    fn is(&self, listener: Listener, address: SocketAddr, datagrams: bool) -> bool {
+        let same = self.listener == listener && self.address == address;
+        same && matches!(self.socket, Socket::Datagrams(_)) == datagrams
+    }
+}
+
 impl Listeners {
     /// None yet; those of the process before this one are used when they are wanted.
-    pub fn new(shared: Arc<Shared>, tasks: TaskTracker, given: Vec<Given>) -> Listeners {
-        Listeners { shared, tasks, open: Vec::new(), given }
+    pub fn new(dns: Arc<Dns>, replies: Replies, tasks: TaskTracker, given: Vec<Given>) -> Listeners {
+        let shared = Arc::clone(dns.shared());
+        Listeners { shared, dns, replies: Arc::new(replies), tasks, open: Vec::new(), given }
     }
 
     /// Listens on these and on no others; true if all of them could be bound.
     pub fn set(&mut self, wanted: &[Listener]) -> bool {
         self.open.retain(|open| wanted.contains(&open.listener));
         let mut all = true;
-        for listener in wanted.iter().filter(|listener| listener.traffic == Traffic::Tcp) {
+        for listener in wanted {
+            let kinds: &[bool] = if listener.traffic == Traffic::Dns { &[false, true] } else { &[false] };
             for address in sockets::addresses(listener.port) {
-                if self.open.iter().any(|open| open.listener == *listener && open.address == address) {
-                    continue;
-                }
-                match self.bind(*listener, address) {
-                    Ok(()) => {}
-                    // No IPv6 on this node.
-                    Err(error) if address.is_ipv6() && is_without_v6(&error) => {}
-                    Err(error) => {
-                        tracing::warn!(%address, %error, "cannot listen: connections to it are refused");
-                        all = false;
-                    }
+                for datagrams in kinds {
+                    all &= self.want(*listener, address, *datagrams);
                 }
             }
         }
         all
     }
 
-    fn bind(&mut self, listener: Listener, address: SocketAddr) -> std::io::Result<()> {
-        let known = self.given.iter().position(|given| given.listener == listener && given.v6 == address.is_ipv6());
-        let socket = match known {
-            Some(place) => self.given.swap_remove(place).socket.into(),
-            None => sockets::listen(address)?,
+    fn want(&mut self, listener: Listener, address: SocketAddr, datagrams: bool) -> bool {
+        if self.open.iter().any(|open| open.is(listener, address, datagrams)) {
+            return true;
+        }
+        match self.bind(listener, address, datagrams) {
+            Ok(()) => true,
+            // No IPv6 on this node.
+            Err(error) if address.is_ipv6() && is_without_v6(&error) => true,
+            Err(error) => {
+                tracing::warn!(%address, %error, "cannot listen: connections to it are refused");
+                false
+            }
+        }
+    }
+
+    fn bind(&mut self, listener: Listener, address: SocketAddr, datagrams: bool) -> std::io::Result<()> {
+        let is =
+            |given: &Given| (given.listener, given.v6, given.datagrams) == (listener, address.is_ipv6(), datagrams);
+        let known = self.given.iter().position(is).map(|place| self.given.swap_remove(place).socket);
+        let (stop, tasks, direction) = (CancellationToken::new(), self.tasks.clone(), listener.direction);
+        let socket = if datagrams {
+            let socket = known.map_or_else(|| dns::bind(address), Ok)?;
+            let socket = Datagrams::register(socket)?;
+            let (dns, replies) = (Arc::clone(&self.dns), Arc::clone(&self.replies));
+            tokio::spawn(socket.serve(dns, replies, direction, tasks, stop.clone()));
+            Socket::Datagrams(socket)
+        } else {
+            let socket = known.map_or_else(|| sockets::listen(address), |socket| Ok(socket.into()))?;
+            let socket = Arc::new(sockets::register(socket)?);
+            let dns = (listener.traffic == Traffic::Dns).then(|| Arc::clone(&self.dns));
+            let taking = accept(Arc::clone(&self.shared), Arc::clone(&socket), direction, dns, tasks, stop.clone());
+            tokio::spawn(taking);
+            Socket::Connections(socket)
         };
-        let socket = Arc::new(sockets::register(socket)?);
-        let stop = CancellationToken::new();
-        let (shared, tasks) = (Arc::clone(&self.shared), self.tasks.clone());
-        tokio::spawn(accept(shared, Arc::clone(&socket), listener.direction, tasks, stop.clone()));
         self.open.push(Open { listener, address, socket, stop });
         Ok(())
     }
@@ -81,8 +113,11 @@ impl Listeners {
     /// Copies of the sockets, for the next process.
     pub fn copies(&self) -> std::io::Result<Vec<Given>> {
         let copy = |open: &Open| {
-            let socket = open.socket.as_fd().try_clone_to_owned()?;
-            Ok(Given { listener: open.listener, v6: open.address.is_ipv6(), socket })
+            let (datagrams, socket) = match &open.socket {
+                Socket::Connections(socket) => (false, socket.as_fd().try_clone_to_owned()?),
+                Socket::Datagrams(socket) => (true, socket.copy()?),
+            };
+            Ok(Given { listener: open.listener, v6: open.address.is_ipv6(), datagrams, socket })
         };
         self.open.iter().map(copy).collect()
     }

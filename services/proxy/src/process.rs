@@ -1,6 +1,5 @@
 //! How does the proxy start, follow the agent, hand over and end?
 
-use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::dns::{Dns, Replies};
 use crate::handover::{self, Taking};
 use crate::listeners::Listeners;
 use crate::privileges;
@@ -64,6 +64,7 @@ pub fn main_with(words: Vec<String>, open: impl FnOnce() -> Result<Box<dyn Redir
 
 fn run(arguments: &Arguments, open: impl FnOnce() -> Result<Box<dyn Redirected>>) -> Result<()> {
     let redirected = open().context("the datapath's redirected connections")?;
+    let replies = Replies::open().context("a raw socket for answers of DNS")?;
     let path = &arguments.handover;
     let taking = handover::ask(path).unwrap_or_else(|error| {
         tracing::warn!(%error, "the proxy before this one gives nothing");
@@ -77,7 +78,8 @@ fn run(arguments: &Arguments, open: impl FnOnce() -> Result<Box<dyn Redirected>>
         runtime.worker_threads(threads.max(1));
     }
     let runtime = runtime.enable_all().thread_name("proxy").build().context("runtime")?;
-    runtime.block_on(serve(Shared::new(redirected, Upstream::Transparent), arguments, taking, giving))?;
+    let shared = Shared::new(redirected, Upstream::Transparent);
+    runtime.block_on(serve(shared, replies, arguments, taking, giving))?;
     // What still runs after its time is cut.
     runtime.shutdown_background();
     Ok(())
@@ -86,14 +88,16 @@ fn run(arguments: &Arguments, open: impl FnOnce() -> Result<Box<dyn Redirected>>
 /// Follows the agent until a signal comes or another proxy has taken over; then ends what there is.
 async fn serve(
     shared: Arc<Shared>,
+    replies: Replies,
     arguments: &Arguments,
     mut taking: Option<Taking>,
     giving: UnixListener,
 ) -> Result<()> {
     let tasks = TaskTracker::new();
     let given = taking.as_mut().map(|taking| std::mem::take(&mut taking.sockets)).unwrap_or_default();
-    let listeners = Listeners::new(Arc::clone(&shared), tasks.clone(), given);
     let (agent, outgoing) = mpsc::channel(WAITING);
+    let dns = Dns::new(Arc::clone(&shared), agent.clone());
+    let listeners = Listeners::new(Arc::clone(&dns), replies, tasks.clone(), given);
     let (heard, events) = mpsc::channel(WAITING);
     let version = env!("CARGO_PKG_VERSION");
     tokio::spawn(Client::new(&arguments.socket, version).run(outgoing, heard));
@@ -107,7 +111,8 @@ async fn serve(
             }
         }
     })?;
-    let mut follower = Follower { shared: Arc::clone(&shared), listeners, agent, taking, epoch: 0, listening: false };
+    let mut follower =
+        Follower { shared: Arc::clone(&shared), dns, listeners, agent, taking, epoch: 0, listening: false };
     follower.follow(events, successor).await?;
     follower.listeners.close();
     shared.begin_drain();
@@ -142,6 +147,7 @@ async fn counters(shared: Arc<Shared>, agent: mpsc::Sender<FromProxy>) {
 /// What the agent and other processes change.
 struct Follower {
     shared: Arc<Shared>,
+    dns: Arc<Dns>,
     listeners: Listeners,
     agent: mpsc::Sender<FromProxy>,
     taking: Option<Taking>,
@@ -180,8 +186,7 @@ impl Follower {
                 tracing::info!(epoch = hello.epoch, listeners = hello.listeners.len(), "the agent is there");
             }
             Event::Rules(update) => self.realise(update).await?,
-            // Nobody here waits for names yet: DNS connections are refused.
-            Event::NamesHeld(_) => {}
+            Event::NamesHeld(names) => self.dns.held(&names.numbers),
             Event::Away(why) => tracing::debug!(why, "the agent is away, the last rules go on"),
         }
         Ok(())
@@ -211,16 +216,13 @@ impl Follower {
             Ok(copies) => copies,
             Err(error) => return tracing::warn!(%error, "sockets cannot be handed over"),
         };
-        tokio::task::spawn_blocking(move || {
-            let sockets: Vec<_> = copies.iter().map(|given| (given.listener, given.v6, given.socket.as_fd())).collect();
-            match handover::give(stream, &sockets) {
-                Ok(true) => {
-                    tracing::info!("another proxy has taken over");
-                    taken.cancel();
-                }
-                Ok(false) => tracing::warn!("another proxy asked for the sockets and went away"),
-                Err(error) => tracing::warn!(%error, "sockets were not handed over"),
+        tokio::task::spawn_blocking(move || match handover::give(stream, &copies) {
+            Ok(true) => {
+                tracing::info!("another proxy has taken over");
+                taken.cancel();
             }
+            Ok(false) => tracing::warn!("another proxy asked for the sockets and went away"),
+            Err(error) => tracing::warn!(%error, "sockets were not handed over"),
         });
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use l7::dns::Patterns;
 use l7::http::{HttpRules, Secrets};
 use l7::tls::ServerNames;
 use proxy_api::{Parser, RuleSet, RulesUpdate};
@@ -24,6 +25,8 @@ pub struct Rules {
     pub parser: Parser,
     /// Which requests pass.
     pub http: Http,
+    /// Which names may be asked for; `None`: any.
+    pub names: Option<Patterns>,
     /// Which server names; `None`: any, and none.
     pub server_names: Option<ServerNames>,
     /// TLS that ends here.
@@ -117,7 +120,11 @@ impl Rules {
             tracing::warn!(rule_set = id, why, "all connections of a rule set are refused");
         }
         let server_names = (!set.server_names.is_empty()).then(|| ServerNames::new(&set.server_names));
-        Rules { parser: set.parser, http, server_names, terminate, originate, broken, source: set }
+        let names = set.dns.as_ref().map(|rules| {
+            let names = rules.iter().filter_map(|rule| rule.match_name.as_deref());
+            Patterns::new(names, rules.iter().filter_map(|rule| rule.match_pattern.as_deref()))
+        });
+        Rules { parser: set.parser, http, names, server_names, terminate, originate, broken, source: set }
     }
 }
 

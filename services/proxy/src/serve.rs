@@ -8,15 +8,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::dns::{self, Dns};
 use crate::shared::{Connection, Shared, fits};
 use crate::sockets::reset;
 use crate::{copy, http1, tls};
 
-/// Takes connections until it is told to stop.
+/// Takes connections until it is told to stop; with `dns`, only questions of DNS.
 pub async fn accept(
     shared: Arc<Shared>,
     listener: Arc<TcpListener>,
     direction: Direction,
+    dns: Option<Arc<Dns>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
@@ -28,7 +30,7 @@ pub async fn accept(
         };
         match taken {
             Ok((stream, peer)) => {
-                tasks.spawn(serve(Arc::clone(&shared), stream, peer, direction));
+                tasks.spawn(serve(Arc::clone(&shared), stream, peer, direction, dns.clone()));
             }
             Err(error) => {
                 // Out of files, as a rule: what there is goes on, and others wait.
@@ -45,16 +47,19 @@ fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     direction: Direction,
+    dns: Option<Arc<Dns>>,
 ) -> impl Future<Output = ()> + Send {
     // What refuses needs no task of its own size.
     let admitted = admit(shared, stream, peer, direction);
     async move {
         if let Some((connection, stream, parser)) = admitted {
-            match parser {
-                Parser::Http => http1::serve(connection, stream).await,
-                Parser::Tls => tls::serve(connection, stream).await,
-                Parser::Tcp => copy::serve(connection, stream).await,
-                Parser::Dns | Parser::Kafka => reset(stream),
+            match (parser, dns) {
+                (Parser::Dns, Some(dns)) => dns::serve(dns, connection, stream).await,
+                (Parser::Http, None) => http1::serve(connection, stream).await,
+                (Parser::Tls, None) => tls::serve(connection, stream).await,
+                (Parser::Tcp, None) => copy::serve(connection, stream).await,
+                // Sent to the wrong listener, or of a protocol that is not spoken here.
+                (Parser::Dns, None) | (Parser::Kafka, _) | (_, Some(_)) => reset(stream),
             }
         }
     }

@@ -37,7 +37,8 @@ pub fn register(listener: std::net::TcpListener) -> io::Result<TcpListener> {
     TcpListener::from_std(listener)
 }
 
-fn transparent(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+/// The socket may have addresses that are not the node's.
+pub(crate) fn transparent(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     if address.is_ipv6() { socket.set_ip_transparent_v6(true) } else { socket.set_ip_transparent_v4(true) }
 }
 
@@ -82,6 +83,22 @@ fn marked(redirected: &dyn Redirected, facts: &Facts, client: SocketAddr) -> io:
     socket.bind(&SocketAddr::new(client.ip(), 0).into())?;
     redirected.speak_for(socket.as_fd(), facts)?;
     Ok(TcpSocket::from_std_stream(socket.into()))
+}
+
+/// A socket that asks a server by UDP from the client's address, known to the datapath.
+pub fn datagrams(
+    redirected: &dyn Redirected,
+    facts: &Facts,
+    client: SocketAddr,
+    server: SocketAddr,
+) -> io::Result<std::net::UdpSocket> {
+    let socket = Socket::new(Domain::for_address(client), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    transparent(&socket, client)?;
+    socket.bind(&SocketAddr::new(client.ip(), 0).into())?;
+    redirected.speak_for(socket.as_fd(), facts)?;
+    socket.connect(&server.into())?;
+    Ok(socket.into())
 }
 
 /// Ends a connection so that the other side knows it was refused.

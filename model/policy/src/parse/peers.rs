@@ -6,8 +6,8 @@ use ipnet::IpNet;
 use labels::{CLUSTER, NAMESPACE_LABELS, Operator, POD_NAMESPACE, Selector, SelectorKey, source};
 
 use super::Reader;
-use l7::dns::canonical_name;
 use crate::peer::{CidrSet, ENTITIES, Entity, Learned, Peer};
+use l7::dns::canonical_name;
 
 /// The peers of a rule by kind; `None` is an absent field.
 pub(super) struct PeerLists<'a> {

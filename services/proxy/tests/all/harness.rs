@@ -68,7 +68,7 @@ impl Proxy {
             let _inside = runtime.enter();
             let listener = Arc::new(tokio::net::TcpListener::from_std(listener).unwrap());
             let (shared, tasks, stop) = (Arc::clone(&shared), tasks.clone(), CancellationToken::new());
-            runtime.spawn(accept(shared, listener, Direction::Ingress, tasks, stop));
+            runtime.spawn(accept(shared, listener, Direction::Ingress, None, tasks, stop));
         }
         Proxy { address, shared, known, tasks, runtime: Some(runtime) }
     }

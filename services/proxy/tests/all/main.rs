@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bytes;
+mod dns;
 mod harness;
 mod http1;
 mod http2;

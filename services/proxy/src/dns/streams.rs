@@ -1,0 +1,110 @@
+//! How are questions by TCP answered, one after the other?
+
+use std::io;
+use std::sync::Arc;
+
+use dns::{Question, Said, read_answer};
+use proxy_api::Protocol;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::{Dns, Ends};
+use crate::shared::{Connection, millis};
+use crate::sockets::reset;
+
+/// A connection with questions, each behind its length (RFC 7766). The server's connection is opened with the first
+/// question that is allowed, and stays as long as the client's.
+pub async fn serve(dns: Arc<Dns>, connection: Connection, mut client: TcpStream) {
+    let ends = Ends { client: connection.peer, server: connection.local, protocol: Protocol::Tcp };
+    let idle = millis(dns.shared.settings.load().dns.idle);
+    let mut server: Option<TcpStream> = None;
+    loop {
+        let message = tokio::select! {
+            biased;
+            () = dns.shared.drain.cancelled() => return,
+            read = tokio::time::timeout(idle, read(&mut client)) => read,
+        };
+        let message = match message {
+            Ok(Ok(Some(message))) => message,
+            // The end, or a client that says nothing for long.
+            Ok(Ok(None)) | Err(_) => return,
+            Ok(Err(_)) => return reset(client),
+        };
+        let (facts, rules) = match connection.now() {
+            Ok(found) => found,
+            Err(unknown) => {
+                tracing::debug!(peer = %ends.client, why = unknown.reason(), "a question is refused");
+                dns.shared.counters.refused_unknown.add();
+                return reset(client);
+            }
+        };
+        let (through, slot) = (&connection, &mut server);
+        let answer =
+            dns.answer(ends, &facts, &rules, &message, move |question, message| ask(through, slot, question, message));
+        match answer.await {
+            Some(answer) => {
+                if write(&mut client, &answer).await.is_err() {
+                    return;
+                }
+            }
+            // Without an answer the next one would be taken for it.
+            None => return reset(client),
+        }
+    }
+}
+
+async fn ask(
+    connection: &Connection,
+    server: &mut Option<TcpStream>,
+    question: Question,
+    mut message: Vec<u8>,
+) -> io::Result<(Vec<u8>, Said)> {
+    let number: u16 = rand::random();
+    message[..2].copy_from_slice(&number.to_be_bytes());
+    // One that broke, or whose answer did not come in time, is of no use for the next question.
+    if let Some(mut stream) = server.take()
+        && let Ok(answer) = exchange(&mut stream, &message).await
+    {
+        return keep(server, stream, &question, number, answer);
+    }
+    // Servers close what was idle for a while: that is no failure of theirs.
+    let mut stream = connection.connect().await?;
+    let answer = exchange(&mut stream, &message).await?;
+    keep(server, stream, &question, number, answer)
+}
+
+async fn exchange(stream: &mut TcpStream, message: &[u8]) -> io::Result<Vec<u8>> {
+    write(stream, message).await?;
+    read(stream).await?.ok_or(io::ErrorKind::UnexpectedEof.into())
+}
+
+/// The connection stays for the next question, if this one's answer fits.
+fn keep(
+    server: &mut Option<TcpStream>,
+    stream: TcpStream,
+    question: &Question,
+    number: u16,
+    answer: Vec<u8>,
+) -> io::Result<(Vec<u8>, Said)> {
+    let said = read_answer(question, number, &answer).map_err(io::Error::other)?;
+    *server = Some(stream);
+    Ok((answer, said))
+}
+
+/// A message, or the end between two.
+async fn read(stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
+    let mut length = [0; 2];
+    if stream.read(&mut length[..1]).await? == 0 {
+        return Ok(None);
+    }
+    stream.read_exact(&mut length[1..]).await?;
+    let mut message = vec![0; u16::from_be_bytes(length).into()];
+    stream.read_exact(&mut message).await?;
+    Ok(Some(message))
+}
+
+async fn write(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
+    let length = u16::try_from(message.len()).map_err(|_| io::ErrorKind::InvalidData)?;
+    // In one piece: clients that read once are many.
+    stream.write_all(&[&length.to_be_bytes(), message].concat()).await
+}
