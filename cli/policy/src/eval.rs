@@ -9,8 +9,10 @@ use clap::Args;
 use policy::{EndpointPolicy, Settings};
 use serde_json::Value;
 
-use crate::case::{Case, Flow};
-use crate::judge::Judge;
+use crate::case::Case;
+use crate::flow_ref::{FlowRef, Split};
+use crate::flows::Judges;
+use crate::judge::push_json;
 use crate::objects::Objects;
 use crate::result::{EndpointResult, PolicyResult};
 use crate::world::{World, settings};
@@ -21,7 +23,7 @@ const BATCH: usize = 64;
 /// What to judge, and how the answer looks.
 #[derive(Debug, Args)]
 pub struct Eval {
-    /// How many cases are judged at a time
+    /// How many cases, or parts of many flows, are judged at a time
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: u16,
     /// One case from a YAML or JSON file, instead of one a line from standard input
@@ -56,7 +58,7 @@ pub fn run(eval: &Eval, out: &mut dyn Write) -> Result<()> {
             Ok(value) => judge_value(value, eval.enforcement.as_deref()),
             Err(error) => failed("", &format!("this is not a case: {error}")),
         };
-        write_result(&result, eval.pretty, &mut out)?;
+        write_result(result.as_bytes(), eval.pretty, &mut out)?;
     } else {
         eval_lines(eval, BufReader::with_capacity(1 << 20, io::stdin().lock()), &mut out)?;
     }
@@ -82,18 +84,20 @@ fn eval_lines(eval: &Eval, mut input: impl BufRead, out: &mut impl Write) -> Res
         if lines.is_empty() {
             return Ok(());
         }
-        for result in in_parallel(threads, &lines, |line| judge_line(line, enforcement)) {
+        // Of few cases each gets several threads for its flows.
+        let threads_each = (threads / lines.len()).max(1);
+        for result in in_parallel(threads, &lines, |line| judge_line(line, enforcement, threads_each)) {
             write_result(&result, eval.pretty, out)?;
         }
     }
 }
 
 /// The results of all items, in their order. Each thread takes every so-manieth.
-fn in_parallel<T: Sync>(threads: usize, items: &[T], work: impl Fn(&T) -> String + Sync) -> Vec<String> {
+fn in_parallel<T: Sync>(threads: usize, items: &[T], work: impl Fn(&T) -> Vec<u8> + Sync) -> Vec<Vec<u8>> {
     if threads <= 1 || items.len() <= 1 {
         return items.iter().map(work).collect();
     }
-    let mut results: Vec<(usize, String)> = std::thread::scope(|scope| {
+    let mut results: Vec<(usize, Vec<u8>)> = std::thread::scope(|scope| {
         let workers = (0..threads).map(|first| {
             let work = &work;
             let own = items.iter().enumerate().skip(first).step_by(threads);
@@ -107,69 +111,90 @@ fn in_parallel<T: Sync>(threads: usize, items: &[T], work: impl Fn(&T) -> String
 }
 
 /// Whatever a line holds, it gets a result of its own and spares the others.
-fn judge_line(line: &[u8], enforcement: Option<&str>) -> String {
-    let judged = std::panic::catch_unwind(|| match serde_json::from_slice::<Value>(line) {
-        Ok(value) => judge_value(value, enforcement),
-        Err(error) => failed("", &format!("this line is not JSON: {error}")),
+fn judge_line(line: &[u8], enforcement: Option<&str>, threads: usize) -> Vec<u8> {
+    let judged = std::panic::catch_unwind(|| {
+        if let Some((id, case, flows)) = plain_case(line) {
+            return judge(case, &flows, enforcement, threads).unwrap_or_else(|error| failed(&id, &error).into_bytes());
+        }
+        match serde_json::from_slice::<Value>(line) {
+            Ok(value) => judge_value(value, enforcement).into_bytes(),
+            Err(error) => failed("", &format!("this line is not JSON: {error}")).into_bytes(),
+        }
     });
-    judged.unwrap_or_else(|_| failed("", "this case cannot be judged: an invariant does not hold"))
+    judged.unwrap_or_else(|_| failed("", "this case cannot be judged: an invariant does not hold").into_bytes())
+}
+
+/// A case in which all is right and all flows are plain, with its flows; others go the long way, which says what is
+/// wrong.
+fn plain_case(line: &[u8]) -> Option<(String, Case, Vec<FlowRef<'_>>)> {
+    let Split { rest, flows } = serde_json::from_slice(line).ok()?;
+    let rest = Value::Object(rest);
+    let id = id(&rest);
+    Some((id, Case::from_value(rest).ok()?, flows))
+}
+
+fn id(case: &Value) -> String {
+    match case.get("id") {
+        Some(Value::String(id)) => id.clone(),
+        Some(Value::Null) | None => String::new(),
+        Some(other) => other.to_string(),
+    }
 }
 
 /// The result of a case as JSON.
 pub fn judge_value(value: Value, enforcement: Option<&str>) -> String {
-    let id = match value.get("id") {
-        Some(Value::String(id)) => id.clone(),
-        Some(Value::Null) | None => String::new(),
-        Some(other) => other.to_string(),
+    let id = id(&value);
+    let mut case = match Case::from_value(value) {
+        Ok(case) => case,
+        Err(error) => return failed(&id, &format!("this is not a case: {error}")),
     };
-    match Case::from_value(value) {
-        Ok(case) => judge(case, enforcement).unwrap_or_else(|error| failed(&id, &error)),
-        Err(error) => failed(&id, &format!("this is not a case: {error}")),
-    }
+    let flows = std::mem::take(&mut case.flows);
+    let flows: Vec<FlowRef<'_>> = flows.iter().map(crate::case::Flow::by_ref).collect();
+    let judged = judge(case, &flows, enforcement, 1);
+    let text = judged.and_then(|text| String::from_utf8(text).map_err(|error| error.to_string()));
+    text.unwrap_or_else(|error| failed(&id, &error))
 }
 
-fn judge(mut case: Case, enforcement: Option<&str>) -> Result<String, String> {
+fn judge(mut case: Case, flows: &[FlowRef<'_>], enforcement: Option<&str>, threads: usize) -> Result<Vec<u8>, String> {
     if let Some(mode) = enforcement {
         mode.clone_into(&mut case.config.mode);
     }
     let settings = settings(&case.config)?;
     let mut objects = Objects::default();
     objects.add_value(&case.policies, &settings);
-    let loaded = load(&case, &objects, settings)?;
-    let Loaded { mut world, mut out } = loaded;
-    out.push_str(",\"flows\":[");
-    let mut judge = Judge::new(&mut world, case.config.audit);
-    for (at, flow) in case.flows.iter().enumerate() {
-        if at > 0 {
-            out.push(',');
-        }
-        judge.write(flow, &mut out);
-    }
-    out.push_str("]}");
+    let Loaded { world, mut out } = load(&case, &objects, settings)?;
+    out.extend_from_slice(b",\"flows\":[");
+    Judges::new(&world, case.config.audit, threads).list(flows, &mut out);
+    out.extend_from_slice(b"]}");
     Ok(out)
 }
 
 struct Loaded {
     world: World,
     /// The result up to the flows.
-    out: String,
+    out: Vec<u8>,
 }
 
 fn load(case: &Case, objects: &Objects, settings: Settings) -> Result<Loaded, String> {
     let mut world = World::new(case, objects, settings)?;
     let policies: Vec<PolicyResult> = objects.policies.iter().map(policy_result).collect();
     let endpoints: Vec<EndpointResult> = (0..world.parties.len()).map(|at| endpoint(&mut world, at)).collect();
-    let text = |value: serde_json::Result<String>| value.map_err(|error| error.to_string());
-    let mut out = String::from("{");
+    let mut out = vec![b'{'];
     if !case.id.is_empty() {
-        out.push_str(&format!("\"id\":{},", Value::from(case.id.as_str())));
+        out.extend_from_slice(b"\"id\":");
+        push_json(&case.id, &mut out);
+        out.push(b',');
     }
     if !objects.problems.is_empty() {
         let problems: Vec<String> = objects.problems.iter().map(ToString::to_string).collect();
-        out.push_str(&format!("\"error\":{},", Value::from(problems.join("; "))));
+        out.extend_from_slice(b"\"error\":");
+        push_json(&problems.join("; "), &mut out);
+        out.push(b',');
     }
-    out.push_str(&format!("\"policies\":{},", text(serde_json::to_string(&policies))?));
-    out.push_str(&format!("\"endpoints\":{}", text(serde_json::to_string(&endpoints))?));
+    out.extend_from_slice(b"\"policies\":");
+    serde_json::to_writer(&mut out, &policies).map_err(|error| error.to_string())?;
+    out.extend_from_slice(b",\"endpoints\":");
+    serde_json::to_writer(&mut out, &endpoints).map_err(|error| error.to_string())?;
     Ok(Loaded { world, out })
 }
 
@@ -202,12 +227,13 @@ fn failed(id: &str, error: &str) -> String {
     format!("{{{id}\"error\":{}}}", Value::from(error))
 }
 
-fn write_result(result: &str, pretty: bool, out: &mut impl Write) -> Result<()> {
+/// A result as a line, or indented.
+pub fn write_result(result: &[u8], pretty: bool, out: &mut impl Write) -> Result<()> {
     if pretty {
-        let value: Value = serde_json::from_str(result)?;
+        let value: Value = serde_json::from_slice(result)?;
         serde_json::to_writer_pretty(&mut *out, &value)?;
     } else {
-        out.write_all(result.as_bytes())?;
+        out.write_all(result)?;
     }
     out.write_all(b"\n")?;
     Ok(())
@@ -226,23 +252,24 @@ fn eval_files(eval: &Eval, out: &mut impl Write) -> Result<()> {
     let mut objects = Objects::default();
     objects.add_value(&case.policies, &settings);
     crate::files::read(&eval.policies, |name, text| objects.add_file(name, text, &settings))?;
-    let Loaded { mut world, out: head } = load(&case, &objects, settings).map_err(anyhow::Error::msg)?;
+    let Loaded { world, out: mut head } = load(&case, &objects, settings).map_err(anyhow::Error::msg)?;
     let wrong = objects.policies.iter().filter_map(|read| read.object.as_ref().err()).flatten();
     for problem in objects.problems.iter().chain(wrong) {
         eprintln!("{problem}");
     }
     let Some(file) = &eval.flows else {
-        return write_result(&format!("{head},\"flows\":[]}}"), eval.pretty, out);
+        head.extend_from_slice(b",\"flows\":[]}");
+        return write_result(&head, eval.pretty, out);
     };
-    let mut judge = Judge::new(&mut world, case.config.audit);
+    let mut judges = Judges::new(&world, case.config.audit, usize::from(eval.threads));
     for flow in &case.flows {
-        write_flow(&mut judge, flow, eval.pretty, out)?;
+        judges.line(&flow.by_ref(), eval.pretty, out)?;
     }
     if file == Path::new("-") {
-        return eval_flows(&mut judge, io::stdin().lock(), eval.pretty, out);
+        return judges.lines(io::stdin().lock(), eval.pretty, out);
     }
     let opened = fs::File::open(file).with_context(|| format!("open {}", file.display()))?;
-    eval_flows(&mut judge, BufReader::with_capacity(1 << 20, opened), eval.pretty, out)
+    judges.lines(opened, eval.pretty, out)
 }
 
 /// Who is there, from a file.
@@ -254,35 +281,4 @@ pub fn cluster(file: &Path) -> Result<Case> {
         Ok(case) => Ok(case),
         Err(error) => bail!("{}: {error}", file.display()),
     }
-}
-
-fn eval_flows(judge: &mut Judge<'_>, mut input: impl BufRead, pretty: bool, out: &mut impl Write) -> Result<()> {
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        if input.read_until(b'\n', &mut line)? == 0 {
-            return Ok(());
-        }
-        if line.iter().all(u8::is_ascii_whitespace) {
-            continue;
-        }
-        // Plain flows are read at once; what has nulls or is wrong goes the long way.
-        let flow = serde_json::from_slice::<Flow>(&line).map_err(|error| error.to_string());
-        let flow =
-            flow.or_else(|error| serde_json::from_slice::<Value>(&line).map_err(|_| error).and_then(Flow::from_value));
-        match flow {
-            Ok(flow) => write_flow(judge, &flow, pretty, out)?,
-            Err(error) => write_result(
-                &format!("{{\"verdict\":\"ERROR\",\"error\":{}}}", Value::from(format!("this is not a flow: {error}"))),
-                pretty,
-                out,
-            )?,
-        }
-    }
-}
-
-fn write_flow(judge: &mut Judge<'_>, flow: &Flow, pretty: bool, out: &mut impl Write) -> Result<()> {
-    let mut text = String::with_capacity(512);
-    judge.write(flow, &mut text);
-    write_result(&text, pretty, out)
 }

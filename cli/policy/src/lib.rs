@@ -8,6 +8,8 @@ mod check;
 mod eval;
 mod explain;
 mod files;
+pub mod flow_ref;
+mod flows;
 pub mod judge;
 mod junit;
 pub mod objects;

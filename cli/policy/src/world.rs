@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use abi::identity as id;
+use foldhash::fast::RandomState as FastHash;
 use identity::{Families, LocalAllocator, NumericIdentity, cidr_labels, reserved_by_labels, reserved_labels};
 use ipnet::IpNet;
 use labels::{CLUSTER, Label, LabelFilter, Labels, Selector, Workload, source, workload_labels};
@@ -34,11 +35,13 @@ pub struct World {
     pub repository: Repository,
     /// The endpoints in the order of the case.
     pub parties: Vec<Party>,
-    by_name: HashMap<String, usize>,
-    by_address: HashMap<IpAddr, usize>,
+    /// By `namespace/name`, and by the name alone in the namespace default.
+    by_name: HashMap<String, usize, FastHash>,
+    by_address: HashMap<IpAddr, usize, FastHash>,
     addresses: Addresses,
     nodes: HashMap<String, NumericIdentity>,
     names: Vec<(String, Vec<IpAddr>)>,
+    by_dns_name: HashMap<String, Vec<IpAddr>>,
     identities: Identities,
 }
 
@@ -137,13 +140,17 @@ impl World {
         let mut world = World {
             repository: Repository::new(settings),
             parties: Vec::new(),
-            by_name: HashMap::new(),
-            by_address: HashMap::new(),
+            by_name: HashMap::default(),
+            by_address: HashMap::default(),
             addresses: Addresses::default(),
             nodes: HashMap::new(),
             names: case.dns.iter().map(|name| (policy::canonical_name(&name.name), ips(&name.ips))).collect(),
+            by_dns_name: HashMap::new(),
             identities: Identities::new(),
         };
+        for (name, addresses) in &world.names {
+            world.by_dns_name.entry(name.clone()).or_default().extend(addresses);
+        }
         let policies = objects.policies.iter().filter_map(|read| read.object.as_ref().ok());
         policies.for_each(|policy| drop(world.repository.upsert_policy(PolicyObject::clone(policy))));
         world.add_reserved();
@@ -286,6 +293,9 @@ impl World {
             self.by_address.insert(address, at);
         }
         let ports = if case.config.no_port_labels { NamedPorts::new() } else { named_ports(endpoint) };
+        if let Some(short) = name.strip_prefix("default/").filter(|short| !short.contains('/')) {
+            self.by_name.insert(short.to_owned(), at);
+        }
         self.by_name.insert(name.clone(), at);
         self.parties.push(Party { name, identity, local: !endpoint.remote, ports, policy: None });
         Ok(())
@@ -376,6 +386,11 @@ impl World {
         policy.clone()
     }
 
+    /// The policy of an endpoint, if it was asked for before.
+    pub fn made_policy(&self, party: usize) -> Option<&Arc<EndpointPolicy>> {
+        self.parties.get(party)?.policy.as_ref()
+    }
+
     /// The labels of an identity.
     pub fn labels(&self, identity: NumericIdentity) -> Option<&Labels> {
         self.repository.identity_labels(identity)
@@ -397,8 +412,7 @@ impl World {
         if let Ok(address) = text.parse::<IpAddr>() {
             return Ok(self.find_address(address));
         }
-        let full = if text.contains('/') { text.to_owned() } else { format!("default/{text}") };
-        self.by_name.get(&full).map(|at| party(*at)).ok_or_else(|| format!("there is no endpoint {text:?}"))
+        self.by_name.get(text).map(|at| party(*at)).ok_or_else(|| format!("there is no endpoint {text:?}"))
     }
 
     fn find_address(&self, address: IpAddr) -> (Option<usize>, NumericIdentity) {
@@ -410,12 +424,11 @@ impl World {
     }
 
     fn find_name(&self, name: &str, ipv6: bool) -> Result<(Option<usize>, NumericIdentity), String> {
-        let wanted = policy::canonical_name(name);
-        let known = self.names.iter().filter(|(known, _)| *known == wanted).flat_map(|(_, addresses)| addresses);
-        let known: Vec<&IpAddr> = known.collect();
+        let known = self.by_dns_name.get(name).or_else(|| self.by_dns_name.get(&policy::canonical_name(name)));
+        let known = known.map(Vec::as_slice).unwrap_or_default();
         let of_family = known.iter().find(|address| address.is_ipv6() == ipv6).or(known.first());
         let address = of_family.ok_or_else(|| format!("no address of {name:?} was learned"))?;
-        Ok(self.find_address(**address))
+        Ok(self.find_address(*address))
     }
 
     fn world(&self, ipv6: bool) -> NumericIdentity {

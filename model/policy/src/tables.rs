@@ -1,6 +1,7 @@
 //! What do the tables of an endpoint's policy answer?
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use abi::Port;
@@ -10,7 +11,7 @@ use identity::NumericIdentity;
 use crate::origin::{Direction, RuleSet};
 
 /// The policy of all endpoints of one identity, as the datapath gets it.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct EndpointPolicy {
     /// Revision of the repository that the tables are of. Later revisions that did not change them hold too.
     pub revision: u64,
@@ -27,9 +28,23 @@ pub struct EndpointPolicy {
     /// Why these are not the tables of the policies as they are now: rules that cannot be put together. The tables are
     /// the last ones that could be made, or closed ones.
     pub error: Option<Arc<str>>,
+    /// Where the entries of each length of prefix lie, the longest first.
+    pub(crate) lengths: Vec<(u32, Range<usize>)>,
 }
 
 impl EndpointPolicy {
+    /// Nothing but these entries, sorted by key.
+    pub(crate) fn of(verdicts: impl Iterator<Item = (VerdictKey, VerdictEntry)>) -> Self {
+        let verdicts: Vec<(VerdictKey, VerdictEntry)> = verdicts.collect();
+        let mut lengths: Vec<(u32, Range<usize>)> = Vec::new();
+        for same in verdicts.chunk_by(|(one, _), (next, _)| one.prefix_len == next.prefix_len) {
+            let begin = lengths.last().map_or(0, |(_, range)| range.end);
+            lengths.extend(same.first().map(|(key, _)| (key.prefix_len, begin..begin + same.len())));
+        }
+        lengths.reverse();
+        EndpointPolicy { verdicts, lengths, ..EndpointPolicy::default() }
+    }
+
     /// True if traffic in this direction must be allowed.
     pub fn enforced(&self, direction: Direction) -> bool {
         match direction {
@@ -47,25 +62,18 @@ impl EndpointPolicy {
     /// destination port, or the message type of ICMP and ICMPv6. An entry of zeros denies, should there be none.
     pub fn verdict(&self, peer: NumericIdentity, direction: Direction, protocol: u8, port: u16) -> VerdictEntry {
         let class = self.class(peer);
-        // The entries are sorted by the length of their prefix: only lengths that there are need to be asked.
-        let mut rest = self.verdicts.as_slice();
-        while let Some((last, _)) = rest.last() {
-            let prefix_len = last.prefix_len;
+        for (prefix_len, range) in &self.lengths {
             let (protocol, bits) = match prefix_len.checked_sub(PREFIX_PROTOCOL) {
                 Some(bits) => (protocol, bits),
                 None => (0, 0),
             };
-            let key = VerdictKey {
-                prefix_len,
-                class,
-                direction: direction.number(),
-                protocol,
-                port: Port::new(masked(port, bits as u8)),
-            };
-            if let Ok(at) = rest.binary_search_by(|(known, _)| known.cmp(&key)) {
-                return rest[at].1;
+            let key = (class, direction.number(), protocol, Port::new(masked(port, bits as u8)));
+            let entries = &self.verdicts[range.clone()];
+            let found = entries
+                .binary_search_by_key(&key, |(known, _)| (known.class, known.direction, known.protocol, known.port));
+            if let Ok(at) = found {
+                return entries[at].1;
             }
-            rest = &rest[..rest.partition_point(|(known, _)| known.prefix_len < prefix_len)];
         }
         VerdictEntry::default()
     }

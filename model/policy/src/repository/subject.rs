@@ -102,9 +102,9 @@ impl SubjectTables {
             ingress_enforced: self.rules.directions[0].enforced,
             egress_enforced: self.rules.directions[1].enforced,
             classes: self.classes.clone(),
-            verdicts: self.verdicts.iter().map(|(key, entry)| (*key, *entry)).collect(),
             rule_sets: self.rule_sets.values().cloned().collect(),
             error: self.error.clone(),
+            ..EndpointPolicy::of(self.verdicts.iter().map(|(key, entry)| (*key, *entry)))
         });
         self.snapshot = Some(policy.clone());
         policy
