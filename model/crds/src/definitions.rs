@@ -396,6 +396,8 @@ impl CustomResource {
             _ => open_kind(self.description),
         };
         schema["description"] = json!(self.description);
+        // The API server knows the schema of metadata and takes no word about it.
+        schema["properties"]["metadata"] = json!({ "type": "object" });
         schema
     }
 

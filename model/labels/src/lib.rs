@@ -12,7 +12,7 @@ mod workload;
 pub use filter::LabelFilter;
 pub use label::{Label, LabelError};
 pub use selector::{Operator, Requirement, Selector, SelectorError, SelectorKey};
-pub use set::Labels;
+pub use set::{Iter, KnownLabels, Labels};
 pub use workload::{Workload, is_owned_key, workload_labels};
 
 /// Key of the namespace that a pod is in.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use crate::{Labels, source, validate};
 
@@ -36,10 +37,11 @@ pub struct Requirement {
     pub operator: Operator,
 }
 
-/// Conditions that must all hold. Without any it matches everything. Equal meanings of equal form are equal.
+/// Conditions that must all hold. Without any it matches everything. Equal meanings of equal form are equal. Cloning
+/// copies a pointer.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Selector {
-    requirements: Vec<Requirement>,
+    requirements: Arc<[Requirement]>,
 }
 
 /// Why something is not a selector.
@@ -178,7 +180,7 @@ impl Selector {
         let mut requirements: Vec<Requirement> = requirements.into_iter().collect();
         requirements.sort();
         requirements.dedup();
-        Selector { requirements }
+        Selector { requirements: requirements.into() }
     }
 
     /// Matches what has the label `reserved:key`.
@@ -187,9 +189,8 @@ impl Selector {
     }
 
     /// This and one more condition.
-    pub fn and(mut self, key: SelectorKey, operator: Operator) -> Self {
-        self.requirements.push(Requirement { key, operator });
-        Selector::new(self.requirements)
+    pub fn and(self, key: SelectorKey, operator: Operator) -> Self {
+        Selector::new(self.requirements.iter().cloned().chain([Requirement { key, operator }]))
     }
 
     /// This and `source:key=value`.

@@ -1,5 +1,6 @@
 //! Which labels does something have?
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -7,9 +8,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{Label, LabelError, source};
 
-/// A sorted set of labels with at most one value for each source and key; cloning copies a pointer.
+/// A sorted set of labels with at most one value for each source and key; cloning copies a pointer. Sets can have
+/// labels in common.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Labels(Arc<[Label]>);
+pub struct Labels(Arc<[Arc<Label>]>);
+
+/// The labels of a set in order.
+pub type Iter<'a> = std::iter::Map<std::slice::Iter<'a, Arc<Label>>, fn(&'a Arc<Label>) -> &'a Label>;
 
 impl Labels {
     /// No labels.
@@ -24,7 +29,7 @@ impl Labels {
         sorted.reverse();
         sorted.sort_by(|a, b| (&a.source, &a.key).cmp(&(&b.source, &b.key)));
         sorted.dedup_by(|a, b| a.source == b.source && a.key == b.key);
-        Labels(sorted.into())
+        Labels(sorted.into_iter().map(Arc::new).collect())
     }
 
     /// One label `reserved:key`.
@@ -38,8 +43,13 @@ impl Labels {
     }
 
     /// The labels in order.
-    pub fn iter(&self) -> std::slice::Iter<'_, Label> {
-        self.0.iter()
+    pub fn iter(&self) -> Iter<'_> {
+        self.0.iter().map(Arc::as_ref)
+    }
+
+    /// The same set; labels that were given before are taken from there.
+    pub fn shared(&self, known: &mut KnownLabels) -> Self {
+        Labels(self.0.iter().map(|label| known.shared(label)).collect())
     }
 
     /// How many there are.
@@ -60,7 +70,7 @@ impl Labels {
 
     /// The values of all labels with this key, whatever their source.
     pub fn get_any<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |label| label.key == key).map(|label| label.value.as_str())
+        self.iter().filter(move |label| label.key == key).map(|label| label.value.as_str())
     }
 
     /// True if `reserved:key` is there.
@@ -75,14 +85,39 @@ impl Labels {
 
     /// These and others; the others win.
     pub fn with(&self, others: impl IntoIterator<Item = Label>) -> Self {
-        Labels::new(self.0.iter().cloned().chain(others))
+        Labels::new(self.iter().cloned().chain(others))
     }
 
     /// The labels as texts, in order.
     pub fn to_strings(&self) -> Vec<String> {
-        self.0.iter().map(Label::to_string).collect()
+        self.iter().map(Label::to_string).collect()
     }
 }
+
+/// Labels that were given, each once: many sets have most of theirs in common.
+#[derive(Debug, Default)]
+pub struct KnownLabels {
+    labels: HashSet<Arc<Label>>,
+    /// How many there may be before those that nobody has any more are forgotten.
+    limit: usize,
+}
+
+impl KnownLabels {
+    fn shared(&mut self, label: &Arc<Label>) -> Arc<Label> {
+        if let Some(known) = self.labels.get(label) {
+            return known.clone();
+        }
+        if self.labels.len() >= self.limit {
+            self.labels.retain(|label| Arc::strong_count(label) > 1);
+            self.limit = 2 * self.labels.len() + SPARE;
+        }
+        self.labels.insert(label.clone());
+        label.clone()
+    }
+}
+
+/// Labels that are kept though nobody has them.
+const SPARE: usize = 1024;
 
 impl Default for Labels {
     fn default() -> Self {
@@ -98,7 +133,7 @@ impl FromIterator<Label> for Labels {
 
 impl<'a> IntoIterator for &'a Labels {
     type Item = &'a Label;
-    type IntoIter = std::slice::Iter<'a, Label>;
+    type IntoIter = Iter<'a>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
@@ -142,6 +177,21 @@ mod tests {
         assert_eq!(labels.get("k8s", "a"), Some("2"));
         assert_eq!(labels.get("any", "a"), None);
         assert!(labels.has_reserved("host"));
+    }
+
+    #[test]
+    fn sets_have_labels_in_common_and_forget_those_that_nobody_has() {
+        let mut known = KnownLabels::default();
+        let set = |number: usize| Labels::parse(["k8s:app=web", format!("k8s:n={number}").as_str()]).unwrap();
+        let kept = set(0).shared(&mut known);
+        assert_eq!(kept, set(0));
+        let other = set(1).shared(&mut known);
+        assert!(Arc::ptr_eq(&kept.0[0], &other.0[0]) && !Arc::ptr_eq(&kept.0[1], &other.0[1]));
+        for number in 2..10 * SPARE {
+            set(number).shared(&mut known);
+        }
+        assert!(known.labels.len() <= 2 * SPARE, "{}", known.labels.len());
+        assert!(Arc::ptr_eq(&kept.0[0], &set(0).shared(&mut known).0[0]));
     }
 
     #[test]

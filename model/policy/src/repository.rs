@@ -1,5 +1,9 @@
 //! What follows for the tables of which endpoints if a policy, an identity or an address changes?
 
+mod compiled;
+mod groups;
+mod identities;
+mod index;
 mod prefixes;
 mod rule_sets;
 mod selectors;
@@ -9,23 +13,23 @@ mod subject_rules;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use abi::identity::HOST;
 use abi::policy::{Class, VerdictEntry, VerdictKey};
 use identity::NumericIdentity;
 use ipnet::IpNet;
-use labels::Labels;
+use labels::{KnownLabels, Labels};
 
 use crate::origin::{PolicyRef, RuleSet};
 use crate::peer::{Context, Entity, Known, Learned, Peer, PeerIdentity};
-use crate::rule::{PolicyObject, Rule, Subject};
+use crate::rule::PolicyObject;
 use crate::settings::{Mode, Settings};
 use crate::tables::EndpointPolicy;
 
+use compiled::Compiled;
+use groups::{Group, Groups};
+use identities::Identities;
 use prefixes::Prefixes;
 use rule_sets::RuleSets;
 use selectors::{SelectorId, Selectors};
-use subject::SubjectTables;
-use subject_rules::SubjectRules;
 
 /// Ports of an identity's pods that have names: protocol and name, with all numbers that the pods give it.
 pub type NamedPorts = BTreeMap<(u8, String), BTreeSet<u16>>;
@@ -75,42 +79,30 @@ pub enum What {
     Rebuilt(Arc<EndpointPolicy>),
 }
 
-/// A policy's rule with its peer selectors.
-struct Compiled {
-    rule: Rule,
-    /// For each peer that is not everybody.
-    selectors: Vec<SelectorId>,
-}
-
 struct Policy {
     object: Arc<PolicyObject>,
     rules: Vec<Arc<Compiled>>,
 }
 
-struct Identity {
-    peer: PeerIdentity,
-    named_ports: NamedPorts,
-    /// The selectors that select it.
-    selectors: BTreeSet<SelectorId>,
-}
-
 /// All policies and identities, and the tables of the subjects that were asked for.
 ///
-/// The cost of an identity that comes or goes depends on the number of selectors and of subjects that it concerns,
-/// not on the number of identities. A changed policy costs the tables of the subjects that it selects.
+/// An identity that comes or goes costs what the selectors of its labels and the tables that use them do, a selector
+/// that is new the identities that have its rarest label: neither depends on how many others there are. A changed
+/// policy costs new tables once for all subjects that have the same rules.
 pub struct Repository {
     settings: Settings,
     revision: u64,
-    policies: BTreeMap<PolicyRef, Policy>,
-    by_namespace: HashMap<String, BTreeSet<PolicyRef>>,
-    identities: HashMap<NumericIdentity, Identity>,
-    identities_by_namespace: HashMap<String, BTreeSet<NumericIdentity>>,
+    /// By namespace (empty: of the whole cluster) and name.
+    policies: HashMap<String, BTreeMap<PolicyRef, Policy>>,
+    identities: Identities,
+    labels: KnownLabels,
     selectors: Selectors,
     prefixes: Prefixes,
     rule_sets: RuleSets,
-    subjects: BTreeMap<NumericIdentity, SubjectTables>,
-    users: HashMap<SelectorId, BTreeSet<NumericIdentity>>,
+    groups: Groups,
     host: SelectorId,
+    /// How many rules were compiled; each has a number of its own.
+    compiled: u64,
 }
 
 impl Repository {
@@ -122,16 +114,15 @@ impl Repository {
         Repository {
             settings,
             revision: 1,
-            policies: BTreeMap::new(),
-            by_namespace: HashMap::new(),
-            identities: HashMap::new(),
-            identities_by_namespace: HashMap::new(),
+            policies: HashMap::new(),
+            identities: Identities::default(),
+            labels: KnownLabels::default(),
             selectors,
             prefixes: Prefixes::default(),
             rule_sets: RuleSets::default(),
-            subjects: BTreeMap::new(),
-            users: HashMap::new(),
+            groups: Groups::default(),
             host,
+            compiled: 0,
         }
     }
 
@@ -147,12 +138,14 @@ impl Repository {
 
     /// The policies in order of their names.
     pub fn policies(&self) -> impl Iterator<Item = &Arc<PolicyObject>> {
-        self.policies.values().map(|policy| &policy.object)
+        let mut policies: Vec<(&PolicyRef, &Policy)> = self.policies.values().flatten().collect();
+        policies.sort_unstable_by_key(|(reference, _)| *reference);
+        policies.into_iter().map(|(_, policy)| &policy.object)
     }
 
     /// A policy.
     pub fn policy(&self, reference: &PolicyRef) -> Option<&Arc<PolicyObject>> {
-        self.policies.get(reference).map(|policy| &policy.object)
+        self.policies.get(&reference.namespace)?.get(reference).map(|policy| &policy.object)
     }
 
     /// The identities with their labels, in no order.
@@ -167,7 +160,7 @@ impl Repository {
 
     /// Why the tables of a subject are not those of the policies as they are now, if they are not.
     pub fn subject_error(&self, subject: NumericIdentity) -> Option<&str> {
-        self.subjects.get(&subject)?.error().map(AsRef::as_ref)
+        self.groups.of(subject)?.tables.error().map(AsRef::as_ref)
     }
 
     /// A rule set of some subject's tables.
@@ -191,30 +184,37 @@ impl Repository {
         self.selectors.selected(peer)
     }
 
+    /// How often a selector was compared with an identity since there is this repository: for measurements.
+    pub fn comparisons(&self) -> u64 {
+        self.selectors.comparisons()
+    }
+
     /// Adds a policy, or puts it in place of the one of its name.
     pub fn upsert_policy(&mut self, object: PolicyObject) -> Change {
-        let old = self.policies.get(&object.reference);
-        if old.is_some_and(|old| old.object.rules == object.rules && old.object.uid == object.uid) {
-            let reference = object.reference.clone();
-            if let Some(policy) = self.policies.get_mut(&reference) {
-                policy.object = Arc::new(object);
-            }
+        let known = self.policies.get_mut(&object.reference.namespace);
+        let known = known.and_then(|policies| policies.get_mut(&object.reference));
+        if let Some(policy) = known.filter(|old| old.object.rules == object.rules && old.object.uid == object.uid) {
+            policy.object = Arc::new(object);
             return self.unchanged();
         }
-        let rules: Vec<Arc<Compiled>> = object.rules.iter().map(|rule| Arc::new(self.compile(rule))).collect();
-        let reference = object.reference.clone();
-        self.by_namespace.entry(reference.namespace.clone()).or_default().insert(reference.clone());
-        let policy = Policy { object: Arc::new(object), rules: rules.clone() };
-        let old = self.policies.insert(reference, policy);
+        let (reference, object) = (object.reference.clone(), Arc::new(object));
+        let rules: Vec<Arc<Compiled>> = (0..object.rules.len()).map(|at| Arc::new(self.compile(&object, at))).collect();
+        let policy = Policy { object, rules: rules.clone() };
+        let policies = match self.policies.get_mut(&reference.namespace) {
+            Some(policies) => policies,
+            None => self.policies.entry(reference.namespace.clone()).or_default(),
+        };
+        let old = policies.insert(reference, policy);
         let old = old.map(|policy| policy.rules).unwrap_or_default();
         self.policy_changed(old, rules)
     }
 
     /// Takes a policy away.
     pub fn remove_policy(&mut self, reference: &PolicyRef) -> Change {
-        let Some(policy) = self.policies.remove(reference) else { return self.unchanged() };
-        if let Some(names) = self.by_namespace.get_mut(&reference.namespace) {
-            names.remove(reference);
+        let policies = self.policies.get_mut(&reference.namespace);
+        let Some(policy) = policies.and_then(|policies| policies.remove(reference)) else { return self.unchanged() };
+        if self.policies.get(&reference.namespace).is_some_and(BTreeMap::is_empty) {
+            self.policies.remove(&reference.namespace);
         }
         self.policy_changed(policy.rules, Vec::new())
     }
@@ -225,21 +225,9 @@ impl Repository {
         if known.is_some_and(|known| known.peer.labels == *labels) {
             return self.unchanged();
         }
-        let peer = PeerIdentity::new(identity, labels.clone());
+        let peer = PeerIdentity::new(identity, labels.shared(&mut self.labels));
         let selected = self.selectors.selecting(&peer, &Context::of(&self.settings));
-        let fresh = Identity { peer, named_ports: NamedPorts::new(), selectors: selected.clone() };
-        self.identities_by_namespace.entry(fresh.peer.namespace().to_owned()).or_default().insert(identity);
-        let old = self.identities.insert(identity, fresh);
-        let before = match old {
-            Some(old) => {
-                self.left_namespace(identity, old.peer.namespace());
-                if let Some(known) = self.identities.get_mut(&identity) {
-                    known.named_ports = old.named_ports;
-                }
-                old.selectors
-            }
-            None => BTreeSet::new(),
-        };
+        let before = self.identities.insert(peer, selected.clone());
         self.selectors.moved(identity, &before, &selected);
         let differs: Vec<SelectorId> = before.symmetric_difference(&selected).copied().collect();
         let mut change = self.unchanged();
@@ -251,15 +239,15 @@ impl Repository {
     /// An identity is gone. Its tables, if it is a subject, go with it.
     pub fn remove_identity(&mut self, identity: NumericIdentity) -> Change {
         self.release_subject(identity);
-        let Some(known) = self.identities.remove(&identity) else { return self.unchanged() };
-        self.left_namespace(identity, known.peer.namespace());
+        let Some(known) = self.identities.remove(identity) else { return self.unchanged() };
         self.selectors.moved(identity, &known.selectors, &BTreeSet::new());
         let mut change = self.unchanged();
-        for (subject, tables) in &mut self.subjects {
-            if tables.remove(identity) {
-                change.tables.push(TableChange { subject: *subject, what: What::ClassRemoved { identity } });
+        self.groups.each_using(&known.selectors, true, |group| {
+            if group.tables.remove(identity) {
+                group.tell(&What::ClassRemoved { identity }, &mut change);
             }
-        }
+        });
+        change.sort();
         change
     }
 
@@ -271,14 +259,14 @@ impl Repository {
             return change;
         }
         known.named_ports = ports;
-        let known = &self.identities[&identity];
-        for (subject, tables) in &mut self.subjects {
-            if tables.asks_peers_for_names() {
-                let what = tables.classify(identity, known, &mut self.rule_sets);
-                change.tables.extend(what.map(|what| TableChange { subject: *subject, what }));
+        let known = &*known;
+        self.groups.each_using(&BTreeSet::new(), true, |group| {
+            if let Some(what) = group.tables.classify(identity, known, &mut self.rule_sets) {
+                group.tell(&what, &mut change);
             }
-        }
-        if self.subjects.get(&identity).is_some_and(SubjectTables::asks_subject_for_names) {
+        });
+        change.sort();
+        if self.groups.of(identity).is_some_and(Group::asks_subject_for_names) {
             self.rebuild([identity], &mut change);
         }
         change
@@ -313,7 +301,8 @@ impl Repository {
             self.settings.mode = mode;
             self.revision += 1;
             change.revision = self.revision;
-            let subjects: Vec<NumericIdentity> = self.subjects.keys().copied().collect();
+            self.groups.forget_keys();
+            let subjects: Vec<NumericIdentity> = self.groups.subjects().collect();
             self.rebuild(subjects, &mut change);
         }
         change
@@ -321,36 +310,32 @@ impl Repository {
 
     /// The tables for endpoints of an identity, which from now on are kept up to date; `None` if it is not known.
     pub fn subject_policy(&mut self, subject: NumericIdentity) -> Option<Arc<EndpointPolicy>> {
-        if !self.subjects.contains_key(&subject) {
-            let tables = match self.build(subject)? {
-                Ok(tables) => tables,
-                Err(error) => {
-                    let known = self.identities.get(&subject)?;
-                    SubjectTables::new(SubjectRules::closed(), &known.named_ports, Some(error), &mut self.rule_sets)
-                }
-            };
-            self.register(subject, tables);
+        if self.groups.of(subject).is_none() {
+            self.join(subject)?;
         }
         let revision = self.revision;
-        self.subjects.get_mut(&subject).map(|tables| tables.snapshot(revision))
+        self.groups.of_mut(subject).map(|group| group.tables.snapshot(revision))
     }
 
     /// The tables for one endpoint of an identity, whose ports have these names. They are those of the identity unless
     /// rules name ports of the endpoint and its names are not those of all the identity's endpoints together.
     pub fn endpoint_policy(&mut self, subject: NumericIdentity, ports: &NamedPorts) -> Option<Arc<EndpointPolicy>> {
         let shared = self.subject_policy(subject)?;
-        let asks = self.subjects.get(&subject).is_some_and(SubjectTables::asks_subject_for_names);
+        let asks = self.groups.of(subject).is_some_and(|group| group.tables.asks_subject_for_names());
         if !asks || self.identities.get(&subject).is_none_or(|known| known.named_ports == *ports) {
             return Some(shared);
         }
-        let mut tables = self.build_with(subject, Some(ports))?.ok()?;
+        let rules = self.rules_of(subject)?;
+        let mut tables = self.tables(subject, &rules, Some(ports))?.ok()?;
         Some(tables.snapshot(self.revision))
     }
 
     /// The identity has no endpoints here any more.
     pub fn release_subject(&mut self, subject: NumericIdentity) {
-        if let Some(tables) = self.subjects.remove(&subject) {
-            self.unregister(subject, &tables);
+        if let Some(tables) = self.groups.leave(subject) {
+            for selector in tables.selectors() {
+                self.release(*selector);
+            }
         }
     }
 
@@ -358,9 +343,9 @@ impl Repository {
         Change { revision: self.revision, ..Change::default() }
     }
 
-    fn compile(&mut self, rule: &Rule) -> Compiled {
+    fn compile(&mut self, object: &Arc<PolicyObject>, at: usize) -> Compiled {
         let mut selectors = Vec::new();
-        for peer in rule.peers.iter().filter(|peer| **peer != Peer::All) {
+        for peer in object.rules[at].peers.iter().filter(|peer| **peer != Peer::All) {
             let is_new = self.selectors.id(peer).is_none();
             let selector = self.selectors.acquire(peer, &Context::of(&self.settings));
             self.prefixes.add(&self.selectors.prefixes(peer));
@@ -369,19 +354,14 @@ impl Repository {
             }
             selectors.push(selector);
         }
-        Compiled { rule: rule.clone(), selectors }
+        self.compiled += 1;
+        Compiled::new(self.compiled, object, at, selectors)
     }
 
     fn policy_changed(&mut self, old: Vec<Arc<Compiled>>, new: Vec<Arc<Compiled>>) -> Change {
         self.revision += 1;
         let mut change = self.unchanged();
-        let concerned = |subject: &NumericIdentity| {
-            let known = self.identities.get(subject)?;
-            let concerns = |one: &Arc<Compiled>| one.rule.subject.selects(&known.peer);
-            old.iter().chain(&new).any(concerns).then_some(*subject)
-        };
-        let subjects: Vec<NumericIdentity> = self.subjects.keys().filter_map(concerned).collect();
-        self.rebuild(subjects, &mut change);
+        self.exchange(&old, &new, &mut change);
         for compiled in &old {
             for selector in &compiled.selectors {
                 self.release(*selector);
@@ -405,14 +385,12 @@ impl Repository {
     /// Finds the identities that a selector selects now; yields those for which that is new.
     fn select_again(&mut self, selector: SelectorId) -> Vec<NumericIdentity> {
         let context = Context::of(&self.settings);
-        let namespaces = self.selectors.peer(selector).and_then(|peer| peer.namespaces(&context));
-        let asked: Vec<NumericIdentity> = match namespaces {
-            None => self.identities.keys().copied().collect(),
-            Some(names) => {
-                let known = names.iter().filter_map(|name| self.identities_by_namespace.get(*name));
-                known.flatten().copied().collect()
-            }
-        };
+        let Some(peer) = self.selectors.peer(selector) else { return Vec::new() };
+        let mut asked = self.identities.candidates(peer, &context);
+        // Those that it selected need not be among those that it can select now.
+        asked.extend(self.selectors.members(&[selector]));
+        asked.sort_unstable();
+        asked.dedup();
         let mut moved = Vec::new();
         for identity in asked {
             let Some(known) = self.identities.get_mut(&identity) else { continue };
@@ -426,115 +404,16 @@ impl Repository {
         moved
     }
 
-    /// An identity is not in a namespace any more, unless it came back into it.
-    fn left_namespace(&mut self, identity: NumericIdentity, namespace: &str) {
-        if self.identities.get(&identity).is_some_and(|known| known.peer.namespace() == namespace) {
-            return;
-        }
-        let Some(identities) = self.identities_by_namespace.get_mut(namespace) else { return };
-        identities.remove(&identity);
-        if identities.is_empty() {
-            self.identities_by_namespace.remove(namespace);
-        }
-    }
-
     /// Puts a peer into its class in the tables of all subjects that use one of the selectors.
     fn reclassify(&mut self, identity: NumericIdentity, selectors: &[SelectorId], change: &mut Change) {
         let Some(known) = self.identities.get(&identity) else { return };
-        let users = selectors.iter().filter_map(|selector| self.users.get(selector)).flatten();
-        let subjects: BTreeSet<NumericIdentity> = users.copied().collect();
-        for subject in subjects {
-            if let Some(tables) = self.subjects.get_mut(&subject) {
-                let what = tables.classify(identity, known, &mut self.rule_sets);
-                change.tables.extend(what.map(|what| TableChange { subject, what }));
+        let selectors = selectors.iter().copied().collect();
+        self.groups.each_using(&selectors, false, |group| {
+            if let Some(what) = group.tables.classify(identity, known, &mut self.rule_sets) {
+                group.tell(&what, change);
             }
-        }
-    }
-
-    /// Makes the tables of those of the identities anew that are subjects. Where the rules cannot be put together the
-    /// old tables stay.
-    fn rebuild(&mut self, subjects: impl IntoIterator<Item = NumericIdentity>, change: &mut Change) {
-        for subject in subjects {
-            if !self.subjects.contains_key(&subject) {
-                continue;
-            }
-            let built = self.build(subject);
-            if let Some(Err(error)) = &built {
-                if let Some(old) = self.subjects.get_mut(&subject) {
-                    old.fail(error.clone());
-                }
-            } else {
-                self.release_subject(subject);
-            }
-            if let Some(Ok(tables)) = built {
-                self.register(subject, tables);
-            }
-            let revision = self.revision;
-            let policy = self.subjects.get_mut(&subject).map(|tables| tables.snapshot(revision));
-            change.tables.extend(policy.map(|policy| TableChange { subject, what: What::Rebuilt(policy) }));
-        }
-        let in_use = self.subjects.values();
-        self.rule_sets.forget(in_use.map(|tables| tables.rule_set_ids()));
-    }
-
-    /// Tables hold their selectors, so that those of policies that could not be put together live on with them.
-    fn register(&mut self, subject: NumericIdentity, tables: SubjectTables) {
-        for selector in tables.selectors() {
-            self.users.entry(*selector).or_default().insert(subject);
-            self.selectors.retain(*selector);
-            if let Some(peer) = self.selectors.peer(*selector) {
-                self.prefixes.add(&self.selectors.prefixes(peer));
-            }
-        }
-        self.subjects.insert(subject, tables);
-    }
-
-    fn unregister(&mut self, subject: NumericIdentity, tables: &SubjectTables) {
-        for selector in tables.selectors() {
-            if let Some(users) = self.users.get_mut(selector) {
-                users.remove(&subject);
-                if users.is_empty() {
-                    self.users.remove(selector);
-                }
-            }
-            self.release(*selector);
-        }
-    }
-
-    /// The tables of a subject, if it is known; an error if its rules cannot be put together.
-    fn build(&mut self, subject: NumericIdentity) -> Option<Result<SubjectTables, Arc<str>>> {
-        self.build_with(subject, None)
-    }
-
-    fn build_with(
-        &mut self,
-        subject: NumericIdentity,
-        ports: Option<&NamedPorts>,
-    ) -> Option<Result<SubjectTables, Arc<str>>> {
-        let known = self.identities.get(&subject)?;
-        let namespaces = ["", known.peer.labels.namespace().unwrap_or_default()];
-        let distinct = if namespaces[1].is_empty() { &namespaces[..1] } else { &namespaces[..] };
-        let policies = distinct.iter().filter_map(|namespace| self.by_namespace.get(*namespace)).flatten();
-        let rules = policies.filter_map(|name| self.policies.get(name)).flat_map(|policy| &policy.rules);
-        let rules: Vec<Arc<Compiled>> =
-            rules.filter(|compiled| compiled.rule.subject.selects(&known.peer)).cloned().collect();
-        let rules = match SubjectRules::new(&self.settings, &known.peer, rules, self.host) {
-            Ok(rules) => rules,
-            Err(error) => return Some(Err(Arc::from(error))),
-        };
-        let ports = ports.unwrap_or(&known.named_ports);
-        let mut tables = SubjectTables::new(rules, ports, None, &mut self.rule_sets);
-        let members = if tables.asks_peers_for_names() {
-            self.identities.keys().copied().collect()
-        } else {
-            self.selectors.members(tables.selectors())
-        };
-        for identity in members {
-            if let Some(known) = self.identities.get(&identity) {
-                tables.classify(identity, known, &mut self.rule_sets);
-            }
-        }
-        Some(Ok(tables))
+        });
+        change.sort();
     }
 
     fn take_prefixes(&mut self, change: &mut Change) {
@@ -542,13 +421,9 @@ impl Repository {
     }
 }
 
-impl Subject {
-    /// True if the rule is for endpoints of this identity. Rules for nodes are for the own node, rules for endpoints
-    /// never are.
-    pub fn selects(&self, subject: &PeerIdentity) -> bool {
-        match self {
-            Subject::Endpoints(selector) => subject.identity != HOST && selector.matches(&subject.labels),
-            Subject::Nodes(selector) => subject.identity == HOST && selector.matches(&subject.labels),
-        }
+impl Change {
+    /// Changes of different subjects come in the subjects' order.
+    fn sort(&mut self) {
+        self.tables.sort_by_key(|change| change.subject);
     }
 }

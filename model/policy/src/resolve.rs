@@ -30,6 +30,8 @@ pub(crate) use prefix::Prefix;
 pub(crate) struct Deciders {
     pub implicit: Option<Implicit>,
     pub rules: Vec<u32>,
+    /// Besides, all rules that close the subject.
+    pub closing: bool,
     pub auth: Auth,
     pub auth_explicit: bool,
     /// Candidates whose redirects the proxy follows.
@@ -80,12 +82,12 @@ fn match_type(row: Row, prefix: Prefix) -> u8 {
 
 impl Entry {
     /// What holds where nothing allows and nothing denies.
-    pub fn base(enforced: bool, closed_by: Vec<u32>) -> Entry {
+    pub fn base(enforced: bool) -> Entry {
         let (verdict, match_type, implicit) = match enforced {
             true => (VERDICT_DEFAULT_DENY, MATCH_NONE, Implicit::DefaultDeny),
             false => (VERDICT_ALLOW, MATCH_ALL, Implicit::NotEnforced),
         };
-        let deciders = Deciders { implicit: Some(implicit), rules: closed_by, ..Deciders::default() };
+        let deciders = Deciders { implicit: Some(implicit), closing: true, ..Deciders::default() };
         Entry { prefix: Prefix::ANY, verdict, match_type, deciders }
     }
 

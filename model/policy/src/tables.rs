@@ -21,28 +21,49 @@ pub struct EndpointPolicy {
     pub egress_enforced: bool,
     /// Classes of the identities that some selector selects; all others are of class 0.
     pub classes: BTreeMap<NumericIdentity, Class>,
-    /// The entries, sorted by key.
-    pub verdicts: Vec<(VerdictKey, VerdictEntry)>,
     /// The rule sets that entries name, sorted by number.
     pub rule_sets: Vec<RuleSet>,
     /// Why these are not the tables of the policies as they are now: rules that cannot be put together. The tables are
     /// the last ones that could be made, or closed ones.
     pub error: Option<Arc<str>>,
-    /// Where the entries of each length of prefix lie, the longest first.
-    pub(crate) lengths: Vec<(u32, Range<usize>)>,
+    /// The entries.
+    pub(crate) entries: Entries,
 }
 
-impl EndpointPolicy {
-    /// Nothing but these entries, sorted by key.
-    pub(crate) fn of(verdicts: impl Iterator<Item = (VerdictKey, VerdictEntry)>) -> Self {
-        let verdicts: Vec<(VerdictKey, VerdictEntry)> = verdicts.collect();
+/// Entries in order, and where those of each length of prefix lie.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(crate) struct Entries {
+    /// Sorted by key, which begins with the length of the prefix.
+    sorted: Vec<(VerdictKey, VerdictEntry)>,
+    /// The longest first.
+    lengths: Vec<(u32, Range<usize>)>,
+}
+
+impl Entries {
+    /// These entries, sorted by key.
+    pub fn new(sorted: Vec<(VerdictKey, VerdictEntry)>) -> Self {
         let mut lengths: Vec<(u32, Range<usize>)> = Vec::new();
-        for same in verdicts.chunk_by(|(one, _), (next, _)| one.prefix_len == next.prefix_len) {
+        for same in sorted.chunk_by(|(one, _), (next, _)| one.prefix_len == next.prefix_len) {
             let begin = lengths.last().map_or(0, |(_, range)| range.end);
             lengths.extend(same.first().map(|(key, _)| (key.prefix_len, begin..begin + same.len())));
         }
         lengths.reverse();
-        EndpointPolicy { verdicts, lengths, ..EndpointPolicy::default() }
+        Entries { sorted, lengths }
+    }
+}
+
+impl EndpointPolicy {
+    /// The entries, sorted by key.
+    pub fn verdicts(&self) -> &[(VerdictKey, VerdictEntry)] {
+        &self.entries.sorted
+    }
+
+    /// Adds the entries of a class, as a change tells of them.
+    pub fn add_verdicts(&mut self, verdicts: impl IntoIterator<Item = (VerdictKey, VerdictEntry)>) {
+        let mut all = std::mem::take(&mut self.entries.sorted);
+        all.extend(verdicts);
+        all.sort_by_key(|(key, _)| *key);
+        self.entries = Entries::new(all);
     }
 
     /// True if traffic in this direction must be allowed.
@@ -62,13 +83,13 @@ impl EndpointPolicy {
     /// destination port, or the message type of ICMP and ICMPv6. An entry of zeros denies, should there be none.
     pub fn verdict(&self, peer: NumericIdentity, direction: Direction, protocol: u8, port: u16) -> VerdictEntry {
         let class = self.class(peer);
-        for (prefix_len, range) in &self.lengths {
+        for (prefix_len, range) in &self.entries.lengths {
             let (protocol, bits) = match prefix_len.checked_sub(PREFIX_PROTOCOL) {
                 Some(bits) => (protocol, bits),
                 None => (0, 0),
             };
             let key = (class, direction.number(), protocol, Port::new(masked(port, bits as u8)));
-            let entries = &self.verdicts[range.clone()];
+            let entries = &self.entries.sorted[range.clone()];
             let found = entries
                 .binary_search_by_key(&key, |(known, _)| (known.class, known.direction, known.protocol, known.port));
             if let Ok(at) = found {

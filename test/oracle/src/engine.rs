@@ -131,8 +131,7 @@ fn apply(kept: &mut EndpointPolicy, what: What) {
             kept.classes.remove(&identity);
         }
         What::ClassSet { identity, class, verdicts, rule_sets } => {
-            kept.verdicts.extend(verdicts);
-            kept.verdicts.sort_by_key(|(key, _)| *key);
+            kept.add_verdicts(verdicts);
             kept.rule_sets.extend(rule_sets);
             kept.rule_sets.sort_by_key(|set| set.id);
             kept.classes.insert(identity, class);

@@ -111,7 +111,7 @@ impl Scene {
             | if tables.egress_enforced { MODE_EGRESS } else { 0 };
         let policy = endpoint::EndpointPolicy { slot: slot(identity), revision_and_modes: revision | modes };
         let classes = tables.classes.iter().map(|(peer, class)| (*peer, *class)).collect();
-        let verdicts = tables.verdicts.clone();
+        let verdicts = tables.verdicts().to_vec();
         self.given.insert(identity, Given { tables, revision });
         (pod(identity).id, policy, Policy { classes, verdicts })
     }

@@ -4,7 +4,10 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use identity::NumericIdentity;
 use ipnet::IpNet;
+use labels::{CLUSTER, POD_NAMESPACE, Selector as LabelSelector};
 
+use super::identities::values;
+use super::index::LabelIndex;
 use crate::peer::{Context, Known, Learned, Peer, PeerIdentity};
 
 /// Number of a selector; none is used twice.
@@ -15,12 +18,15 @@ pub(super) type SelectorId = u64;
 pub(super) struct Selectors {
     by_id: HashMap<SelectorId, Selector>,
     by_peer: HashMap<Peer, SelectorId>,
-    /// Selectors by the namespaces that they select in, and those that select in any.
+    /// Selectors by a label that all have whom they select.
+    by_label: LabelIndex<SelectorId>,
+    /// The others by the namespaces that they select in, and those that select in any.
     by_namespace: HashMap<String, BTreeSet<SelectorId>>,
     anywhere: BTreeSet<SelectorId>,
     learned: HashMap<Learned, Known>,
     nothing: Known,
     next: SelectorId,
+    comparisons: u64,
 }
 
 struct Selector {
@@ -41,9 +47,10 @@ impl Selectors {
         let id = self.next;
         self.next += 1;
         self.by_peer.insert(peer.clone(), id);
-        match peer.namespaces(context) {
-            None => drop(self.anywhere.insert(id)),
-            Some(names) => names.into_iter().for_each(|name| {
+        match (anchors(peer), peer.namespaces(context)) {
+            (Some((key, values)), _) => values.iter().for_each(|value| self.by_label.insert(key, value, id)),
+            (None, None) => drop(self.anywhere.insert(id)),
+            (None, Some(names)) => names.into_iter().for_each(|name| {
                 self.by_namespace.entry(name.to_owned()).or_default().insert(id);
             }),
         }
@@ -67,6 +74,9 @@ impl Selectors {
         }
         let Some(gone) = self.by_id.remove(&id) else { return Vec::new() };
         self.by_peer.remove(&gone.peer);
+        if let Some((key, values)) = anchors(&gone.peer) {
+            values.iter().for_each(|value| self.by_label.remove(key, value, id));
+        }
         self.anywhere.remove(&id);
         for name in gone.peer.namespaces(context).unwrap_or_default() {
             self.forget(name, id);
@@ -120,15 +130,24 @@ impl Selectors {
     }
 
     /// The selectors that select an identity.
-    pub fn selecting(&self, identity: &PeerIdentity, context: &Context<'_>) -> BTreeSet<SelectorId> {
+    pub fn selecting(&mut self, identity: &PeerIdentity, context: &Context<'_>) -> BTreeSet<SelectorId> {
         let here = self.by_namespace.get(identity.namespace()).into_iter().flatten();
-        self.anywhere.iter().chain(here).copied().filter(|id| self.selects(*id, identity, context)).collect()
+        let labels = identity.labels.iter();
+        let by_label = labels.filter_map(|label| self.by_label.get(&label.key, &label.value)).flatten();
+        let asked: Vec<SelectorId> = self.anywhere.iter().chain(here).chain(by_label).copied().collect();
+        asked.into_iter().filter(|id| self.selects(*id, identity, context)).collect()
     }
 
     /// True if a selector selects an identity.
-    pub fn selects(&self, id: SelectorId, identity: &PeerIdentity, context: &Context<'_>) -> bool {
+    pub fn selects(&mut self, id: SelectorId, identity: &PeerIdentity, context: &Context<'_>) -> bool {
+        self.comparisons += 1;
         let selector = self.by_id.get(&id);
         selector.is_some_and(|one| one.peer.selects(identity, context, self.known(&one.peer)))
+    }
+
+    /// How often a selector was asked for an identity.
+    pub fn comparisons(&self) -> u64 {
+        self.comparisons
     }
 
     /// An identity was selected by some and is by others.
@@ -165,4 +184,16 @@ impl Selectors {
             Peer::All | Peer::Labels(_) | Peer::Entity { .. } | Peer::Cidr(_) => &self.nothing,
         }
     }
+}
+
+/// Labels of which whoever is selected has one: those of the condition with the fewest values. Namespace and cluster
+/// are asked for by most selectors and tell little.
+fn anchors(peer: &Peer) -> Option<(&str, &[String])> {
+    let selector: &LabelSelector = match peer {
+        Peer::Labels(selector) => selector,
+        Peer::All | Peer::Entity { .. } | Peer::Cidr(_) | Peer::Learned(_) => return None,
+    };
+    let telling = selector.requirements().iter().filter(|one| one.key.key != POD_NAMESPACE && one.key.key != CLUSTER);
+    let asking = telling.filter_map(|one| Some((one.key.key.as_str(), values(one)?)));
+    asking.min_by_key(|(_, values)| values.len())
 }

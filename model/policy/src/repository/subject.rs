@@ -6,14 +6,15 @@ use std::sync::Arc;
 use abi::policy::{CLASS_OTHERS, Class, VerdictEntry, VerdictKey};
 use identity::NumericIdentity;
 
+use super::identities::Identity;
 use super::rule_sets::{RuleSets, Wanted};
 use super::selectors::SelectorId;
 use super::subject_rules::{DirectionRules, SubjectRules};
-use super::{Identity, NamedPorts, What};
+use super::{NamedPorts, What};
 use crate::origin::{Direction, RuleSet};
 use crate::resolve::{Deciders, Entry, PeerKey, Placed, Prefix, RangeKey, Row, entries};
 use crate::rule::PortRange;
-use crate::tables::EndpointPolicy;
+use crate::tables::{EndpointPolicy, Entries};
 
 /// What makes peers differ in the eyes of the subject.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
@@ -24,7 +25,8 @@ struct Signature {
     named: Vec<((u8, String), BTreeSet<u16>)>,
 }
 
-/// The tables of one subject, with what it takes to put one more peer into them.
+/// The tables of subjects that have the same rules, with what it takes to put one more peer into them.
+#[derive(Clone)]
 pub(super) struct SubjectTables {
     rules: SubjectRules,
     by_selector: HashMap<SelectorId, u32>,
@@ -40,7 +42,7 @@ pub(super) struct SubjectTables {
 }
 
 /// Candidates of a direction by prefix and peer selector, as numbers into the rules' candidates.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Places {
     all: Vec<(Prefix, u32)>,
     by_selector: HashMap<u32, Vec<(Prefix, u32)>>,
@@ -104,7 +106,7 @@ impl SubjectTables {
             classes: self.classes.clone(),
             rule_sets: self.rule_sets.values().cloned().collect(),
             error: self.error.clone(),
-            ..EndpointPolicy::of(self.verdicts.iter().map(|(key, entry)| (*key, *entry)))
+            entries: Entries::new(self.verdicts.iter().map(|(key, entry)| (*key, *entry)).collect()),
         });
         self.snapshot = Some(policy.clone());
         policy
@@ -195,7 +197,7 @@ impl SubjectTables {
             })
             .collect();
         placed.extend(self.named_by_peer(at, signature));
-        entries(&placed, Entry::base(rules.enforced, rules.closed_by.clone()))
+        entries(&placed, Entry::base(rules.enforced))
     }
 
     /// A name means other ports for each peer, so that a rule for everybody is one for this peer.
@@ -224,9 +226,11 @@ impl SubjectTables {
         }
         let candidates = &self.rules.directions[at].candidates;
         let redirects = deciders.redirects.iter().filter_map(|one| candidates[*one as usize].redirect.clone());
+        let closing = self.rules.directions[at].closed_by.iter().filter(|_| deciders.closing);
+        let deciding = deciders.rules.iter().chain(closing);
         let set = rule_sets.intern(Wanted {
             implicit: deciders.implicit,
-            rules: deciders.rules.iter().map(|number| self.rules.origins[*number as usize].clone()).collect(),
+            rules: deciding.map(|number| self.rules.origins[*number as usize].clone()).collect(),
             auth: deciders.auth,
             auth_explicit: deciders.auth_explicit,
             redirects: redirects.collect(),

@@ -7,7 +7,7 @@ use abi::identity::HOST;
 
 use super::Compiled;
 use super::selectors::SelectorId;
-use crate::origin::{Direction, Implicit, PolicyKind, PolicyRef, RuleOrigin};
+use crate::origin::{Direction, Implicit, RuleOrigin};
 use crate::peer::{Peer, PeerIdentity};
 use crate::redirect::Redirect;
 use crate::resolve::{By, Candidate, PeerKey, RangeKey, Row, Statement, settle};
@@ -15,6 +15,7 @@ use crate::rule::{Effect, L7, Ports, Rule, Tier, protocol};
 use crate::settings::{AllowLocalhost, Mode, Settings};
 
 /// What the rules of one subject say, whoever the peers are.
+#[derive(Clone)]
 pub(super) struct SubjectRules {
     pub origins: Vec<Arc<RuleOrigin>>,
     /// The selectors of the rules; candidates have their numbers.
@@ -24,6 +25,7 @@ pub(super) struct SubjectRules {
 }
 
 /// What they say of one direction.
+#[derive(Clone)]
 pub(super) struct DirectionRules {
     pub direction: Direction,
     pub enforced: bool,
@@ -35,10 +37,29 @@ pub(super) struct DirectionRules {
 /// Ports, and what the proxy asks on them.
 type Ranged = (RangeKey, Option<Arc<Redirect>>);
 
+/// What rules depend on of the identity that they are put together for.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(super) struct Whom {
+    is_host: bool,
+    is_init: bool,
+    namespace: Box<str>,
+}
+
+impl Whom {
+    /// What matters of an identity. Its namespace does only for what proxies ask.
+    pub fn of(identity: &PeerIdentity, with_namespace: bool) -> Whom {
+        Whom {
+            is_host: identity.identity == HOST,
+            is_init: identity.labels.has_reserved("init"),
+            namespace: if with_namespace { identity.namespace().into() } else { Box::default() },
+        }
+    }
+}
+
 /// Whom the rules are put together for.
 struct Subject<'a> {
     settings: &'a Settings,
-    identity: &'a PeerIdentity,
+    whom: &'a Whom,
     rules: &'a [Arc<Compiled>],
     host: SelectorId,
 }
@@ -47,14 +68,14 @@ impl SubjectRules {
     /// What these rules, which select the subject, say; an error if some of them cannot be put together.
     pub fn new(
         settings: &Settings,
-        identity: &PeerIdentity,
+        whom: &Whom,
         mut rules: Vec<Arc<Compiled>>,
         host: SelectorId,
     ) -> Result<Self, String> {
-        rules.sort_by_cached_key(|one| order(&one.rule));
-        let origins = rules.iter().map(|one| one.rule.origin.clone()).collect();
+        rules.sort_by(|one, other| one.order.cmp(&other.order));
+        let origins = rules.iter().map(|one| one.rule().origin.clone()).collect();
         let mut numbers = Numbers::default();
-        let subject = Subject { settings, identity, rules: &rules, host };
+        let subject = Subject { settings, whom, rules: &rules, host };
         let ingress = subject.direction(Direction::Ingress, &mut numbers)?;
         let egress = subject.direction(Direction::Egress, &mut numbers)?;
         Ok(SubjectRules { origins, selectors: numbers.selectors, directions: [ingress, egress] })
@@ -70,21 +91,6 @@ impl SubjectRules {
         });
         SubjectRules { origins: Vec::new(), selectors: Vec::new(), directions }
     }
-}
-
-/// The order in which rules are asked; the names at the end make it the same wherever it is asked for.
-fn order(rule: &Rule) -> (Tier, u32, String, usize, usize) {
-    (rule.tier, rule.priority, resource_id(&rule.origin.policy), rule.origin.spec, rule.origin.index)
-}
-
-fn resource_id(policy: &PolicyRef) -> String {
-    let kind = match policy.kind {
-        PolicyKind::CiliumNetworkPolicy => "cnp",
-        PolicyKind::CiliumClusterwideNetworkPolicy => "ccnp",
-        PolicyKind::NetworkPolicy => "netpol",
-        PolicyKind::ClusterNetworkPolicy => "kcnp",
-    };
-    format!("{kind}/{}/{}", policy.namespace, policy.name)
 }
 
 /// Selectors by their number within the subject.
@@ -123,18 +129,18 @@ impl Levels {
 
 impl Subject<'_> {
     fn direction(&self, direction: Direction, numbers: &mut Numbers) -> Result<DirectionRules, String> {
-        let is_host = self.identity.identity == HOST;
+        let is_host = self.whom.is_host;
         let exempt = self.settings.mode == Mode::Never || is_host && !self.settings.host_firewall;
-        let of_direction = |one: &&Arc<Compiled>| one.rule.direction == direction;
+        let of_direction = |one: &&Arc<Compiled>| one.rule().direction == direction;
         let own: Vec<(u32, &Arc<Compiled>)> =
             (0..).zip(self.rules.iter()).filter(|(_, one)| of_direction(one) && !exempt).collect();
         let closed_by: Vec<u32> =
-            own.iter().filter(|(_, one)| one.rule.default_deny).map(|(number, _)| *number).collect();
-        let always = !exempt && (self.settings.mode == Mode::Always || self.identity.labels.has_reserved("init"));
+            own.iter().filter(|(_, one)| one.rule().default_deny).map(|(number, _)| *number).collect();
+        let always = !exempt && (self.settings.mode == Mode::Always || self.whom.is_init);
         let closed = always || !closed_by.is_empty();
         let (mut levels, mut said) = (Levels::default(), Vec::new());
         for (number, compiled) in &own {
-            let level = levels.of(compiled.rule.tier, compiled.rule.priority);
+            let level = levels.of(compiled.rule().tier, compiled.rule().priority);
             self.add(*number, compiled, (level, closed), numbers, &mut said)?;
         }
         said.extend(self.implied(direction, &own, closed, numbers, &mut levels));
@@ -159,7 +165,7 @@ impl Subject<'_> {
             return vec![implied(Implicit::AllowAny(direction), Effect::Allow, level)];
         }
         let localhost = direction == Direction::Ingress
-            && self.identity.identity != HOST
+            && !self.whom.is_host
             && match self.settings.allow_localhost {
                 AllowLocalhost::Always => !own.is_empty(),
                 AllowLocalhost::EvenWithoutRules => true,
@@ -171,7 +177,7 @@ impl Subject<'_> {
             let peer = PeerKey::Selector(numbers.of(self.host));
             said.push(Statement { peer, row: Row::Own, ..implied(Implicit::AllowLocalhost, Effect::Allow, level) });
         }
-        if own.iter().any(|(_, one)| one.rule.effect == Effect::Pass) {
+        if own.iter().any(|(_, one)| one.rule().effect == Effect::Pass) {
             let level = levels.of(Tier::Default, 1);
             said.push(implied(Implicit::DenyAny(direction), Effect::Deny, level));
         }
@@ -187,7 +193,7 @@ impl Subject<'_> {
         numbers: &mut Numbers,
         said: &mut Vec<Statement>,
     ) -> Result<(), String> {
-        let rule = &compiled.rule;
+        let rule = compiled.rule();
         let ranges = self.ranges(rule, place.1)?;
         let mut selectors = compiled.selectors.iter();
         for peer in &rule.peers {
@@ -218,7 +224,7 @@ impl Subject<'_> {
 
     fn ranges(&self, rule: &Rule, closed: bool) -> Result<Vec<Ranged>, String> {
         let Ports::Some(ports) = &rule.ports else { return Ok(vec![(RangeKey::Any, None)]) };
-        let namespace = self.identity.namespace();
+        let namespace = &self.whom.namespace;
         let mut known: HashMap<(*const L7, bool), Option<Arc<Redirect>>> = HashMap::new();
         let mut ranges = Vec::new();
         for port in ports {

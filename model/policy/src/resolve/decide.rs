@@ -44,7 +44,7 @@ pub(super) fn decide(prefix: Prefix, covering: &[Placed<'_>], base: &Entry) -> E
         let first: Vec<Placed<'_>> = of_tier.iter().filter(|one| precedence(one) == greatest).copied().collect();
         match first[0].candidate.effect {
             Effect::Pass => clip = clip.and(&first),
-            Effect::Deny => return deny(prefix, &first, clip, base),
+            Effect::Deny => return deny(prefix, &first, clip),
             Effect::Allow => return allow(prefix, covering, &first, clip),
         }
     }
@@ -88,7 +88,7 @@ impl Clip {
 }
 
 /// Of equal denials the widest counts, and the sum's before the peer's own unless the latter is wider.
-fn deny(prefix: Prefix, denials: &[Placed<'_>], clip: Clip, base: &Entry) -> Entry {
+fn deny(prefix: Prefix, denials: &[Placed<'_>], clip: Clip) -> Entry {
     let widest = |row: Row| {
         let of_row = denials.iter().map(|one| clip.key(one)).filter(move |key| key.row == row);
         of_row.min_by_key(|key| key.prefix)
@@ -102,7 +102,8 @@ fn deny(prefix: Prefix, denials: &[Placed<'_>], clip: Clip, base: &Entry) -> Ent
     };
     let mut deciders = deciders(denials.iter().filter(|one| clip.key(one) == key));
     if deciders.implicit.is_some() {
-        deciders.rules.clone_from(&base.deciders.rules);
+        deciders.rules.clear();
+        deciders.closing = true;
     }
     Entry { prefix, verdict: VERDICT_DENY, match_type: match_type(key.row, key.prefix), deciders }
 }
@@ -131,7 +132,7 @@ fn allow<'a>(prefix: Prefix, covering: &[Placed<'a>], first: &[Placed<'a>], clip
         (Some(own), Some(sum)) => between(own, sum),
         (Some(one), None) | (None, Some(one)) => one,
         // Not reached: `first` has a candidate, which is in one of the rows.
-        (None, None) => return Entry { prefix, ..Entry::base(true, Vec::new()) },
+        (None, None) => return Entry { prefix, ..Entry::base(true) },
     };
     let mut deciders = deciders(chosen.members.iter());
     (deciders.auth, deciders.auth_explicit) = (chosen.auth, chosen.explicit);

@@ -309,7 +309,7 @@ fn tables(policy: &EndpointPolicy, revision: u64) -> Tables {
         ingress: policy.ingress_enforced,
         egress: policy.egress_enforced,
         classes: policy.classes.clone(),
-        verdicts: policy.verdicts.clone(),
+        verdicts: policy.verdicts().to_vec(),
         rule_sets: policy.rule_sets.iter().map(|set| (set.id, describe_rules(set, revision))).collect(),
     }
 }

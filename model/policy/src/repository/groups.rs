@@ -1,0 +1,322 @@
+//! Which subjects share their tables, and what becomes of these if rules or subjects change?
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use identity::NumericIdentity;
+
+use super::selectors::SelectorId;
+use super::subject::SubjectTables;
+use super::subject_rules::{SubjectRules, Whom};
+use super::{Change, Compiled, NamedPorts, Repository, TableChange, What};
+
+type GroupId = u64;
+
+/// Subjects that have the same rules, and their tables.
+pub(super) struct Group {
+    pub tables: SubjectTables,
+    /// The rules that select the subjects, by number.
+    rules: Rules,
+    subjects: BTreeSet<NumericIdentity>,
+    /// What others must have in common with these subjects to join them; nobody does if the tables are not those of
+    /// the rules.
+    key: Option<Key>,
+}
+
+/// Rules by number.
+pub(super) type Rules = BTreeMap<u64, Arc<Compiled>>;
+
+/// Everything that tables depend on besides identities and settings.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    rules: Vec<u64>,
+    own: Own,
+}
+
+/// What rules ask of the subject.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Own {
+    whom: Whom,
+    /// The subject's own ports that have names, if rules ask for them.
+    ports: Option<NamedPorts>,
+}
+
+/// All subjects in their groups.
+#[derive(Default)]
+pub(super) struct Groups {
+    by_id: HashMap<GroupId, Group>,
+    by_subject: BTreeMap<NumericIdentity, GroupId>,
+    by_key: HashMap<Key, GroupId>,
+    users: HashMap<SelectorId, BTreeSet<GroupId>>,
+    /// Groups whose rules name ports that peers give numbers.
+    asking_peers: BTreeSet<GroupId>,
+    next: GroupId,
+}
+
+impl Group {
+    /// True if some rule names ports that the subject gives numbers, so that the subjects have these in common. Tables
+    /// may not need them, if such a rule has no peers.
+    pub fn asks_subject_for_names(&self) -> bool {
+        self.rules.values().any(|one| one.asks_subject)
+    }
+
+    /// Tells all its subjects of a change.
+    pub fn tell(&self, what: &What, change: &mut Change) {
+        let tables = self.subjects.iter().map(|subject| TableChange { subject: *subject, what: what.clone() });
+        change.tables.extend(tables);
+    }
+}
+
+impl Groups {
+    /// The group of a subject.
+    pub fn of(&self, subject: NumericIdentity) -> Option<&Group> {
+        self.by_id.get(self.by_subject.get(&subject)?)
+    }
+
+    /// The same, to be changed.
+    pub fn of_mut(&mut self, subject: NumericIdentity) -> Option<&mut Group> {
+        self.by_id.get_mut(self.by_subject.get(&subject)?)
+    }
+
+    /// All subjects.
+    pub fn subjects(&self) -> impl Iterator<Item = NumericIdentity> {
+        self.by_subject.keys().copied()
+    }
+
+    /// The tables of all groups.
+    pub fn tables(&self) -> impl Iterator<Item = &SubjectTables> {
+        self.by_id.values().map(|group| &group.tables)
+    }
+
+    /// Nobody joins a group that is there already: what all tables depend on has changed.
+    pub fn forget_keys(&mut self) {
+        self.by_key.clear();
+        self.by_id.values_mut().for_each(|group| group.key = None);
+    }
+
+    /// Does something with the groups that use one of the selectors; if `names`, also with those that ask peers for the
+    /// numbers of ports.
+    pub fn each_using(&mut self, selectors: &BTreeSet<SelectorId>, names: bool, mut work: impl FnMut(&mut Group)) {
+        let users = selectors.iter().filter_map(|selector| self.users.get(selector)).flatten();
+        let asking = self.asking_peers.iter().filter(|_| names);
+        let wanted: BTreeSet<GroupId> = users.chain(asking).copied().collect();
+        for id in wanted {
+            if let Some(group) = self.by_id.get_mut(&id) {
+                work(group);
+            }
+        }
+    }
+
+    fn add(&mut self, group: Group) -> GroupId {
+        let id = self.next;
+        self.next += 1;
+        for selector in group.tables.selectors() {
+            self.users.entry(*selector).or_default().insert(id);
+        }
+        if group.tables.asks_peers_for_names() {
+            self.asking_peers.insert(id);
+        }
+        if let Some(key) = &group.key {
+            self.by_key.insert(key.clone(), id);
+        }
+        self.by_id.insert(id, group);
+        id
+    }
+
+    /// A subject is one no more. If it was the last one of its group, the tables are nobody's now.
+    pub fn leave(&mut self, subject: NumericIdentity) -> Option<SubjectTables> {
+        let id = self.by_subject.remove(&subject)?;
+        let group = self.by_id.get_mut(&id)?;
+        group.subjects.remove(&subject);
+        if !group.subjects.is_empty() {
+            return None;
+        }
+        let group = self.by_id.remove(&id)?;
+        if let Some(key) = group.key.as_ref().filter(|key| self.by_key.get(key) == Some(&id)) {
+            self.by_key.remove(key);
+        }
+        for selector in group.tables.selectors() {
+            if let Some(users) = self.users.get_mut(selector) {
+                users.remove(&id);
+                if users.is_empty() {
+                    self.users.remove(selector);
+                }
+            }
+        }
+        self.asking_peers.remove(&id);
+        Some(group.tables)
+    }
+}
+
+impl Repository {
+    /// Makes an identity a subject; `None` if it is not known.
+    pub(super) fn join(&mut self, subject: NumericIdentity) -> Option<()> {
+        let rules = self.rules_of(subject)?;
+        self.move_to(&[subject], rules).map(drop)
+    }
+
+    /// The rules that select an identity.
+    pub(super) fn rules_of(&self, subject: NumericIdentity) -> Option<Rules> {
+        let known = self.identities.get(&subject)?;
+        let namespaces = ["", known.peer.labels.namespace().unwrap_or_default()];
+        let distinct = if namespaces[1].is_empty() { &namespaces[..1] } else { &namespaces[..] };
+        let policies = distinct.iter().filter_map(|namespace| self.policies.get(*namespace));
+        let rules = policies.flat_map(|policies| policies.values()).flat_map(|policy| &policy.rules);
+        let selecting = rules.filter(|compiled| compiled.rule().subject.selects(&known.peer));
+        Some(selecting.map(|compiled| (compiled.number, compiled.clone())).collect())
+    }
+
+    /// Makes the tables of those of the identities anew that are subjects. Where the rules cannot be put together the
+    /// old tables stay.
+    pub(super) fn rebuild(&mut self, identities: impl IntoIterator<Item = NumericIdentity>, change: &mut Change) {
+        for subject in identities {
+            if self.groups.by_subject.contains_key(&subject) {
+                let rules = self.rules_of(subject).unwrap_or_default();
+                self.change(&[subject], rules, change);
+            }
+        }
+        self.forget_rule_sets();
+        change.sort();
+    }
+
+    /// Some rules are gone and others are there: new tables for those subjects that they select.
+    pub(super) fn exchange(&mut self, old: &[Arc<Compiled>], new: &[Arc<Compiled>], change: &mut Change) {
+        let mut concerned: Vec<(Vec<NumericIdentity>, Rules)> = Vec::new();
+        for group in self.groups.by_id.values() {
+            let had = old.iter().any(|one| group.rules.contains_key(&one.number));
+            for (numbers, subjects) in self.by_rules(group, new) {
+                if !had && numbers.is_empty() {
+                    continue;
+                }
+                let mut rules = group.rules.clone();
+                old.iter().for_each(|one| drop(rules.remove(&one.number)));
+                let now = new.iter().filter(|one| numbers.contains(&one.number));
+                rules.extend(now.map(|one| (one.number, one.clone())));
+                concerned.push((subjects, rules));
+            }
+        }
+        for (subjects, rules) in concerned {
+            // Rules that are new may ask for what the subjects do not have in common.
+            let mut alike: BTreeMap<Own, Vec<NumericIdentity>> = BTreeMap::new();
+            for subject in subjects {
+                let own = self.own(subject, &rules);
+                own.into_iter().for_each(|own| alike.entry(own).or_default().push(subject));
+            }
+            alike.into_values().for_each(|subjects| self.change(&subjects, rules.clone(), change));
+        }
+        self.forget_rule_sets();
+        change.sort();
+    }
+
+    /// The subjects of a group by which of the rules select them.
+    fn by_rules(&self, group: &Group, rules: &[Arc<Compiled>]) -> BTreeMap<Vec<u64>, Vec<NumericIdentity>> {
+        let mut parts: BTreeMap<Vec<u64>, Vec<NumericIdentity>> = BTreeMap::new();
+        for subject in &group.subjects {
+            let Some(known) = self.identities.get(subject) else { continue };
+            let selecting = rules.iter().filter(|one| one.rule().subject.selects(&known.peer));
+            parts.entry(selecting.map(|one| one.number).collect()).or_default().push(*subject);
+        }
+        parts
+    }
+
+    fn change(&mut self, subjects: &[NumericIdentity], rules: Rules, change: &mut Change) {
+        let Some(id) = self.move_to(subjects, rules) else { return };
+        let revision = self.revision;
+        let Some(group) = self.groups.by_id.get_mut(&id) else { return };
+        let policy = group.tables.snapshot(revision);
+        let rebuilt =
+            |subject: &NumericIdentity| TableChange { subject: *subject, what: What::Rebuilt(policy.clone()) };
+        change.tables.extend(subjects.iter().map(rebuilt));
+    }
+
+    /// Puts subjects that have all in common into the group of these rules; `None` if they are not known.
+    fn move_to(&mut self, subjects: &[NumericIdentity], rules: Rules) -> Option<GroupId> {
+        let first = *subjects.first()?;
+        let key = self.key(first, &rules)?;
+        let id = match self.groups.by_key.get(&key) {
+            Some(id) => *id,
+            None => {
+                let group = self.new_group(first, rules, key)?;
+                // Tables hold their selectors, so that those of policies that could not be put together live on.
+                for selector in group.tables.selectors() {
+                    self.selectors.retain(*selector);
+                    if let Some(peer) = self.selectors.peer(*selector) {
+                        self.prefixes.add(&self.selectors.prefixes(peer));
+                    }
+                }
+                self.groups.add(group)
+            }
+        };
+        for subject in subjects {
+            if self.groups.by_subject.get(subject) != Some(&id) {
+                self.release_subject(*subject);
+                self.groups.by_subject.insert(*subject, id);
+                self.groups.by_id.get_mut(&id)?.subjects.insert(*subject);
+            }
+        }
+        Some(id)
+    }
+
+    fn new_group(&mut self, subject: NumericIdentity, rules: Rules, key: Key) -> Option<Group> {
+        let (tables, key) = match self.tables(subject, &rules, None)? {
+            Ok(tables) => (tables, Some(key)),
+            Err(error) => (self.failed(subject, error)?, None),
+        };
+        Some(Group { tables, rules, subjects: BTreeSet::new(), key })
+    }
+
+    /// The tables that a subject has, or else closed ones, with the reason why they are not those of its rules.
+    fn failed(&mut self, subject: NumericIdentity, error: Arc<str>) -> Option<SubjectTables> {
+        if let Some(group) = self.groups.of(subject) {
+            let mut tables = group.tables.clone();
+            tables.fail(error);
+            return Some(tables);
+        }
+        let known = self.identities.get(&subject)?;
+        Some(SubjectTables::new(SubjectRules::closed(), &known.named_ports, Some(error), &mut self.rule_sets))
+    }
+
+    fn key(&self, subject: NumericIdentity, rules: &Rules) -> Option<Key> {
+        Some(Key { rules: rules.keys().copied().collect(), own: self.own(subject, rules)? })
+    }
+
+    fn own(&self, subject: NumericIdentity, rules: &Rules) -> Option<Own> {
+        let known = self.identities.get(&subject)?;
+        let asks = |of: fn(&Compiled) -> bool| rules.values().any(|one| of(one));
+        let ports = asks(|one| one.asks_subject).then(|| known.named_ports.clone());
+        Some(Own { whom: Whom::of(&known.peer, asks(|one| one.asks_proxy)), ports })
+    }
+
+    /// The tables of these rules, if the subject is known; an error if they cannot be put together.
+    pub(super) fn tables(
+        &mut self,
+        subject: NumericIdentity,
+        rules: &Rules,
+        ports: Option<&NamedPorts>,
+    ) -> Option<Result<SubjectTables, Arc<str>>> {
+        let known = self.identities.get(&subject)?;
+        let whom = Whom::of(&known.peer, true);
+        let rules = match SubjectRules::new(&self.settings, &whom, rules.values().cloned().collect(), self.host) {
+            Ok(rules) => rules,
+            Err(error) => return Some(Err(Arc::from(error))),
+        };
+        let ports = ports.unwrap_or(&known.named_ports);
+        let mut tables = SubjectTables::new(rules, ports, None, &mut self.rule_sets);
+        let members = if tables.asks_peers_for_names() {
+            self.identities.numbers().collect()
+        } else {
+            self.selectors.members(tables.selectors())
+        };
+        for identity in members {
+            if let Some(known) = self.identities.get(&identity) {
+                tables.classify(identity, known, &mut self.rule_sets);
+            }
+        }
+        Some(Ok(tables))
+    }
+
+    fn forget_rule_sets(&mut self) {
+        let tables = self.groups.tables();
+        self.rule_sets.forget(tables.map(SubjectTables::rule_set_ids));
+    }
+}
