@@ -252,20 +252,22 @@ impl Cache {
         Saved { endpoints: self.endpoints.clone() }
     }
 
-    /// What survived a restart; answers whose time is over go with the next [`Cache::expire`], unless they are in use.
-    pub fn restore(limits: Limits, saved: Saved) -> Cache {
-        let mut cache = Cache::new(limits);
+    /// Takes over what survived a restart; answers whose time is over go with the next [`Cache::expire`], unless they are
+    /// in use.
+    pub fn restore(&mut self, saved: Saved) -> Change {
         let mut change = Change::default();
         for (endpoint, names) in saved.endpoints {
             for (name, entries) in names {
-                for address in entries.keys() {
-                    cache.count(&name, *address, &mut change);
+                for (address, entry) in entries {
+                    let known = self.endpoints.entry(endpoint).or_default().entry(name.clone()).or_default();
+                    if known.insert(address, entry).is_none() {
+                        self.count(&name, address, &mut change);
+                    }
                 }
-                cache.endpoints.entry(endpoint).or_default().insert(name.clone(), entries);
-                cache.keep_to_limit(endpoint, &name, &mut change);
+                self.keep_to_limit(endpoint, &name, &mut change);
             }
         }
-        cache
+        change
     }
 
     fn count(&mut self, name: &str, address: IpAddr, change: &mut Change) {

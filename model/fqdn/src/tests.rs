@@ -182,7 +182,8 @@ proptest! {
                 }
                 Step::Restart => {
                     let text = serde_json::to_string(&cache.save()).unwrap();
-                    cache = Cache::restore(limits, serde_json::from_str(&text).unwrap());
+                    cache = Cache::new(limits);
+                    cache.restore(serde_json::from_str(&text).unwrap());
                     continue;
                 }
             };

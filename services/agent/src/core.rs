@@ -6,12 +6,13 @@
 
 mod addresses;
 mod endpoints;
+mod names;
 mod policies;
 #[cfg(test)]
 pub(crate) mod tests;
 mod view;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use abi::identity::Identity;
@@ -20,6 +21,7 @@ use ipnet::IpNet;
 use labels::{LabelFilter, Labels};
 
 pub use endpoints::{Endpoint, EndpointRecord, Kind, State};
+pub use names::{SharedNames, read as read_names};
 pub use view::View;
 
 use crate::config::Enforcement;
@@ -52,6 +54,8 @@ pub struct Facts {
     pub filter: LabelFilter,
     /// How many policies the datapath can hold, with the one that denies all.
     pub policy_slots: u32,
+    /// What is known of names.
+    pub names: SharedNames,
 }
 
 impl Facts {
@@ -109,6 +113,10 @@ pub enum Event {
     CidrGroup(String, Box<crds::CiliumCIDRGroup>),
     /// A group of prefixes is gone.
     CidrGroupGone(String),
+    /// An endpoint gets an answer of DNS, at this second since the epoch.
+    Answered(u32, fqdn::Answer, u64),
+    /// It is this second since the epoch; these endpoints have connections to these addresses.
+    Elapsed(u64, HashSet<(u32, IpAddr)>),
     /// Everything has been listed once: what is not known now does not exist.
     Synced,
 }
@@ -137,6 +145,7 @@ pub struct Core {
     slices: BTreeMap<Key, Key>,
     service_table: Table,
     slots: Slots,
+    names: SharedNames,
     named: BTreeMap<Identity, crate::engine::NamedPorts>,
     ipcache: IpCache,
     written: BTreeMap<IpNet, RemoteEndpoint>,
@@ -182,6 +191,7 @@ impl Core {
         let prefixes = found.ipcache.iter().filter(|(_, e)| abi::identity::is_node_local(e.identity));
         let prefixes = prefixes.map(|(prefix, e)| (*prefix, e.identity)).collect();
         let ipcache = IpCache::new(facts.ipv4, facts.ipv6);
+        let names = facts.names.clone();
         let slots = Slots::new(facts.policy_slots, &found.slots, &found.policies);
         let mut core = Core {
             facts,
@@ -204,6 +214,7 @@ impl Core {
             slices: BTreeMap::new(),
             service_table: found.services,
             slots,
+            names,
             named: BTreeMap::new(),
             ipcache,
             written: found.ipcache,
@@ -300,6 +311,8 @@ impl Core {
                 self.engine.remove_cidr_group(&name);
                 self.dirty.policies = true;
             }
+            Event::Answered(endpoint, answer, now) => self.answered(endpoint, answer, now),
+            Event::Elapsed(now, in_use) => self.elapsed(now, &in_use),
             Event::Synced => {
                 self.synced = true;
                 self.dirty = Dirty::ALL;

@@ -9,19 +9,20 @@ use arc_swap::ArcSwap;
 use flow::proto::flow::{Policy, Service};
 use flow::{Directory, Node, Peer};
 
-use crate::core::View;
+use crate::core::{SharedNames, View, read_names};
 
 /// The agent's knowledge for Hubble.
 pub struct Snapshot {
     node: Arc<Node>,
     devices: HashMap<u32, Arc<str>>,
     view: Arc<ArcSwap<View>>,
+    names: SharedNames,
 }
 
 impl Snapshot {
     /// Of this node, with these devices besides those of endpoints.
-    pub fn new(node: Node, devices: HashMap<u32, Arc<str>>, view: Arc<ArcSwap<View>>) -> Self {
-        Snapshot { node: Arc::new(node), devices, view }
+    pub fn new(node: Node, devices: HashMap<u32, Arc<str>>, view: Arc<ArcSwap<View>>, names: SharedNames) -> Self {
+        Snapshot { node: Arc::new(node), devices, view, names }
     }
 }
 
@@ -42,9 +43,10 @@ impl Directory for Snapshot {
         self.view.load().labels.get(&identity).cloned()
     }
 
-    fn names(&self, _endpoint: u32, _address: IpAddr) -> Option<Arc<[String]>> {
-        // Names come with the DNS proxy.
-        None
+    fn names(&self, endpoint: u32, address: IpAddr) -> Option<Arc<[String]>> {
+        let names = read_names(&self.names);
+        let found: Vec<String> = names.why(endpoint, address).map(|found| found.name.to_owned()).collect();
+        (!found.is_empty()).then(|| found.into())
     }
 
     fn service(&self, address: IpAddr, port: u16) -> Option<Service> {

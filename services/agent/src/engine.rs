@@ -1,5 +1,6 @@
 //! What does the agent ask of the policy language's implementation?
 
+mod names;
 mod repository;
 mod rules;
 
@@ -78,6 +79,8 @@ pub trait Engine: Send {
     fn remove_cidr_group(&mut self, name: &str);
     /// A service is there or changed, or gone: its labels, those of its pods, and its backends.
     fn set_service(&mut self, service: &Key, is: Option<(&ServiceLabels, BTreeSet<IpAddr>)>);
+    /// Names came to stand for addresses, or do not any more.
+    fn set_names(&mut self, change: &fqdn::Change);
     /// An identity is known.
     fn add_identity(&mut self, identity: Identity, labels: &Labels);
     /// An identity is gone.

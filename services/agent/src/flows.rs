@@ -12,7 +12,7 @@ use hubble::Hubble;
 use tokio::sync::broadcast;
 
 use crate::config::Settings;
-use crate::core::View;
+use crate::core::{SharedNames, View};
 use crate::directory::Snapshot;
 use crate::network::Devices;
 use crate::objects::Node;
@@ -23,17 +23,18 @@ pub fn hubble(
     devices: &Devices,
     node: &Node,
     view: &Arc<ArcSwap<View>>,
+    names: &SharedNames,
 ) -> Result<Option<Hubble>> {
     if !settings.hubble {
         return Ok(None);
     }
     let known = [&devices.host, &devices.net, &devices.tunnel, &devices.uplink];
-    let names: HashMap<u32, Arc<str>> = known.iter().map(|link| (link.index, link.name.as_str().into())).collect();
+    let devices: HashMap<u32, Arc<str>> = known.iter().map(|link| (link.index, link.name.as_str().into())).collect();
     let labels = node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let own = flow::Node { cluster: settings.cluster.clone(), name: settings.node.clone(), labels };
     let capacity = hubble::Capacity::new(settings.hubble_capacity as u64)?;
     let config = hubble::Config { capacity, ..hubble::Config::default() };
-    Ok(Some(Hubble::new(config, Arc::new(Snapshot::new(own, names, view.clone())))))
+    Ok(Some(Hubble::new(config, Arc::new(Snapshot::new(own, devices, view.clone(), names.clone())))))
 }
 
 /// Reads events for ever; counts them.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, RwLock};
 
 use anyhow::{Context, Result, bail};
 use arc_swap::ArcSwap;
@@ -14,7 +14,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use crate::answers::Answers;
 use crate::cluster::{self, Cluster};
 use crate::config::{self, Settings};
-use crate::core::{Core, EndpointRecord, Facts, Kind, View};
+use crate::core::{Core, EndpointRecord, Facts, Kind, SharedNames, View};
 use crate::daemon::{Daemon, Message};
 use crate::ipam::{Pool, Waiting};
 use crate::network::{self, Devices};
@@ -110,7 +110,8 @@ async fn serve(settings: Settings, engine: Box<dyn engine::Engine>, stop: watch:
     let (pools, routers) = pools(&netlink, &settings, &node).await?;
     let devices = network::set_up(&netlink, &settings, &routers).await?;
     let datapath = programs::datapath(&settings, &devices, &pools, &routers)?;
-    let facts = facts(&settings, &devices, &node, &routers);
+    let names: SharedNames = Arc::new(RwLock::new(fqdn::Cache::new(settings.names)));
+    let facts = facts(&settings, &devices, &node, &routers, &names);
     let api_version = cluster.version().await.unwrap_or_default();
 
     let (sender, messages) = mpsc::channel(16_384);
@@ -118,7 +119,7 @@ async fn serve(settings: Settings, engine: Box<dyn engine::Engine>, stop: watch:
     let (flushed, seen) = watch::channel(0);
     let view = Arc::new(ArcSwap::from_pointee(View::default()));
     let events_read = Arc::new(AtomicU64::new(0));
-    let hubble = flows::hubble(&settings, &devices, &node, &view)?;
+    let hubble = flows::hubble(&settings, &devices, &node, &view, &names)?;
     let core = Core::new(facts, engine, kernel::found(datapath.maps())?);
     let reader = datapath.events()?;
     let mut daemon = Daemon {
@@ -200,7 +201,7 @@ async fn pools(netlink: &Netlink, settings: &Settings, node: &Node) -> Result<(V
     Ok((pools, routers))
 }
 
-fn facts(settings: &Settings, devices: &Devices, node: &Node, routers: &[IpAddr]) -> Facts {
+fn facts(settings: &Settings, devices: &Devices, node: &Node, routers: &[IpAddr], names: &SharedNames) -> Facts {
     let mut addresses: Vec<IpAddr> = node.addresses.iter().copied().collect();
     addresses.extend(devices.addresses.iter().copied().filter(|a| !node.addresses.contains(a)));
     Facts {
@@ -213,6 +214,7 @@ fn facts(settings: &Settings, devices: &Devices, node: &Node, routers: &[IpAddr]
         node_addresses: addresses,
         filter: labels::LabelFilter::default(),
         policy_slots: programs::sizes(settings).policy_slots,
+        names: names.clone(),
     }
 }
 

@@ -174,6 +174,8 @@ pub struct Settings {
     pub health_endpoint: bool,
     /// Services are served.
     pub kube_proxy_replacement: bool,
+    /// How much of what DNS answers say is kept, and for how long.
+    pub names: fqdn::Limits,
     /// NetworkPolicy objects count.
     pub network_policy: bool,
     /// ClusterNetworkPolicy objects count.
@@ -254,6 +256,29 @@ fn wrong(name: &str, value: &str, expected: &str) -> ConfigError {
     ConfigError::Value { name: name.into(), value: value.into(), expected: expected.into() }
 }
 
+/// How much is kept of what DNS answers say.
+fn names(read: &Reader<'_>) -> Result<fqdn::Limits, ConfigError> {
+    let (number, default) = ("a whole number", fqdn::Limits::default());
+    let grace = match read.text("tofqdns-idle-connection-grace-period") {
+        None => Some(default.grace),
+        Some("0") => Some(0),
+        Some(text) => text.parse().ok().and_then(|grace: jiff::SignedDuration| u64::try_from(grace.as_secs()).ok()),
+    };
+    let wrong_grace = || {
+        let name = "tofqdns-idle-connection-grace-period";
+        wrong(name, read.text(name).unwrap_or_default(), "a duration such as 30s or 5m")
+    };
+    Ok(fqdn::Limits {
+        min_ttl: read.parsed("tofqdns-min-ttl", number)?.unwrap_or(default.min_ttl),
+        addresses_per_name: read
+            .parsed("tofqdns-endpoint-max-ip-per-hostname", number)?
+            .unwrap_or(default.addresses_per_name),
+        held: read.parsed("tofqdns-max-deferred-connection-deletes", number)?.unwrap_or(default.held),
+        grace: grace.ok_or_else(wrong_grace)?,
+        ..default
+    })
+}
+
 impl Settings {
     /// Reads the values; `node` is the node's name from the environment.
     pub fn new(values: &Values, node: &str) -> Result<Self, ConfigError> {
@@ -292,6 +317,7 @@ impl Settings {
             health_endpoint: read.switch("enable-endpoint-health-checking", true)?
                 && read.switch("enable-health-checking", true)?,
             kube_proxy_replacement: read.switch("kube-proxy-replacement", true)?,
+            names: names(&read)?,
             network_policy: read.switch("enable-k8s-networkpolicy", true)?,
             cluster_network_policy: read.switch("enable-k8s-cluster-network-policy", false)?,
             socket: read.path("socket-path", agent_api::DEFAULT_SOCKET),

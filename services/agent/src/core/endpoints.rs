@@ -214,6 +214,7 @@ impl Core {
         self.queue.push(Op::UsePolicy(id, abi::endpoint::EndpointPolicy::default()));
         self.queue.extend(addresses.iter().copied().map(Op::ForgetConnections));
         self.queue.push(Op::Forget(id));
+        self.forget_names(id);
         if let Some(key) = endpoint.pod() {
             self.queue.push(Op::Unpublish(key, addresses));
         }

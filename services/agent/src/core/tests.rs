@@ -73,6 +73,7 @@ impl Engine for Fake {
         self.revision += 1;
         self.prefixes.clear();
     }
+    fn set_names(&mut self, _: &fqdn::Change) {}
     fn set_service(&mut self, _: &Key, _: Option<(&ServiceLabels, BTreeSet<IpAddr>)>) {}
     fn set_cidr_group(&mut self, _: &str, _: &crds::CiliumCIDRGroup) {}
     fn remove_cidr_group(&mut self, _: &str) {}
@@ -143,6 +144,7 @@ fn core_with_slots(found: Found, policy_slots: u32) -> Core {
         node_addresses: vec![ip("172.18.0.2")],
         filter: LabelFilter::default(),
         policy_slots,
+        names: SharedNames::default(),
     };
     Core::new(facts, Box::<Fake>::default(), found)
 }
@@ -601,4 +603,27 @@ fn what_the_datapath_refused_is_done_again() {
     core.refused(&Op::SetEndpoint(vec![ip("10.244.1.5")], shown));
     core.retry();
     assert!(core.flush().contains(&Op::SetEndpoint(vec![ip("10.244.1.5")], shown)));
+}
+
+#[test]
+fn names_are_known_while_an_answer_or_a_connection_holds_them_and_their_endpoint_lives() {
+    let mut core = core(Found::default());
+    core.add_endpoint(record(7, "web"));
+    let answer = |name: &str, address: &str| fqdn::Answer { name: name.into(), addresses: vec![ip(address)], ttl: 30 };
+    core.handle(Event::Answered(7, answer("a.example", "1.1.1.1"), 100));
+    core.handle(Event::Answered(8, answer("b.example", "1.1.1.2"), 100));
+    core.handle(Event::Answered(7, answer("evil.example", "169.254.169.254"), 100));
+    let names = |core: &Core| read_names(core.names()).names().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(names(&core), ["a.example"], "no endpoint, no name; A53");
+    core.handle(Event::Elapsed(130, [(7, ip("1.1.1.1"))].into()));
+    assert_eq!(names(&core), ["a.example"]);
+    let saved = read_names(core.names()).save();
+    core.handle(Event::Elapsed(160, HashSet::new()));
+    assert!(names(&core).is_empty());
+    core.restore_names(saved.clone());
+    assert_eq!(names(&core), ["a.example"]);
+    core.remove_endpoint(7);
+    assert!(names(&core).is_empty());
+    core.restore_names(saved);
+    assert!(names(&core).is_empty(), "of an endpoint that is gone");
 }

@@ -12,6 +12,7 @@ use policy::{
     AllowLocalhost, Change, EndpointPolicy, Known, Learned, Mode, Peer, PolicyRef, Repository, RuleSet, What,
 };
 
+use super::names::Names;
 use super::{Engine, NamedPorts, RulePolicy, TableChange, Tables, rules};
 use crate::config::{Enforcement, Settings};
 use crate::objects::{Key, ServiceLabels};
@@ -42,6 +43,7 @@ pub fn repository(settings: &Settings) -> Result<Box<dyn Engine>, String> {
         repository: Repository::new(settings),
         groups: BTreeMap::new(),
         services: BTreeMap::new(),
+        names: Names::default(),
         objects: BTreeMap::new(),
         changes: BTreeMap::new(),
         prefixes_changed: true,
@@ -52,6 +54,7 @@ struct Policies {
     repository: Repository,
     groups: BTreeMap<String, Group>,
     services: BTreeMap<Key, Service>,
+    names: Names,
     /// The objects whose rules hold, as they were given.
     objects: BTreeMap<PolicyKey, serde_json::Value>,
     /// What nobody has been told of yet.
@@ -129,8 +132,7 @@ impl Policies {
                 Learned::Services(namespace, selector) => {
                     self.of_services(|key, service| in_namespace(key, namespace) && selector.matches(&service.labels))
                 }
-                // Names come with the DNS proxy; until then they are nobody.
-                Learned::Name(_) | Learned::Pattern(_) => continue,
+                Learned::Name(_) | Learned::Pattern(_) => self.names.addresses(&learned).into(),
             };
             let change = self.repository.set_learned(&learned, known);
             self.note(change);
@@ -176,6 +178,7 @@ impl Engine for Policies {
         self.objects.remove(key);
         let change = self.repository.remove_policy(&reference(key));
         self.note(change);
+        self.names.keep(&self.repository.learned().cloned().collect());
     }
 
     fn set_cidr_group(&mut self, name: &str, group: &crds::CiliumCIDRGroup) {
@@ -210,6 +213,14 @@ impl Engine for Policies {
         };
         if changed {
             self.teach();
+        }
+    }
+
+    fn set_names(&mut self, change: &fqdn::Change) {
+        for learned in self.names.change(change) {
+            let addresses = self.names.addresses(&learned);
+            let change = self.repository.set_learned(&learned, addresses);
+            self.note(change);
         }
     }
 
