@@ -11,16 +11,19 @@ use abi::ipcache::{IpcacheKey, RemoteEndpoint};
 use abi::metrics::{Metric, MetricKey};
 use abi::nat::{NatEntry, NatKey};
 use abi::policy::{Class, VerdictEntry, VerdictKey};
+use abi::proxy::{ProxySocket, SocketCookie};
 use abi::service::{Backend, ReverseNat, Service, ServiceKey};
-use abi::{Addr, Mac, Plain, V4, V6};
+use abi::{Addr, Mac, Plain, Port, V4, V6};
 use aya_ebpf::bindings::{
-    __sk_buff, bpf_tunnel_key, bpf_tunnel_key__bindgen_ty_1, bpf_tunnel_key__bindgen_ty_2, bpf_tunnel_key__bindgen_ty_3,
+    __sk_buff, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
+    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2, bpf_tunnel_key, bpf_tunnel_key__bindgen_ty_1, bpf_tunnel_key__bindgen_ty_2, bpf_tunnel_key__bindgen_ty_3,
 };
 use aya_ebpf::helpers::*;
 use aya_ebpf::programs::TcContext;
 use core::ffi::c_void;
 use core::mem::{MaybeUninit, size_of};
-use pipeline::env::{Change, Env, Tables};
+use pipeline::env::{Change, Env, Socket, Tables, Wanted};
+use pipeline::packet::{ACK, Packet, SYN, TCP};
 use pipeline::work::Work;
 
 const PSEUDO: u64 = 0x10;
@@ -93,6 +96,92 @@ fn scratch() -> Option<&'static mut CtEntry> {
     Some(entry)
 }
 
+/// Addresses and ports by which the kernel finds a socket that receives packets.
+trait Tuple: Copy {
+    const LENGTH: u32;
+    const LOOPBACK: Self;
+    fn tuple(from: (Self, Port), to: (Self, Port)) -> bpf_sock_tuple;
+}
+
+impl Tuple for V4 {
+    const LENGTH: u32 = size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1>() as u32;
+    const LOOPBACK: Self = V4(u32::from_ne_bytes([127, 0, 0, 1]));
+    #[inline(always)]
+    fn tuple((saddr, sport): (Self, Port), (daddr, dport): (Self, Port)) -> bpf_sock_tuple {
+        let ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
+            saddr: saddr.0,
+            daddr: daddr.0,
+            sport: sport.0,
+            dport: dport.0,
+        };
+        bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv4 } }
+    }
+}
+
+impl Tuple for V6 {
+    const LENGTH: u32 = size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2>() as u32;
+    const LOOPBACK: Self = V6([0, 0, 0, u32::from_ne_bytes([0, 0, 0, 1])]);
+    #[inline(always)]
+    fn tuple((saddr, sport): (Self, Port), (daddr, dport): (Self, Port)) -> bpf_sock_tuple {
+        let ipv6 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
+            saddr: saddr.0,
+            daddr: daddr.0,
+            sport: sport.0,
+            dport: dport.0,
+        };
+        bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv6 } }
+    }
+}
+
+const CURRENT_NETNS: u64 = -1i64 as u64;
+/// States of sockets, as the kernel numbers them.
+const ESTABLISHED: u32 = 1;
+const TIME_WAIT: u32 = 6;
+const LISTEN: u32 = 10;
+
+/// What the kernel says of giving a packet to a socket.
+#[inline(always)]
+fn assigned(answer: i64) -> Socket {
+    if answer == 0 { Socket::Found } else { Socket::Refused }
+}
+
+/// See [`Tables::socket`]. Sockets of both protocols are of different types to the kernel's verifier.
+#[inline(always)]
+fn socket<A: Tuple>(skb: *mut __sk_buff, p: &Packet<A>, which: Wanted, assign: bool) -> Socket {
+    let from = (p.source, p.source_port);
+    let (listening, to) = match which {
+        Wanted::Connected => (false, (p.destination, p.destination_port)),
+        Wanted::Listening(port) => (true, (A::LOOPBACK, port)),
+    };
+    let mut tuple = A::tuple(from, to);
+    let mut found = Socket::None;
+    if p.protocol == TCP {
+        // SAFETY: the tuple is as long as is said; the socket is released on all ways
+        let sk = unsafe { bpf_skc_lookup_tcp(skb.cast(), &mut tuple, A::LENGTH, CURRENT_NETNS, 0) };
+        if sk.is_null() {
+            return found;
+        }
+        let state = unsafe { (*sk).state };
+        // a connection that is over gives way to a new one with the same ports
+        let over = state == TIME_WAIT && p.tcp_flags & (SYN | ACK) == SYN;
+        if (state == LISTEN) == listening && !over {
+            found = if assign { assigned(unsafe { bpf_sk_assign(skb.cast(), sk.cast(), 0) }) } else { Socket::Found };
+        }
+        unsafe { bpf_sk_release(sk.cast()) };
+    } else {
+        // SAFETY: as above
+        let sk = unsafe { bpf_sk_lookup_udp(skb.cast(), &mut tuple, A::LENGTH, CURRENT_NETNS, 0) };
+        if sk.is_null() {
+            return found;
+        }
+        if (unsafe { (*sk).state } != ESTABLISHED) == listening {
+            found = if assign { assigned(unsafe { bpf_sk_assign(skb.cast(), sk.cast(), 0) }) } else { Socket::Found };
+        }
+        unsafe { bpf_sk_release(sk.cast()) };
+    }
+    found
+}
+
 macro_rules! address {
     ($map:path) => {
         core::ptr::from_ref(&$map).cast::<c_void>()
@@ -149,6 +238,10 @@ macro_rules! tables {
             fn fragment_insert(&self, key: &FragmentKey<$addr>, ports: &FragmentPorts) -> bool {
                 update(address!(maps::$fragments), key, ports, ANY)
             }
+            #[inline(always)]
+            fn socket(&mut self, packet: &Packet<$addr>, which: Wanted, assign: bool) -> Socket {
+                socket(self.skb, packet, which, assign)
+            }
         }
     };
 }
@@ -168,6 +261,23 @@ impl Env for Kernel {
     #[inline(always)]
     fn came_by(&self) -> u32 {
         unsafe { (*self.skb).ingress_ifindex }
+    }
+    #[inline(always)]
+    fn mark(&self) -> u32 {
+        unsafe { (*self.skb).mark }
+    }
+    #[inline(always)]
+    fn set_mark(&mut self, mark: u32) {
+        unsafe { (*self.skb).mark = mark };
+    }
+    #[inline(always)]
+    fn socket_cookie(&self) -> SocketCookie {
+        let cookie = unsafe { bpf_get_socket_cookie(self.skb.cast()) };
+        [cookie as u32, (cookie >> 32) as u32]
+    }
+    #[inline(always)]
+    fn proxy_socket(&self, cookie: &SocketCookie) -> Option<ProxySocket> {
+        lookup::<_, ProxySocket>(address!(maps::PROXY_SOCKETS), cookie).copied()
     }
     #[inline(always)]
     fn device(&self, ifindex: u32) -> Option<Endpoint> {

@@ -11,6 +11,8 @@ use aya_ebpf::macros::{cgroup_sock_addr, classifier};
 use aya_ebpf::programs::{SockAddrContext, TcContext};
 use kernel::Kernel;
 use pipeline::entry;
+use pipeline::forward::{self, HAND, LATER};
+use pipeline::proxy;
 
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "license")]
@@ -26,11 +28,13 @@ const IPV6: u16 = 0x86dd;
 const PASS: i32 = 0;
 const DROP: i32 = 2;
 
-/// A function of its own for each family: each has the whole stack for itself and is verified once.
+/// A function of its own for each family: each has the whole stack for itself. Exported functions are global ones to the
+/// kernel, which verifies them by themselves and not anew for each way to them.
 macro_rules! families {
     ($($name:ident = $entry:path;)*) => {
-        $(#[inline(never)]
-        fn $name(skb: *mut __sk_buff) -> i32 {
+        $(#[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $name(skb: *mut __sk_buff) -> i32 {
             match kernel::work() {
                 Some(work) => $entry(&mut Kernel::new(skb), work),
                 None => DROP,
@@ -50,6 +54,28 @@ families! {
     netdev6 = entry::netdev::<abi::V6, Kernel>;
     to_netdev4 = entry::to_netdev::<abi::V4, Kernel>;
     to_netdev6 = entry::to_netdev::<abi::V6, Kernel>;
+    to_host4 = entry::to_host::<abi::V4, Kernel>;
+    to_host6 = entry::to_host::<abi::V6, Kernel>;
+    later4 = forward::later::<abi::V4, Kernel>;
+    later6 = forward::later::<abi::V6, Kernel>;
+    node_answers4 = proxy::node_answers::<abi::V4, Kernel>;
+    node_answers6 = proxy::node_answers::<abi::V6, Kernel>;
+    hand_over4 = proxy::hand_over::<abi::V4, Kernel>;
+    hand_over6 = proxy::hand_over::<abi::V6, Kernel>;
+}
+
+type Step = extern "C" fn(*mut __sk_buff) -> i32;
+
+/// A packet's steps, as far as it takes them. They are called from here, so that none has its stack on top of another's.
+#[inline(always)]
+fn steps<const N: usize>(skb: *mut __sk_buff, judging: &[Step; N], hand_over: Step) -> i32 {
+    let mut result = LATER;
+    for step in judging {
+        if result == LATER {
+            result = step(skb);
+        }
+    }
+    if result == HAND { hand_over(skb) } else { result }
 }
 
 #[inline(never)]
@@ -65,8 +91,8 @@ fn overlay_other(skb: *mut __sk_buff) -> i32 {
 #[classifier]
 pub fn from_container(ctx: TcContext) -> i32 {
     match kernel::ether_type(&ctx) {
-        IPV4 => container4(ctx.skb.skb),
-        IPV6 => container6(ctx.skb.skb),
+        IPV4 => steps(ctx.skb.skb, &[container4, later4], hand_over4),
+        IPV6 => steps(ctx.skb.skb, &[container6, later6], hand_over6),
         _ => container_other(ctx.skb.skb),
     }
 }
@@ -74,8 +100,8 @@ pub fn from_container(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn from_overlay(ctx: TcContext) -> i32 {
     match kernel::ether_type(&ctx) {
-        IPV4 => overlay4(ctx.skb.skb),
-        IPV6 => overlay6(ctx.skb.skb),
+        IPV4 => steps(ctx.skb.skb, &[overlay4, later4], hand_over4),
+        IPV6 => steps(ctx.skb.skb, &[overlay6, later6], hand_over6),
         _ => overlay_other(ctx.skb.skb),
     }
 }
@@ -83,8 +109,8 @@ pub fn from_overlay(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn from_host(ctx: TcContext) -> i32 {
     match kernel::ether_type(&ctx) {
-        IPV4 => host4(ctx.skb.skb),
-        IPV6 => host6(ctx.skb.skb),
+        IPV4 => steps(ctx.skb.skb, &[host4, node_answers4, later4], hand_over4),
+        IPV6 => steps(ctx.skb.skb, &[host6, node_answers6, later6], hand_over6),
         _ => PASS,
     }
 }
@@ -92,8 +118,8 @@ pub fn from_host(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn from_netdev(ctx: TcContext) -> i32 {
     match kernel::ether_type(&ctx) {
-        IPV4 => netdev4(ctx.skb.skb),
-        IPV6 => netdev6(ctx.skb.skb),
+        IPV4 => steps(ctx.skb.skb, &[netdev4, later4], hand_over4),
+        IPV6 => steps(ctx.skb.skb, &[netdev6, later6], hand_over6),
         _ => PASS,
     }
 }
@@ -103,6 +129,15 @@ pub fn to_netdev(ctx: TcContext) -> i32 {
     match kernel::ether_type(&ctx) {
         IPV4 => to_netdev4(ctx.skb.skb),
         IPV6 => to_netdev6(ctx.skb.skb),
+        _ => PASS,
+    }
+}
+
+#[classifier]
+pub fn to_host(ctx: TcContext) -> i32 {
+    match kernel::ether_type(&ctx) {
+        IPV4 => to_host4(ctx.skb.skb),
+        IPV6 => to_host6(ctx.skb.skb),
         _ => PASS,
     }
 }

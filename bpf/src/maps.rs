@@ -9,6 +9,7 @@ use abi::ipcache::RemoteEndpoint;
 use abi::metrics::{EventCounters, Metric};
 use abi::nat::{NatEntry, NatKey4, NatKey6};
 use abi::policy::VerdictEntry;
+use abi::proxy::{ProxySocket, SocketCookie};
 use abi::service::{Affinity, AffinityKey, Backend, ReverseNat, Service, ServiceKey4, ServiceKey6, SocketKey};
 use abi::{V4, V6};
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
@@ -74,6 +75,8 @@ pub static LB_AFFINITY: LruHashMap<AffinityKey, Affinity, 65536> = LruHashMap::n
 pub static FRAGMENTS4: LruHashMap<FragmentKey4, FragmentPorts, 8192> = LruHashMap::new();
 #[btf_map(name = "cilium_ipv6_frag_datagrams")]
 pub static FRAGMENTS6: LruHashMap<FragmentKey6, FragmentPorts, 8192> = LruHashMap::new();
+#[btf_map(name = "cilium_proxy_sockets")]
+pub static PROXY_SOCKETS: LruHashMap<SocketCookie, ProxySocket, 65536> = LruHashMap::new();
 #[btf_map(name = "cilium_scratch")]
 pub static SCRATCH: PerCpuArray<CtEntry, 1> = PerCpuArray::new();
 #[btf_map(name = "cilium_opaque")]

@@ -60,3 +60,5 @@ pub const FLAG_POLICY_AUDIT: u32 = 1 << 4;
 pub const FLAG_DROP_EVENTS: u32 = 1 << 5;
 /// Traces are reported.
 pub const FLAG_TRACE_EVENTS: u32 = 1 << 6;
+/// Policies of this node redirect to the proxy, or did: its connections to servers are looked for.
+pub const FLAG_PROXY: u32 = 1 << 7;

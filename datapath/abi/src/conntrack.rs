@@ -32,6 +32,9 @@ crate::plain!(CtKey<V6>: V6, V6, Port, Port, u8, u8, u16);
 pub const KIND_CONNECTION: u8 = 0;
 /// A client's connection to a service address: leads to the backend that was chosen.
 pub const KIND_SERVICE: u8 = 1;
+/// The proxy's own connection to a server, in its client's name. A kind of its own, so that its port may be one that the
+/// client uses too.
+pub const KIND_UPSTREAM: u8 = 2;
 
 /// Key of `cilium_ct4`.
 pub type CtKey4 = CtKey<V4>;
@@ -68,21 +71,23 @@ pub struct CtEntry {
     pub ingress_rule_set: Shared<u32>,
     /// Reverse NAT index of the service that the client asked for, 0: none.
     pub rev_nat: Shared<u16>,
-    /// Proxy port of either side's redirect, 0: none.
+    /// Proxy port to which the connection was redirected last, 0: never.
     pub proxy_port: Shared<Port>,
-    /// For [`KIND_SERVICE`]: the chosen backend.
+    /// For [`KIND_SERVICE`]: the chosen backend. Else, if it was redirected: the endpoint whose policy did that.
     pub backend: Shared<u32>,
     /// TCP flags seen from the initiator, and to it.
     pub tcp_flags: [Shared<u8>; 2],
+    /// What the proxy has to do with it, `PROXY_*`; 0: nothing.
+    pub proxy: Shared<u8>,
     /// Always zero.
-    pub pad: [u8; 2],
+    pub pad: u8,
     /// When a trace event was last sent for packets from the initiator, and to it (seconds since boot).
     pub reported: [Shared<u32>; 2],
     /// Second since boot at which the connection began.
     pub created: u32,
 }
 
-crate::plain!(CtEntry: [Shared<u64>; 2], [Shared<u64>; 2], Shared<u32>, Shared<u32>, Shared<u32>, Shared<u32>, Shared<u32>, Shared<Identity>, Shared<Identity>, Shared<u32>, Shared<u32>, Shared<u32>, Shared<u16>, Shared<Port>, Shared<u32>, [Shared<u8>; 2], [u8; 2], [Shared<u32>; 2], u32);
+crate::plain!(CtEntry: [Shared<u64>; 2], [Shared<u64>; 2], Shared<u32>, Shared<u32>, Shared<u32>, Shared<u32>, Shared<u32>, Shared<Identity>, Shared<Identity>, Shared<u32>, Shared<u32>, Shared<u32>, Shared<u16>, Shared<Port>, Shared<u32>, [Shared<u8>; 2], Shared<u8>, u8, [Shared<u32>; 2], u32);
 
 /// The initiator is `addr_a`.
 pub const FLAG_INITIATOR_A: u32 = 1 << 0;
@@ -98,6 +103,19 @@ pub const FLAG_SEEN_NON_SYN: u32 = 1 << 4;
 pub const FLAG_LOOPBACK: u32 = 1 << 5;
 /// The initiator came out of the tunnel: replies go back the same way.
 pub const FLAG_FROM_TUNNEL: u32 = 1 << 6;
+
+/// The initiator's egress policy redirects the connection to the proxy.
+pub const PROXY_EGRESS: u8 = 1 << 0;
+/// The responder's ingress policy redirects the connection to the proxy.
+pub const PROXY_INGRESS: u8 = 1 << 1;
+/// The proxy began the connection in the name of a client whose egress policy it asked.
+pub const PROXY_FROM_EGRESS: u8 = 1 << 2;
+/// The proxy began the connection in the name of a client about whom it asked the responder's ingress policy.
+pub const PROXY_FROM_INGRESS: u8 = 1 << 3;
+/// Its packets go to the proxy, whatever its policies say now: only the proxy can end it in order.
+pub const PROXY_REDIRECTED: u8 = 1 << 4;
+/// Either of the proxy's own connections.
+pub const PROXY_UPSTREAM: u8 = PROXY_FROM_EGRESS | PROXY_FROM_INGRESS;
 
 /// Lifetime of an established TCP connection, seconds.
 pub const LIFETIME_TCP: u32 = 8000;

@@ -112,10 +112,16 @@ impl Record {
             rule_set: verdict.rule_set,
             revision: verdict.revision,
             flags: verdict.flags | self.event.flags & FLAG_FRAGMENT,
+            proxy_port: redirected(verdict, self.event.proxy_port),
             ..self.event
         });
         verdicts.chain((self.event.kind != 0).then_some(self.event))
     }
+}
+
+/// The proxy's port belongs to the verdict that redirects.
+fn redirected(verdict: &Verdict, port: Port) -> Port {
+    if verdict.verdict == crate::policy::VERDICT_REDIRECT { port } else { Port(0) }
 }
 
 /// A packet was dropped.

@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod nat;
 pub mod pins;
 pub mod policy;
+pub mod proxy;
 pub mod service;
 pub mod shared;
 

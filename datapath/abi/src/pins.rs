@@ -54,3 +54,5 @@ pub const FRAGMENTS4: &str = "cilium_ipv4_frag_datagrams";
 pub const FRAGMENTS6: &str = "cilium_ipv6_frag_datagrams";
 /// Which backend a client was given, for services with session affinity.
 pub const LB_AFFINITY: &str = "cilium_lb_affinity";
+/// The proxy's sockets towards servers.
+pub const PROXY_SOCKETS: &str = "cilium_proxy_sockets";

@@ -32,11 +32,11 @@ pub struct Side {
     pub admitted: u8,
     /// 1: the packet is a reply.
     pub reply: u8,
-    /// Always zero.
-    pub pad: [u8; 2],
+    /// Answer: the proxy's port, if the policy sends the connection there; else 0.
+    pub proxy_port: Port,
 }
 
-abi::plain!(Side: u32, Identity, u32, u32, u32, Port, u8, u8, u8, u8, [u8; 2]);
+abi::plain!(Side: u32, Identity, u32, u32, u32, Port, u8, u8, u8, u8, Port);
 
 /// Asks the endpoint's policy. What it says goes into `side` and `verdict`, and into `about` if it is no: a function of
 /// the kernel's returns one register.
@@ -82,6 +82,7 @@ pub fn admit<E: Env>(env: &E, side: &mut Side, verdict: &mut Verdict, about: &mu
         }
         _ => {
             side.rule_set = entry.rule_set;
+            side.proxy_port = if said == policy::VERDICT_REDIRECT { entry.proxy_port } else { Port(0) };
             Ok(())
         }
     }
@@ -93,8 +94,11 @@ fn judge(entry: &VerdictEntry) -> (u8, Option<DropReason>) {
     match entry.verdict {
         policy::VERDICT_ALLOW => (policy::VERDICT_ALLOW, None),
         policy::VERDICT_DENY => (policy::VERDICT_DENY, Some(DropReason::POLICY_DENY)),
-        // there is no proxy behind the port
-        policy::VERDICT_REDIRECT => (policy::VERDICT_REDIRECT, Some(DropReason::PROXY_LOOKUP_FAILED)),
+        // as long as no proxy has a port
+        policy::VERDICT_REDIRECT if entry.proxy_port.0 == 0 => {
+            (policy::VERDICT_REDIRECT, Some(DropReason::PROXY_LOOKUP_FAILED))
+        }
+        policy::VERDICT_REDIRECT => (policy::VERDICT_REDIRECT, None),
         _ => (policy::VERDICT_DEFAULT_DENY, Some(DropReason::POLICY)),
     }
 }

@@ -16,10 +16,22 @@ const NOWHERE: u8 = 255;
 /// Counts and reports the packet and sends it on its way.
 #[inline(always)]
 pub fn deliver<A: Family, E: Env + Tables<A>>(env: &mut E, p: &Packet<A>, road: &mut Road) -> Result<i32, DropReason> {
-    let Some((tunnel, aggregation)) = env.config().map(|c| (c.tunnel_ifindex, c.monitor_aggregation)) else {
-        return Err(DropReason::NO_CONFIG);
-    };
+    let Some(tunnel) = env.config().map(|c| c.tunnel_ifindex) else { return Err(DropReason::NO_CONFIG) };
     let (point, direction) = observe(road, tunnel)?;
+    tell(env, p, road, point, direction)?;
+    send(env, road, tunnel)
+}
+
+/// Counts and reports the packet.
+#[inline(always)]
+pub(crate) fn tell<A: Family, E: Env>(
+    env: &E,
+    p: &Packet<A>,
+    road: &mut Road,
+    point: u8,
+    direction: u8,
+) -> Result<(), DropReason> {
+    let Some(aggregation) = env.config().map(|c| c.monitor_aggregation) else { return Err(DropReason::NO_CONFIG) };
     report::count(env, 0, direction);
     let traced = point != NOWHERE && (road.tell != 0 || aggregation < MEDIUM);
     if traced || road.judged != 0 {
@@ -29,7 +41,7 @@ pub fn deliver<A: Family, E: Env + Tables<A>>(env: &mut E, p: &Packet<A>, road: 
         road.about.direction = event::DIR_UNKNOWN;
         report::packet(env, p, &road.about, &road.verdicts);
     }
-    send(env, road, tunnel)
+    Ok(())
 }
 
 /// From this level of monitor aggregation on, running connections are reported now and then only.

@@ -5,11 +5,12 @@ use crate::family::Family;
 use crate::forward::{self, DROP, PASS};
 use crate::packet::{Packet, Parse};
 use crate::report::{self, About, Verdicts};
-use crate::road::{Origin, Sender};
+use crate::road::{Origin, Road, Sender};
 use crate::work::Work;
-use crate::{masquerade, neighbour};
+use crate::{masquerade, neighbour, proxy};
 use abi::endpoint::{self, Endpoint};
 use abi::identity::{self, Identity};
+use abi::proxy::{MARK_MASK, MARK_TO_PROXY};
 use abi::{DropReason, V4, V6, event, policy};
 
 /// The EtherType, in host order.
@@ -187,6 +188,10 @@ pub fn host<A: Parse, E: Env + Tables<A>>(env: &mut E, work: &mut Work<A>) -> i3
     if let Err(reason) = A::read(env, &mut work.packet) {
         return unreadable(env, reason, identity::HOST, 0);
     }
+    if env.mark() & MARK_MASK == MARK_TO_PROXY {
+        // only what is decided below goes there
+        env.set_mark(0);
+    }
     if work.packet.destination.is_multicast() {
         // the stack's own announcements are for nobody here
         return PASS;
@@ -233,16 +238,71 @@ pub fn netdev<A: Parse, E: Env + Tables<A>>(env: &mut E, work: &mut Work<A>) -> 
 /// A packet that leaves the node.
 #[inline(always)]
 pub fn to_netdev<A: Parse, E: Env + Tables<A>>(env: &mut E, work: &mut Work<A>) -> i32 {
-    let Work { packet: p, quoted, .. } = work;
+    let Work { packet: p, quoted, road } = work;
     if A::read(env, p).is_err() {
         return PASS;
     }
-    match masquerade::leave(env, p, quoted) {
+    let proxied = if proxy::is_on(env) { way_out(env, p, road) } else { Ok(WayOut::Usual) };
+    let left = match proxied {
+        Ok(WayOut::Tunnel) => return through_tunnel(env, road),
+        Ok(way) => masquerade::leave(env, p, quoted, way == WayOut::Masqueraded),
+        Err(reason) => Err(reason),
+    };
+    match left {
         Ok(()) => PASS,
         Err(reason) => {
             let me = env.endpoint(&p.source).unwrap_or_default();
             let direction = policy::DIR_EGRESS;
             let about = About { source: me.identity, endpoint: me.id, direction, ..About::default() };
+            told_of(env, work, reason, about)
+        }
+    }
+}
+
+/// How a packet leaves, as far as the proxy has to do with it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum WayOut {
+    /// It has not.
+    Usual,
+    /// In a pod's name, to be masqueraded as the pod's.
+    Masqueraded,
+    /// To a client that asked through the tunnel.
+    Tunnel,
+}
+
+#[inline(always)]
+fn way_out<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>, road: &mut Road) -> Result<WayOut, DropReason> {
+    if env.came_by() != 0 {
+        return Ok(WayOut::Usual);
+    }
+    if proxy::is_marked(env) && proxy::leave(env, p, road)? {
+        return Ok(WayOut::Masqueraded);
+    }
+    proxy::detour(env, p, road);
+    Ok(if road.target.tunnel.0 == 0 { WayOut::Usual } else { WayOut::Tunnel })
+}
+
+#[inline(always)]
+fn through_tunnel<E: Env>(env: &mut E, road: &Road) -> i32 {
+    let Some(tunnel) = env.config().map(|c| c.tunnel_ifindex) else { return DROP };
+    env.to_tunnel(road.from.identity, road.target.tunnel, tunnel).unwrap_or(DROP)
+}
+
+/// A packet that comes in at `cilium_net`: what `from_host` sends to the proxy is given to it here.
+#[inline(always)]
+pub fn to_host<A: Parse, E: Env + Tables<A>>(env: &mut E, work: &mut Work<A>) -> i32 {
+    if env.mark() & MARK_MASK != MARK_TO_PROXY {
+        return PASS;
+    }
+    if let Err(reason) = A::read(env, &mut work.packet) {
+        return unreadable(env, reason, identity::HOST, 0);
+    }
+    match proxy::arrive(env, &work.packet) {
+        Ok(()) => PASS,
+        Err(reason) => {
+            let to = env.endpoint(&work.packet.destination).unwrap_or_default();
+            let about = About { endpoint: to.id, destination: to.identity, direction: policy::DIR_INGRESS, ..About::default() };
             told_of(env, work, reason, about)
         }
     }

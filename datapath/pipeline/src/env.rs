@@ -11,8 +11,11 @@ use abi::metrics::Metric;
 use abi::metrics::MetricKey;
 use abi::nat::{NatEntry, NatKey};
 use abi::policy::{Class, VerdictEntry, VerdictKey};
+use abi::proxy::{ProxySocket, SocketCookie};
 use abi::service::{Backend, ReverseNat, Service, ServiceKey};
-use abi::{Mac, Plain, V4};
+use abi::{Mac, Plain, Port, V4};
+
+use crate::packet::Packet;
 
 /// The tables of one address family.
 pub trait Tables<A> {
@@ -38,6 +41,29 @@ pub trait Tables<A> {
     fn fragment(&self, key: &FragmentKey<A>) -> Option<&FragmentPorts>;
     /// Notes the ports of a fragmented datagram; false if there is no room.
     fn fragment_insert(&self, key: &FragmentKey<A>, ports: &FragmentPorts) -> bool;
+    /// Looks for a socket of this node for the packet and, if `assign`, gives the packet to it.
+    fn socket(&mut self, packet: &Packet<A>, which: Wanted, assign: bool) -> Socket;
+}
+
+/// Which socket is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// That of the packet's connection. One that listens is not meant.
+    Connected,
+    /// The proxy's that listens at this port of the loopback address.
+    Listening(Port),
+}
+
+/// What came of the search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Socket {
+    /// There is none.
+    None,
+    /// There is one, and if that was wanted, the packet is its.
+    Found,
+    /// There is one, and the kernel does not give it the packet.
+    Refused,
 }
 
 /// Everything else: the packet, the policies, the clock, and the ways out.
@@ -48,6 +74,14 @@ pub trait Env: Tables<V4> + Tables<abi::V6> {
     fn ifindex(&self) -> u32;
     /// Interface by which the node got the packet that it forwards; 0: the packet is the node's own.
     fn came_by(&self) -> u32;
+    /// The packet's mark.
+    fn mark(&self) -> u32;
+    /// Changes it.
+    fn set_mark(&mut self, mark: u32);
+    /// The cookie of the socket that sent the packet; zeros: none of this node's.
+    fn socket_cookie(&self) -> SocketCookie;
+    /// In whose name a socket of the proxy speaks.
+    fn proxy_socket(&self, cookie: &SocketCookie) -> Option<ProxySocket>;
     /// The endpoint behind an interface.
     fn device(&self, ifindex: u32) -> Option<Endpoint>;
     /// Policy of an endpoint of this node.

@@ -6,8 +6,9 @@ use crate::env::{Env, Tables};
 use crate::family::Family;
 use crate::packet::{Packet, Shape, UDP};
 use crate::peers;
+use crate::proxy;
 use crate::report::{self, About};
-use crate::road::{Origin, Road, Sender, Way};
+use crate::road::{Hand, Origin, Party, Road, Sender, Target, Way};
 use crate::service;
 use crate::track::{self, Known};
 use crate::work::Work;
@@ -19,19 +20,59 @@ use abi::{DropReason, Port, V4, event, policy};
 pub const PASS: i32 = 0;
 /// Drop it.
 pub const DROP: i32 = 2;
+/// No action of a program: the packet is to be judged by [`later`].
+pub const LATER: i32 = -4;
+/// No action of a program: the packet is to be given to the proxy by [`proxy::hand_over`].
+pub const HAND: i32 = -5;
 /// Where nodes listen for tunnelled packets. Pods may not send there: a node would take them for another node's.
 pub const TUNNEL_PORT: Port = Port::new(8472);
 
-/// Judges and forwards the packet of `work`; what it returns is the program's result.
+/// Forwards the packet of `work` if nothing is to be judged: its connection is known, and what was decided of it stands.
+/// What this returns is the program's result; other packets are left for [`later`], which the kernel's verifier looks at
+/// by itself, and not once for every place from which a packet can come.
 #[inline(always)]
 pub fn forward<A: Family, E: Env + Tables<A>>(env: &mut E, work: &mut Work<A>, origin: Origin, from: Sender) -> i32 {
+    let Work { packet, road, .. } = work;
+    start(env, road, origin, from);
+    if origin == Origin::HOST && proxy::is_on(env) && proxy::is_marked(env) {
+        return LATER;
+    }
+    match pass(env, packet, road) {
+        Ok(action) => action,
+        Err(reason) => dropped(env, packet, road, reason),
+    }
+}
+
+/// Judges and forwards the packet of `work`, for which [`forward`] left everything ready.
+#[inline(always)]
+pub fn later<A: Family, E: Env + Tables<A>>(env: &mut E, work: &mut Work<A>) -> i32 {
     let Work { packet, quoted, road } = work;
+    match travel(env, packet, quoted, road) {
+        Ok(action) => action,
+        Err(reason) => dropped(env, packet, road, reason),
+    }
+}
+
+#[inline(always)]
+pub(crate) fn dropped<A: Family, E: Env>(env: &E, p: &Packet<A>, road: &mut Road, reason: DropReason) -> i32 {
+    road.forget_others();
+    report::dropped(env, p, reason, &mut road.about, &road.verdicts);
+    DROP
+}
+
+/// A packet's road at its beginning.
+#[inline(always)]
+pub(crate) fn start<E: Env>(env: &E, road: &mut Road, origin: Origin, from: Sender) {
     road.from = from;
     road.origin = origin;
     road.reply = 0;
     road.restore = 0;
     road.tell = 1;
     road.judged = 0;
+    road.proxy = 0;
+    road.kind = conntrack::KIND_CONNECTION;
+    road.hand = Hand::NONE;
+    road.refused = 0;
     road.now = env.seconds();
     road.about = About {
         source: from.identity,
@@ -40,16 +81,26 @@ pub fn forward<A: Family, E: Env + Tables<A>>(env: &mut E, work: &mut Work<A>, o
         direction: if origin == Origin::CONTAINER { policy::DIR_EGRESS } else { policy::DIR_INGRESS },
         ..About::default()
     };
-    match travel(env, packet, quoted, road) {
-        Ok(action) => action,
-        Err(reason) => {
-            road.forget_others();
-            report::dropped(env, packet, reason, &mut road.about, &road.verdicts);
-            DROP
-        }
-    }
 }
 
+/// A packet of a connection of which everything is known.
+#[inline(always)]
+fn pass<A: Family, E: Env + Tables<A>>(env: &mut E, p: &mut Packet<A>, road: &mut Road) -> Result<i32, DropReason> {
+    let Some(known) = track::find(env, p, conntrack::KIND_CONNECTION, road.now) else { return Ok(LATER) };
+    if known.entry.proxy.get() != 0 {
+        return Ok(LATER);
+    }
+    meet(env, p, road, &known);
+    if !settled(env, road, &known, Road::parties) {
+        return Ok(LATER);
+    }
+    recall(road, &known);
+    road.restore = if known.reply { known.entry.rev_nat.get() } else { 0 };
+    road.tell = track::touch(&known, p, env.length(), road.now) as u8;
+    arrive(env, p, road)
+}
+
+/// A packet of which something is to be found out.
 #[inline(always)]
 fn travel<A: Family, E: Env + Tables<A>>(
     env: &mut E,
@@ -57,19 +108,21 @@ fn travel<A: Family, E: Env + Tables<A>>(
     quoted: &mut Packet<A>,
     road: &mut Road,
 ) -> Result<i32, DropReason> {
-    let now = road.now;
     let mut translated = false;
     loop {
-        if let Some(known) = track::find(env, p, now) {
-            follow(env, p, road, &known, now)?;
+        if let Some(entry) = proxy::connection(env, p, road) {
+            follow(env, p, road, &track::known(entry, p))?;
             break;
+        }
+        if road.refused != 0 {
+            return Err(DropReason(road.refused));
         }
         if p.shape == Shape::ERROR && related(env, p, quoted, road) {
             complain(env, p, road)?;
             break;
         }
         if !translated {
-            road.about.rev_nat = service::translate(env, p)?;
+            road.about.rev_nat = if road.proxy == 0 { service::translate(env, p)? } else { 0 };
         }
         if translated || road.about.rev_nat == 0 {
             begin(env, p, road)?;
@@ -78,6 +131,14 @@ fn travel<A: Family, E: Env + Tables<A>>(
         // now the packet is addressed to a backend, to which there may be a connection
         translated = true;
     }
+    if road.hand != Hand::NONE {
+        return Ok(HAND);
+    }
+    arrive(env, p, road)
+}
+
+#[inline(always)]
+fn arrive<A: Family, E: Env + Tables<A>>(env: &mut E, p: &mut Packet<A>, road: &mut Road) -> Result<i32, DropReason> {
     if road.restore != 0 {
         let index = road.restore;
         service::restore(env, p, index)?;
@@ -85,36 +146,58 @@ fn travel<A: Family, E: Env + Tables<A>>(
     deliver::deliver(env, p, road)
 }
 
-/// A packet of a known connection.
+/// Notes that the packet is of a known connection, and looks for its destination on this node.
+#[inline(always)]
+fn meet<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>, road: &mut Road, known: &Known<'_>) {
+    road.reply = known.reply as u8;
+    road.about.detail = track::state(Some(known));
+    road.about.flags = if known.reply { event::FLAG_REPLY } else { 0 };
+    peers::local(env, p, road);
+}
+
+/// Takes over what was decided of the connection.
+#[inline(always)]
+fn recall(road: &mut Road, known: &Known<'_>) {
+    road.about.source = road.from.identity;
+    road.about.destination = road.target.identity;
+    road.about.rule_set = told_rule_set(road, known.entry.egress_rule_set.get(), known.entry.ingress_rule_set.get());
+}
+
+/// A packet of a known connection of which something may have changed, or with which the proxy has to do.
 #[inline(always)]
 fn follow<A: Family, E: Env + Tables<A>>(
     env: &E,
     p: &Packet<A>,
     road: &mut Road,
     known: &Known<'_>,
-    now: u32,
 ) -> Result<(), DropReason> {
-    road.reply = known.reply as u8;
-    road.about.detail = track::state(Some(known));
-    road.about.flags = if known.reply { event::FLAG_REPLY } else { 0 };
-    peers::local(env, p, road);
-    if settled(env, road, known) {
-        road.about.source = road.from.identity;
-        road.about.destination = road.target.identity;
-        road.about.rule_set =
-            told_rule_set(road, known.entry.egress_rule_set.get(), known.entry.ingress_rule_set.get());
+    let entry = known.entry;
+    let before = entry.proxy.get();
+    road.proxy = before;
+    road.proxy_port = entry.proxy_port.get();
+    meet(env, p, road, known);
+    if settled(env, road, known, Road::asked) {
+        recall(road, known);
     } else {
+        // both sides are asked again, as far as the proxy has not asked them
+        road.proxy = before & !(conntrack::PROXY_EGRESS | conntrack::PROXY_INGRESS);
         reconsider(env, p, road)?;
     }
-    road.restore = if known.reply { known.entry.rev_nat.get() } else { 0 };
-    road.tell = track::touch(known, p, env.length(), now) as u8;
+    proxy::stands_between(env, road, before)?;
+    road.restore = if known.reply && road.hand == Hand::NONE { entry.rev_nat.get() } else { 0 };
+    road.tell = track::touch(known, p, env.length(), road.now) as u8;
     Ok(())
 }
 
 /// Do identities and policies still stand under which the connection was admitted? If so they are taken from it, without
 /// asking the IP cache.
 #[inline(always)]
-fn settled<E: Env>(env: &E, road: &mut Road, known: &Known<'_>) -> bool {
+fn settled<E: Env>(
+    env: &E,
+    road: &mut Road,
+    known: &Known<'_>,
+    who: impl Fn(&Road) -> (Party, Party),
+) -> bool {
     let entry = known.entry;
     let Some(generation) = env.config().map(|c| c.ipcache_generation) else { return false };
     if entry.ipcache_generation.get() != generation {
@@ -140,12 +223,11 @@ fn settled<E: Env>(env: &E, road: &mut Road, known: &Known<'_>) -> bool {
         target.tunnel = V4(node);
         target.way = if node == 0 { Way::STACK } else { Way::TUNNEL };
     }
-    same_sender && same_target && policies_stand(env, road, entry.egress_revision.get(), entry.ingress_revision.get())
+    same_sender && same_target && policies_stand(env, who(road), entry.egress_revision.get(), entry.ingress_revision.get())
 }
 
 #[inline(always)]
-fn policies_stand<E: Env>(env: &E, road: &Road, egress: u32, ingress: u32) -> bool {
-    let (initiator, responder) = road.parties();
+fn policies_stand<E: Env>(env: &E, (initiator, responder): (Party, Party), egress: u32, ingress: u32) -> bool {
     if initiator.endpoint != 0 && initiator.endpoint == responder.endpoint {
         return true;
     }
@@ -171,6 +253,7 @@ fn reconsider<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>, road: &mut 
     peers::local(env, p, road);
     peers::settle(env, p, road, kept)?;
     judge(env, p, road, 1)?;
+    proxy::decide(p, road);
     renew(env, p, road);
     Ok(())
 }
@@ -178,7 +261,7 @@ fn reconsider<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>, road: &mut 
 /// The node from which a connection came whose reply this is, 0: none. Also notes the service that was asked.
 #[inline(never)]
 fn came_from<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>, road: &mut Road) -> u32 {
-    let (key, _) = track::key(p, conntrack::KIND_CONNECTION);
+    let (key, _) = track::key(p, road.kind);
     let Some(entry) = env.connection(&key) else { return 0 };
     road.about.rev_nat = entry.rev_nat.get();
     let came = entry.flags.get() & conntrack::FLAG_FROM_TUNNEL != 0 && road.reply != 0;
@@ -188,7 +271,7 @@ fn came_from<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>, road: &mut R
 /// Notes under which policies the connection goes on.
 #[inline(never)]
 fn renew<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>, road: &mut Road) {
-    let (key, _) = track::key(p, conntrack::KIND_CONNECTION);
+    let (key, _) = track::key(p, road.kind);
     road.about.rule_set = told_rule_set(road, road.egress.rule_set, road.ingress.rule_set);
     let (Some(entry), Some(config)) = (env.connection(&key), env.config()) else { return };
     let (initiator, responder) = road.identities();
@@ -200,6 +283,13 @@ fn renew<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>, road: &mut Road)
     entry.destination_identity.set(responder);
     entry.tunnel_endpoint.set(remote_node(road));
     entry.ipcache_generation.set(config.ipcache_generation);
+    if road.proxy | entry.proxy.get() != 0 {
+        if road.proxy_port.0 != 0 {
+            entry.proxy_port.set(road.proxy_port);
+            entry.backend.set(road.redirecting());
+        }
+        entry.proxy.set(road.proxy);
+    }
 }
 
 /// The node behind which the connection's other end is, 0: none.
@@ -210,7 +300,7 @@ fn remote_node(road: &Road) -> u32 {
 
 /// An ICMP error about a known connection passes as its packets do.
 #[inline(always)]
-fn complain<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>, road: &mut Road) -> Result<(), DropReason> {
+pub(crate) fn complain<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>, road: &mut Road) -> Result<(), DropReason> {
     road.about.detail = event::CT_RELATED;
     road.about.flags = event::FLAG_REPLY;
     peers::local(env, p, road);
@@ -220,18 +310,28 @@ fn complain<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>, road: &mut Ro
 /// Is the packet that an ICMP error quotes one of a known connection, sent by whom the error is for? A pod may complain
 /// about packets to itself only; routers between nodes complain about others'.
 #[inline(never)]
-fn related<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>, inner: &mut Packet<A>, road: &Road) -> bool {
+fn related<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>, inner: &mut Packet<A>, road: &mut Road) -> bool {
     if crate::quoted::parse(env, p, inner).is_none() {
         return false;
     }
     let addressed = inner.source == p.destination;
     let own = road.origin != Origin::CONTAINER || inner.destination == p.source;
-    addressed && own && track::find(env, inner, road.now).is_some()
+    if !addressed || !own {
+        return false;
+    }
+    match track::find(env, inner, conntrack::KIND_CONNECTION, road.now) {
+        Some(known) => road.hand = proxy::complained(env, road, known.entry.proxy.get()),
+        None if proxy::is_on(env) && track::find(env, inner, conntrack::KIND_UPSTREAM, road.now).is_some() => {
+            road.hand = Hand::ERROR;
+        }
+        None => return false,
+    }
+    true
 }
 
 /// The first packet of a connection.
 #[inline(always)]
-fn begin<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>, road: &mut Road) -> Result<(), DropReason> {
+pub(crate) fn begin<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>, road: &mut Road) -> Result<(), DropReason> {
     road.about.detail = event::CT_NEW;
     peers::local(env, p, road);
     peers::settle(env, p, road, V4(0))?;
@@ -241,8 +341,11 @@ fn begin<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>, road: &mut Road)
         return Err(DropReason::ENCAP_PROHIBITED);
     }
     judge(env, p, road, 0)?;
+    proxy::decide(p, road);
     road.about.rule_set = told_rule_set(road, road.egress.rule_set, road.ingress.rule_set);
-    create(env, p, road)
+    create(env, p, road)?;
+    road.hand = if road.proxy & conntrack::PROXY_REDIRECTED != 0 { Hand::CLIENT } else { Hand::NONE };
+    Ok(())
 }
 
 /// Asks the policy of the initiator, if it is an endpoint of this node, and that of the responder, if it is one. A pod
@@ -254,7 +357,7 @@ fn judge<A: Family, E: Env + Tables<A>>(
     road: &mut Road,
     admitted: u8,
 ) -> Result<(), DropReason> {
-    let (initiator, responder) = road.parties();
+    let (initiator, responder) = road.asked();
     let (initiator_identity, responder_identity) = road.identities();
     let common = Side {
         direction: policy::DIR_EGRESS,
@@ -281,6 +384,10 @@ fn judge<A: Family, E: Env + Tables<A>>(
     }
     if initiator.endpoint != 0 {
         admit::admit(env, &mut road.egress, &mut road.verdicts[0], &mut road.about)?;
+        if road.egress.proxy_port.0 != 0 {
+            // whether the server wants it is asked when the proxy comes to it
+            return Ok(());
+        }
     }
     if responder.endpoint != 0 {
         if road.reply == 0 {
@@ -291,13 +398,24 @@ fn judge<A: Family, E: Env + Tables<A>>(
     Ok(())
 }
 
+/// Notes a connection of the proxy's that leaves the node: both sides were asked, or have no policy here.
+#[inline(always)]
+pub(crate) fn note<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>, road: &mut Road) -> Result<(), DropReason> {
+    road.target = Target::default();
+    peers::settle(env, p, road, V4(0))?;
+    road.egress = Side::default();
+    road.ingress = Side::default();
+    road.about.rev_nat = 0;
+    create(env, p, road)
+}
+
 /// Notes a new connection. What can have no answer is judged packet by packet.
 #[inline(never)]
 fn create<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>, road: &Road) -> Result<(), DropReason> {
     if p.shape == Shape::ERROR || p.shape == Shape::ECHO_REPLY || p.later_fragment != 0 {
         return Ok(());
     }
-    let (key, from_a) = track::key(p, conntrack::KIND_CONNECTION);
+    let (key, from_a) = track::key(p, road.kind);
     let lifetime = if p.protocol == crate::packet::TCP { conntrack::LIFETIME_SYN } else { conntrack::LIFETIME_ANY };
     let (now, length) = (road.now, env.length());
     let Some(generation) = env.config().map(|c| c.ipcache_generation) else { return Err(DropReason::NO_CONFIG) };
@@ -317,6 +435,11 @@ fn create<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>, road: &Road) ->
         entry.egress_rule_set = Shared::new(road.egress.rule_set);
         entry.ingress_rule_set = Shared::new(road.ingress.rule_set);
         entry.rev_nat = Shared::new(road.about.rev_nat);
+        entry.proxy = Shared::new(road.proxy);
+        if road.proxy & conntrack::PROXY_REDIRECTED != 0 {
+            entry.proxy_port = Shared::new(road.proxy_port);
+            entry.backend = Shared::new(road.redirecting());
+        }
         entry.tcp_flags[0] = Shared::new(p.tcp_flags);
         entry.reported[0] = Shared::new(now);
         entry.created = now;

@@ -17,6 +17,7 @@ pub mod native;
 pub mod neighbour;
 pub mod packet;
 pub mod peers;
+pub mod proxy;
 pub mod quoted;
 pub mod report;
 pub mod road;

@@ -5,6 +5,7 @@ use crate::family::Family;
 use crate::packet::{Packet, Shape, TCP, UDP};
 use crate::{quoted, service, track};
 use abi::config::FLAG_MASQUERADE;
+use abi::conntrack::KIND_CONNECTION;
 use abi::nat::{NatEntry, NatKey};
 use abi::shared::Shared;
 use abi::{DropReason, Port, endpoint, policy};
@@ -12,13 +13,14 @@ use abi::{DropReason, Port, endpoint, policy};
 /// Ports that are tried before the packet is dropped.
 const TRIES: u32 = 16;
 
-/// Gives a pod's packet the node's address; other packets, and answers to those who asked the pod by its own address,
+/// Gives a pod's packet (or the proxy's in its name) the node's address; other packets, and answers to those who asked the pod by its own address,
 /// stay as they are.
 #[inline(always)]
 pub fn leave<A: Family, E: Env + Tables<A>>(
     env: &mut E,
     p: &mut Packet<A>,
     quoted: &mut Packet<A>,
+    of_proxy: bool,
 ) -> Result<(), DropReason> {
     let Some(config) = env.config() else { return Err(DropReason::NO_CONFIG) };
     let (node, range) = (A::node(config), (config.nat_min_port, config.nat_max_port));
@@ -33,7 +35,7 @@ pub fn leave<A: Family, E: Env + Tables<A>>(
         return leave_error(env, p, quoted, node);
     }
     let now = env.seconds();
-    if track::find(env, p, now).is_some_and(|known| known.reply) {
+    if !of_proxy && track::find(env, p, KIND_CONNECTION, now).is_some_and(|known| known.reply) {
         return Ok(());
     }
     match (p.shape, p.protocol) {

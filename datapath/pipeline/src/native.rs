@@ -4,12 +4,15 @@ mod node;
 mod passage;
 mod shelf;
 
-pub use node::{Family, Node, Policy};
+pub use node::{Family, Node, Policy, SocketName};
 pub use passage::{Action, Outcome, Passage};
 pub use shelf::Shelf;
 
 use crate::entry;
+use crate::forward::{self, HAND, LATER};
+use crate::proxy;
 use crate::work::Work;
+use abi::proxy::SocketCookie;
 use abi::{V4, V6};
 
 /// The hooks of a node.
@@ -27,6 +30,12 @@ pub enum Hook {
     Netdev,
     /// To outside.
     ToNetdev,
+    /// From the node's own stack, marked by a socket of this cookie.
+    Marked(u32, SocketCookie),
+    /// To outside, marked by a socket of this cookie.
+    MarkedToNetdev(u32, SocketCookie),
+    /// Back into the node's stack, with the mark that it got at [`Hook::Host`].
+    ToHost(u32),
 }
 
 /// A packet at a hook.
@@ -54,6 +63,11 @@ pub fn run(node: &Node, input: &Input<'_>) -> Outcome {
     if let Hook::Forwarded(came_by) = input.hook {
         at = at.forwarded(came_by);
     }
+    match input.hook {
+        Hook::Marked(mark, cookie) | Hook::MarkedToNetdev(mark, cookie) => at = at.marked(mark, cookie),
+        Hook::ToHost(mark) => at = at.marked(mark, [0; 2]),
+        _ => {}
+    }
     let result = match (entry::ether_type(&at), input.hook) {
         (0x0800, hook) => run4(&mut at, hook),
         (0x86dd, hook) => run6(&mut at, hook),
@@ -66,22 +80,30 @@ pub fn run(node: &Node, input: &Input<'_>) -> Outcome {
 
 fn run4(at: &mut Passage<'_>, hook: Hook) -> i32 {
     let work = &mut Work::<V4>::default();
-    match hook {
+    let result = match hook {
         Hook::Container => entry::container4(at, work),
         Hook::Overlay(..) => entry::overlay(at, work),
-        Hook::Host | Hook::Forwarded(_) => entry::host(at, work),
+        Hook::Host | Hook::Forwarded(_) | Hook::Marked(..) => entry::host(at, work),
         Hook::Netdev => entry::netdev(at, work),
-        Hook::ToNetdev => entry::to_netdev(at, work),
-    }
+        Hook::ToNetdev | Hook::MarkedToNetdev(..) => entry::to_netdev(at, work),
+        Hook::ToHost(_) => entry::to_host(at, work),
+    };
+    let result = if result == LATER { proxy::node_answers(at, work) } else { result };
+    let result = if result == LATER { forward::later(at, work) } else { result };
+    if result == HAND { proxy::hand_over(at, work) } else { result }
 }
 
 fn run6(at: &mut Passage<'_>, hook: Hook) -> i32 {
     let work = &mut Work::<V6>::default();
-    match hook {
+    let result = match hook {
         Hook::Container => entry::container6(at, work),
         Hook::Overlay(..) => entry::overlay(at, work),
-        Hook::Host | Hook::Forwarded(_) => entry::host(at, work),
+        Hook::Host | Hook::Forwarded(_) | Hook::Marked(..) => entry::host(at, work),
         Hook::Netdev => entry::netdev(at, work),
-        Hook::ToNetdev => entry::to_netdev(at, work),
-    }
+        Hook::ToNetdev | Hook::MarkedToNetdev(..) => entry::to_netdev(at, work),
+        Hook::ToHost(_) => entry::to_host(at, work),
+    };
+    let result = if result == LATER { proxy::node_answers(at, work) } else { result };
+    let result = if result == LATER { forward::later(at, work) } else { result };
+    if result == HAND { proxy::hand_over(at, work) } else { result }
 }

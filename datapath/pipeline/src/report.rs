@@ -39,9 +39,13 @@ pub struct About {
     pub pad: u8,
     /// See [`Event::rev_nat`].
     pub rev_nat: u16,
+    /// See [`Event::proxy_port`].
+    pub proxy_port: Port,
+    /// Always zero.
+    pub pad2: [u8; 2],
 }
 
-abi::plain!(About: Identity, Identity, u32, u32, u32, u32, u8, u8, u8, u8, u8, u8, u16);
+abi::plain!(About: Identity, Identity, u32, u32, u32, u32, u8, u8, u8, u8, u8, u8, u16, Port, [u8; 2]);
 
 /// What the policies said of a packet's two ends, if they were asked.
 pub type Verdicts = [event::Verdict; 2];
@@ -117,7 +121,7 @@ fn framed<E: Env>(env: &E, e: &mut Event, about: &About, macs: [u16; 6]) {
     e.destination_mac = mac(0);
     e.source_mac = mac(3);
     e.rev_nat = about.rev_nat;
-    e.proxy_port = Port(0);
+    e.proxy_port = about.proxy_port;
     e.pad = [0; 3];
 }
 
@@ -148,9 +152,11 @@ pub fn count<E: Env>(env: &E, reason: u8, direction: u8) {
 /// A drop: counter and event, after what the policies said. `about` says what it is about.
 #[inline(always)]
 pub fn dropped<A: Family, E: Env>(env: &E, p: &Packet<A>, reason: DropReason, about: &mut About, verdicts: &Verdicts) {
-    count(env, reason.0, about.direction);
+    // one way for all reasons: the kernel's verifier need not go it for each of them
+    let [reason, ..] = env.opaque([reason.0 as u32, 0, 0]);
+    count(env, reason as u8, about.direction);
     about.kind = event::KIND_DROP;
-    about.code = reason.0;
+    about.code = reason as u8;
     about.detail = 0;
     packet(env, p, about, verdicts);
 }

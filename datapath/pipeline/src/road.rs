@@ -5,7 +5,8 @@
 
 use crate::admit::Side;
 use crate::report::{About, Verdicts};
-use abi::V4;
+use abi::conntrack;
+use abi::{Port, V4};
 use abi::endpoint::{self, Endpoint};
 use abi::identity::Identity;
 
@@ -115,8 +116,18 @@ pub struct Road {
     pub tell: u8,
     /// 1: policies were asked: `verdicts` are this packet's.
     pub judged: u8,
+    /// What the proxy has to do with the packet's connection, `PROXY_*` of [`conntrack`].
+    pub proxy: u8,
+    /// Kind of the packet's connection, `KIND_*` of [`conntrack`].
+    pub kind: u8,
+    /// The proxy's port, if the connection is redirected.
+    pub proxy_port: Port,
+    /// Whether the packet goes to the proxy.
+    pub hand: Hand,
+    /// Why the packet may begin no connection, as in [`abi::DropReason`]; 0: it may.
+    pub refused: u8,
     /// Always zero.
-    pub pad: [u8; 6],
+    pub pad: [u8; 4],
     /// The question to the initiator's policy, and its answer.
     pub egress: Side,
     /// The question to the responder's policy, and its answer.
@@ -127,9 +138,26 @@ pub struct Road {
 
 abi::plain!(Origin: u8);
 abi::plain!(Way: u8);
+abi::plain!(Hand: u8);
 abi::plain!(Sender: Identity, Identity, V4, u32, Endpoint);
 abi::plain!(Target: Identity, V4, Endpoint, Way, [u8; 7]);
-abi::plain!(Road: Sender, Target, About, u32, u16, Origin, u8, u8, u8, [u8; 6], Side, Side, Verdicts);
+abi::plain!(Road: Sender, Target, About, u32, u16, Origin, u8, u8, u8, u8, u8, Port, Hand, u8, [u8; 4], Side, Side, Verdicts);
+
+/// Whether, and at which end, a packet goes to the proxy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Hand(pub u8);
+
+impl Hand {
+    /// It does not.
+    pub const NONE: Hand = Hand(0);
+    /// As a client's, to the proxy in place of the server.
+    pub const CLIENT: Hand = Hand(1);
+    /// As a server's answer to the proxy.
+    pub const SERVER: Hand = Hand(2);
+    /// As an ICMP error about either.
+    pub const ERROR: Hand = Hand(3);
+}
 
 /// An endpoint of this node whose policy has a say; number 0: there is none.
 #[derive(Clone, Copy)]
@@ -143,12 +171,14 @@ pub struct Party {
 }
 
 impl Party {
+    const NOBODY: Party = Party { endpoint: 0, ifindex: 0, ready: true };
+
     fn of(e: &Endpoint, here: bool) -> Self {
         let ready = e.flags & endpoint::FLAG_NOT_READY == 0;
         if here {
             Party { endpoint: e.id, ifindex: e.ifindex, ready }
         } else {
-            Party { endpoint: 0, ifindex: 0, ready: true }
+            Party::NOBODY
         }
     }
 }
@@ -160,6 +190,22 @@ impl Road {
         let from = Party::of(&self.from.endpoint, self.origin == Origin::CONTAINER);
         let target = Party::of(&self.target.endpoint, self.target.way == Way::LOCAL);
         if self.reply != 0 { (target, from) } else { (from, target) }
+    }
+
+    /// The same, but only those whose policy is to be asked of this connection. What a proxy asked on the initiator's side is
+    /// not asked again on its way to the server; and the responder's side is asked there only.
+    #[inline(always)]
+    pub fn asked(&self) -> (Party, Party) {
+        let (initiator, responder) = self.parties();
+        let passed = self.proxy & conntrack::PROXY_UPSTREAM != 0;
+        let later = self.proxy & (conntrack::PROXY_FROM_INGRESS | conntrack::PROXY_EGRESS) != 0;
+        (if passed { Party::NOBODY } else { initiator }, if later { Party::NOBODY } else { responder })
+    }
+
+    /// The endpoint whose policy redirects the connection.
+    #[inline(always)]
+    pub fn redirecting(&self) -> u32 {
+        if self.proxy & conntrack::PROXY_EGRESS != 0 { self.egress.endpoint } else { self.ingress.endpoint }
     }
 
     /// Identities of the connection's initiator and responder.

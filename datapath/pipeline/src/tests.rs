@@ -6,5 +6,6 @@ mod bed;
 mod hostile;
 mod local;
 mod nodes;
+mod proxy;
 mod services;
 mod world;

@@ -46,15 +46,20 @@ pub struct Known<'a> {
 /// Finds the live connection of a packet. A packet that begins a connection anew (SYN on a closing one, SYN of the
 /// responder) is of none.
 #[inline(always)]
-pub fn find<'a, A: Family, T: Tables<A>>(tables: &'a T, p: &Packet<A>, now: u32) -> Option<Known<'a>> {
-    let entry = live(tables, p, now)?;
-    Some(Known { entry, reply: is_reply(entry, p) })
+pub fn find<'a, A: Family, T: Tables<A>>(tables: &'a T, p: &Packet<A>, kind: u8, now: u32) -> Option<Known<'a>> {
+    Some(known(live(tables, p, kind, now)?, p))
+}
+
+/// The connection, seen from the packet.
+#[inline(always)]
+pub fn known<'a, A: Family>(entry: &'a CtEntry, p: &Packet<A>) -> Known<'a> {
+    Known { entry, reply: is_reply(entry, p) }
 }
 
 /// A function of its own, so that the key is on the stack once. It returns one register: no more is possible there.
 #[inline(never)]
-fn live<'a, A: Family, T: Tables<A>>(tables: &'a T, p: &Packet<A>, now: u32) -> Option<&'a CtEntry> {
-    let (key, _) = key(p, conntrack::KIND_CONNECTION);
+pub(crate) fn live<'a, A: Family, T: Tables<A>>(tables: &'a T, p: &Packet<A>, kind: u8, now: u32) -> Option<&'a CtEntry> {
+    let (key, _) = key(p, kind);
     let entry = tables.connection(&key)?;
     if entry.expires.get() < now {
         return None;
@@ -70,7 +75,7 @@ fn live<'a, A: Family, T: Tables<A>>(tables: &'a T, p: &Packet<A>, now: u32) -> 
 
 /// Does the packet go to the connection's initiator?
 #[inline(always)]
-fn is_reply<A: Family>(entry: &CtEntry, p: &Packet<A>) -> bool {
+pub(crate) fn is_reply<A: Family>(entry: &CtEntry, p: &Packet<A>) -> bool {
     (entry.flags.get() & conntrack::FLAG_INITIATOR_A != 0) != from_a(p)
 }
 

@@ -64,12 +64,20 @@ pub enum Hook {
     FromNetdev,
     /// What leaves the node: egress of the node's device.
     ToNetdev,
+    /// What the node itself sends to the proxy in a pod's place: ingress of `cilium_net`.
+    ToHost,
 }
 
 impl Hook {
     /// Every hook.
-    pub const ALL: [Hook; 5] =
-        [Hook::FromContainer, Hook::FromOverlay, Hook::FromHost, Hook::FromNetdev, Hook::ToNetdev];
+    pub const ALL: [Hook; 6] = [
+        Hook::FromContainer,
+        Hook::FromOverlay,
+        Hook::FromHost,
+        Hook::FromNetdev,
+        Hook::ToNetdev,
+        Hook::ToHost,
+    ];
 
     /// Name of the program.
     pub const fn program(self) -> &'static str {
@@ -79,12 +87,13 @@ impl Hook {
             Hook::FromHost => "from_host",
             Hook::FromNetdev => "from_netdev",
             Hook::ToNetdev => "to_netdev",
+            Hook::ToHost => "to_host",
         }
     }
 
     const fn side(self) -> Side {
         match self {
-            Hook::FromContainer | Hook::FromOverlay | Hook::FromNetdev => Side::Ingress,
+            Hook::FromContainer | Hook::FromOverlay | Hook::FromNetdev | Hook::ToHost => Side::Ingress,
             Hook::FromHost | Hook::ToNetdev => Side::Egress,
         }
     }

@@ -101,9 +101,10 @@ impl Datapath {
         self.attach(Hook::FromOverlay, ifindex)
     }
 
-    /// Attaches to `cilium_host`.
-    pub fn attach_host(&self, ifindex: u32) -> Result<()> {
-        self.attach(Hook::FromHost, ifindex)
+    /// Attaches to `cilium_host` and to its other end, `cilium_net`.
+    pub fn attach_host(&self, host: u32, net: u32) -> Result<()> {
+        self.attach(Hook::ToHost, net)?;
+        self.attach(Hook::FromHost, host)
     }
 
     /// Attaches to the device that leads out of the node, both ways.

@@ -11,6 +11,7 @@ use abi::ipcache::{IpcacheKey4, IpcacheKey6, RemoteEndpoint};
 use abi::metrics::{EventCounters, Metric, MetricKey};
 use abi::nat::{NatEntry, NatKey4, NatKey6};
 use abi::policy::{VerdictEntry, VerdictKey};
+use abi::proxy::{ProxySocket, SocketCookie};
 use abi::service::{Affinity, AffinityKey, Backend, ReverseNat, Service, ServiceKey4, ServiceKey6, SocketKey};
 use abi::{V4, V6, pins};
 
@@ -102,6 +103,7 @@ pub(crate) fn specs(s: &Sizes) -> Vec<Spec> {
         spec::<SocketKey<V4>, ReverseNat<V4>>(pins::LB4_REVERSE_SK, LRU_HASH, s.services, 0),
         spec::<SocketKey<V6>, ReverseNat<V6>>(pins::LB6_REVERSE_SK, LRU_HASH, s.services, 0),
         spec::<AffinityKey, Affinity>(pins::LB_AFFINITY, LRU_HASH, s.services, 0),
+        spec::<SocketCookie, ProxySocket>(pins::PROXY_SOCKETS, LRU_HASH, s.services, 0),
         spec::<FragmentKey4, FragmentPorts>(pins::FRAGMENTS4, LRU_HASH, 8192, 0),
         spec::<FragmentKey6, FragmentPorts>(pins::FRAGMENTS6, LRU_HASH, 8192, 0),
     ]

@@ -10,6 +10,7 @@ use abi::fragment::{FragmentKey4, FragmentKey6, FragmentPorts};
 use abi::ipcache::{IpcacheKey4, IpcacheKey6, RemoteEndpoint};
 use abi::metrics::{EventCounters, Metric, MetricKey};
 use abi::nat::{NatEntry, NatKey4, NatKey6};
+use abi::proxy::{ProxySocket, SocketCookie};
 use abi::service::{Affinity, AffinityKey, Backend, ReverseNat, Service, ServiceKey4, ServiceKey6, SocketKey};
 use abi::{Plain, V4, V6, pins};
 
@@ -66,6 +67,8 @@ pub struct Maps {
     pub fragments4: Table<FragmentKey4, FragmentPorts>,
     /// Fragmented datagrams, IPv6.
     pub fragments6: Table<FragmentKey6, FragmentPorts>,
+    /// In whose name sockets of the proxy speak.
+    pub proxy_sockets: Table<SocketCookie, ProxySocket>,
     /// The node's configuration (key 0).
     pub node_config: Table<u32, NodeConfig>,
     /// Packets by fate.
@@ -120,6 +123,7 @@ impl Maps {
             affinity: from.table(pins::LB_AFFINITY)?,
             fragments4: from.table(pins::FRAGMENTS4)?,
             fragments6: from.table(pins::FRAGMENTS6)?,
+            proxy_sockets: from.table(pins::PROXY_SOCKETS)?,
             node_config: from.table(pins::NODE_CONFIG)?,
             metrics: from.per_cpu(pins::METRICS)?,
             event_counters: from.per_cpu(pins::EVENT_COUNTERS)?,

@@ -262,7 +262,7 @@ async fn own_endpoints(daemon: &mut Daemon, netlink: &Netlink) -> Result<Vec<IpA
 fn attach(daemon: &Daemon) -> Result<()> {
     let (datapath, devices) = (&daemon.datapath, &daemon.devices);
     datapath.remove_dead_links()?;
-    datapath.attach_host(devices.host.index)?;
+    datapath.attach_host(devices.host.index, devices.net.index)?;
     datapath.attach_overlay(devices.tunnel.index)?;
     datapath.attach_netdev(devices.uplink.index)?;
     if daemon.settings.kube_proxy_replacement {

@@ -1,6 +1,7 @@
 //! What does a simulated node know? The same tables as in the kernel.
 
 use super::shelf::Shelf;
+use crate::packet::Packet;
 use abi::Addr;
 use abi::config::NodeConfig;
 use abi::conntrack::{CtEntry, CtKey};
@@ -11,10 +12,11 @@ use abi::ipcache::{IpcacheKey, RemoteEndpoint};
 use abi::metrics::Metric;
 use abi::nat::{NatEntry, NatKey};
 use abi::policy::{Class, PREFIX_FULL, VerdictEntry, VerdictKey};
+use abi::proxy::{ProxySocket, SocketCookie};
 use abi::service::{Backend, ReverseNat, Service, ServiceKey};
-use abi::{V4, V6};
+use abi::{Port, V4, V6};
 use core::hash::Hash;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::vec::Vec;
 
 /// Places in each table of connections and translations.
@@ -39,6 +41,30 @@ pub struct Family<A: Hash + Eq + Copy> {
     pub backends: HashMap<u32, Backend<A>>,
     /// Service addresses by reverse NAT index.
     pub reverse_nat: HashMap<u32, ReverseNat<A>>,
+    /// Connected sockets of the node itself.
+    pub sockets: HashSet<SocketName<A>>,
+}
+
+/// A connected socket, by the packets that it receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SocketName<A> {
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Whence they come.
+    pub source: (A, Port),
+    /// Whither they go.
+    pub destination: (A, Port),
+}
+
+impl<A: Copy> SocketName<A> {
+    /// The socket that receives this packet.
+    pub fn receiving(packet: &Packet<A>) -> Self {
+        SocketName {
+            protocol: packet.protocol,
+            source: (packet.source, packet.source_port),
+            destination: (packet.destination, packet.destination_port),
+        }
+    }
 }
 
 impl<A: Hash + Eq + Copy> Family<A> {
@@ -52,6 +78,7 @@ impl<A: Hash + Eq + Copy> Family<A> {
             services: HashMap::new(),
             backends: HashMap::new(),
             reverse_nat: HashMap::new(),
+            sockets: HashSet::new(),
         }
     }
 }
@@ -113,6 +140,12 @@ pub struct Node {
     pub endpoint_policies: HashMap<u32, EndpointPolicy>,
     /// Policy slots.
     pub policies: HashMap<u32, Policy>,
+    /// Protocols and ports at which the proxy listens.
+    pub listeners: HashSet<(u8, Port)>,
+    /// In whose name sockets of the proxy speak.
+    pub proxy_sockets: HashMap<SocketCookie, ProxySocket>,
+    /// Sockets can be given packets.
+    pub assigns: bool,
     /// Packets by fate; the place is reason + 256 × direction.
     pub metrics: Vec<Metric>,
 }
@@ -133,6 +166,9 @@ impl Node {
             devices: HashMap::new(),
             endpoint_policies: HashMap::new(),
             policies: HashMap::new(),
+            listeners: HashSet::new(),
+            proxy_sockets: HashMap::new(),
+            assigns: true,
             metrics: (0..1024).map(|_| Metric::default()).collect(),
         }
     }

@@ -1,7 +1,8 @@
 //! How does a packet pass a simulated node? The environment of the pipeline over the node's tables.
 
-use super::node::Node;
-use crate::env::{Change, Env, Tables};
+use super::node::{Node, SocketName};
+use crate::env::{Change, Env, Socket, Tables, Wanted};
+use crate::packet::Packet;
 use abi::config::NodeConfig;
 use abi::conntrack::{CtEntry, CtKey};
 use abi::endpoint::{Endpoint, EndpointPolicy};
@@ -12,6 +13,7 @@ use abi::ipcache::RemoteEndpoint;
 use abi::metrics::{Metric, MetricKey};
 use abi::nat::{NatEntry, NatKey};
 use abi::policy::{Class, VerdictEntry, VerdictKey};
+use abi::proxy::{MARK_MASK, MARK_TO_PROXY, ProxySocket, SocketCookie};
 use abi::service::{Backend, ReverseNat, Service, ServiceKey};
 use abi::{Mac, Plain, V4, V6, bytes_of, from_bytes};
 use core::cell::{Cell, RefCell};
@@ -24,6 +26,10 @@ pub enum Action {
     Dropped,
     /// Left to the node's stack.
     Stack,
+    /// Given to the proxy: to its socket of the connection, or to the one that listens.
+    Proxy(Wanted),
+    /// Left to the node's stack with a mark for the proxy.
+    Marked(u32),
     /// Handed to the other end of a veth.
     Peer(u32),
     /// Sent out of an interface.
@@ -60,6 +66,9 @@ pub struct Passage<'a> {
     random: Cell<u64>,
     events: RefCell<Vec<Event>>,
     way: Option<Action>,
+    mark: u32,
+    cookie: SocketCookie,
+    given: Option<Wanted>,
 }
 
 /// Result of a redirection, as in the kernel.
@@ -76,7 +85,7 @@ impl<'a> Passage<'a> {
     ) -> Self {
         let random = Cell::new(seed | 1);
         let (packet, events) = (packet.to_vec(), RefCell::default());
-        Passage { node, packet, ifindex, came_by: 0, tunnel, now, random, events, way: None }
+        Passage { node, packet, ifindex, came_by: 0, tunnel, now, random, events, way: None, mark: 0, cookie: [0; 2], given: None }
     }
 
     /// The same, forwarded by the node that got it by this interface.
@@ -84,14 +93,27 @@ impl<'a> Passage<'a> {
         Passage { came_by, ..self }
     }
 
+    /// The same, with a mark, sent by a socket of this cookie.
+    pub fn marked(self, mark: u32, cookie: SocketCookie) -> Self {
+        Passage { mark, cookie, ..self }
+    }
+
     /// What came of it, given the program's result.
     pub fn outcome(self, result: i32) -> Outcome {
         let action = match (result, self.way) {
             (REDIRECT, Some(way)) => way,
-            (crate::forward::PASS, _) => Action::Stack,
+            (crate::forward::PASS, _) => self.passed(),
             _ => Action::Dropped,
         };
         Outcome { action, packet: self.packet, events: self.events.into_inner() }
+    }
+
+    fn passed(&self) -> Action {
+        match self.given {
+            Some(socket) => Action::Proxy(socket),
+            None if self.mark & MARK_MASK == MARK_TO_PROXY => Action::Marked(self.mark),
+            None => Action::Stack,
+        }
     }
 
     fn redirect(&mut self, way: Action) -> i32 {
@@ -171,6 +193,21 @@ macro_rules! tables {
             fn fragment_insert(&self, key: &FragmentKey<$addr>, ports: &FragmentPorts) -> bool {
                 self.node.$family.fragments.put(key, ports.clone())
             }
+            fn socket(&mut self, packet: &Packet<$addr>, which: Wanted, assign: bool) -> Socket {
+                let there = match which {
+                    Wanted::Listening(port) => self.node.listeners.contains(&(packet.protocol, port)),
+                    Wanted::Connected => self.node.$family.sockets.contains(&SocketName::receiving(packet)),
+                };
+                match (there, assign, self.node.assigns) {
+                    (false, ..) => Socket::None,
+                    (true, true, false) => Socket::Refused,
+                    (true, true, true) => {
+                        self.given = Some(which);
+                        Socket::Found
+                    }
+                    (true, false, _) => Socket::Found,
+                }
+            }
         }
     };
 }
@@ -187,6 +224,18 @@ impl Env for Passage<'_> {
     }
     fn came_by(&self) -> u32 {
         self.came_by
+    }
+    fn mark(&self) -> u32 {
+        self.mark
+    }
+    fn set_mark(&mut self, mark: u32) {
+        self.mark = mark;
+    }
+    fn socket_cookie(&self) -> SocketCookie {
+        self.cookie
+    }
+    fn proxy_socket(&self, cookie: &SocketCookie) -> Option<ProxySocket> {
+        self.node.proxy_sockets.get(cookie).copied()
     }
     fn device(&self, ifindex: u32) -> Option<Endpoint> {
         self.node.devices.get(&ifindex).copied()

@@ -217,6 +217,9 @@ pub struct Verdicts {
     modes: u32,
 }
 
+/// Where the proxy listens in these tests.
+pub const PROXY_PORT: Port = Port::new(10_001);
+
 /// Number of the rule set that allows in these tests.
 pub const ALLOWING: u32 = 77;
 
@@ -268,6 +271,14 @@ impl Verdicts {
         let bases: Vec<_> = self.policy.verdicts.iter().filter(|(k, _)| k.class == 0).copied().collect();
         self.policy.verdicts.extend(bases.into_iter().map(|(k, v)| (VerdictKey { class, ..k }, v)));
         self.entry(class, direction, (protocol, port), policy::VERDICT_ALLOW)
+    }
+
+    /// Everybody may on this protocol and port if the proxy agrees.
+    pub fn redirect(mut self, direction: u8, protocol: u8, port: u16) -> Self {
+        self = self.entry(0, direction, (protocol, port), policy::VERDICT_REDIRECT);
+        let (_, entry) = self.policy.verdicts.last_mut().unwrap();
+        entry.proxy_port = PROXY_PORT;
+        self
     }
 
     fn entry(mut self, class: u32, direction: u8, (protocol, port): (u8, u16), verdict: u8) -> Self {
