@@ -1,6 +1,6 @@
 //! What is known of a connection? One entry of `cilium_ct4`/`cilium_ct6` for both directions.
 
-use crate::{Port, V4, V6, identity::Identity, shared::Shared};
+use crate::{Addr, Port, V4, V6, identity::Identity, shared::Shared};
 
 /// Key of a connection, the same for both of its directions: the lower (address, port) pair comes first.
 ///
@@ -27,6 +27,16 @@ pub struct CtKey<A> {
 
 crate::plain!(CtKey<V4>: V4, V4, Port, Port, u8, u8, u16);
 crate::plain!(CtKey<V6>: V6, V6, Port, Port, u8, u8, u16);
+
+impl<A: Addr> CtKey<A> {
+    /// The key of a connection with ports, and whether this sender is `addr_a` of it.
+    pub fn between(source: (A, Port), destination: (A, Port), protocol: u8, kind: u8) -> (Self, bool) {
+        let from_a =
+            if source.0 == destination.0 { source.1 <= destination.1 } else { source.0.before(destination.0) };
+        let ((addr_a, port_a), (addr_b, port_b)) = if from_a { (source, destination) } else { (destination, source) };
+        (CtKey { addr_a, addr_b, port_a, port_b, protocol, kind, pad: 0 }, from_a)
+    }
+}
 
 /// A connection between two addresses as the wire shows them after service translation.
 pub const KIND_CONNECTION: u8 = 0;

@@ -298,6 +298,8 @@ pub fn to_host<A: Parse, E: Env + Tables<A>>(env: &mut E, work: &mut Work<A>) ->
     if let Err(reason) = A::read(env, &mut work.packet) {
         return unreadable(env, reason, identity::HOST, 0);
     }
+    // it is addressed to the Ethernet of the other end
+    env.for_host();
     match proxy::arrive(env, &work.packet) {
         Ok(()) => PASS,
         Err(reason) => {

@@ -48,6 +48,14 @@ pub enum Error {
         /// What should lie there.
         expected: String,
     },
+    /// A socket of the caller could not be prepared.
+    #[error("{operation}: {source}")]
+    Socket {
+        /// What was tried.
+        operation: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// The object with the programs was not accepted.
     #[error("load the programs: {0}")]
     Object(#[from] aya::EbpfError),

@@ -138,6 +138,15 @@ pub(crate) fn open_or_create(dir: &Path, spec: &Spec) -> Result<OwnedFd> {
 
 /// Opens a pinned map and compares it, all but its size if it is opened for reading only.
 pub(crate) fn open(dir: &Path, spec: &Spec, flags: u32) -> Result<OwnedFd> {
+    compared(dir, spec, flags, flags == sys::F_RDONLY)
+}
+
+/// The same for reading and writing, whatever its size.
+pub(crate) fn open_any_size(dir: &Path, spec: &Spec) -> Result<OwnedFd> {
+    compared(dir, spec, 0, true)
+}
+
+fn compared(dir: &Path, spec: &Spec, flags: u32, any_size: bool) -> Result<OwnedFd> {
     let path = dir.join(spec.name);
     let failed = |operation| {
         let path = path.clone();
@@ -147,7 +156,7 @@ pub(crate) fn open(dir: &Path, spec: &Spec, flags: u32) -> Result<OwnedFd> {
     let mut found = sys::map_shape(fd.as_fd()).map_err(failed("examine"))?;
     // Kernels report some flags that they set themselves.
     found.flags &= F_NO_PREALLOC;
-    if flags == sys::F_RDONLY {
+    if any_size {
         found.max_entries = spec.shape.max_entries;
     }
     if found != spec.shape {

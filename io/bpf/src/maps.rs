@@ -157,6 +157,18 @@ impl Maps {
     }
 }
 
+/// What the proxy has open: both tables of connections for reading, and the sockets of its own for writing.
+pub(crate) fn of_proxy(pin_dir: &Path) -> Result<ProxyTables> {
+    let specs = layout::specs(&Sizes::default());
+    let reading = |spec: &Spec| layout::open(pin_dir, spec, sys::F_RDONLY);
+    let connections = Source { specs, open: &reading, processors: 1 };
+    let writing = |spec: &Spec| layout::open_any_size(pin_dir, spec);
+    let sockets = Source { specs: layout::specs(&Sizes::default()), open: &writing, processors: 1 };
+    Ok((connections.table(pins::CT4)?, connections.table(pins::CT6)?, sockets.table(pins::PROXY_SOCKETS)?))
+}
+
+type ProxyTables = (Table<CtKey4, CtEntry>, Table<CtKey6, CtEntry>, Table<SocketCookie, ProxySocket>);
+
 struct Source<'a> {
     specs: Vec<Spec>,
     open: &'a dyn Fn(&Spec) -> Result<std::os::fd::OwnedFd>,

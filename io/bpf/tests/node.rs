@@ -3,6 +3,8 @@
 
 #[path = "node/bed.rs"]
 mod bed;
+#[path = "node/copier.rs"]
+mod copier;
 #[path = "node/raw.rs"]
 mod raw;
 #[path = "node/spaces.rs"]
@@ -16,6 +18,8 @@ mod clsact;
 mod maps;
 #[path = "node/pods.rs"]
 mod pods;
+#[path = "node/proxy.rs"]
+mod proxy;
 #[path = "node/restart.rs"]
 mod restart;
 #[path = "node/sockets.rs"]

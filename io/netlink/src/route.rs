@@ -129,6 +129,9 @@ fn common<T>(builder: RouteMessageBuilder<T>, route: &Route) -> RouteMessageBuil
     if route.onlink { builder.onlink() } else { builder }
 }
 
+/// Number of `lo`, in every namespace.
+const LOOPBACK: u32 = 1;
+
 impl Netlink {
     /// Adds a route or replaces the one for the same destination.
     pub async fn replace_route(&self, route: &Route) -> Result<()> {
@@ -137,6 +140,24 @@ impl Netlink {
             .execute()
             .await
             .map_err(Error::during(format!("set route to {} by device #{}", route.destination, route.device)))
+    }
+
+    /// Makes a table in which every address is one of this node, for packets that a rule sends there: sockets of the node may
+    /// get packets to others' addresses then.
+    pub async fn take_everything(&self, ipv6: bool, table: u32) -> Result<()> {
+        fn message<T>(builder: RouteMessageBuilder<T>, table: u32) -> RouteMessageBuilder<T> {
+            let builder = builder.table_id(table).kind(RouteType::Local).scope(RouteScope::Host);
+            builder.protocol(RouteProtocol::Static).output_interface(LOOPBACK)
+        }
+        let message = if ipv6 {
+            let everything = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(Ipv6Addr::UNSPECIFIED, 0);
+            message(everything, table).build()
+        } else {
+            let everything = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(Ipv4Addr::UNSPECIFIED, 0);
+            message(everything, table).build()
+        };
+        let request = self.handle().route().add(message).replace();
+        request.execute().await.map_err(Error::during(format!("make table {table} take all packets")))
     }
 
     /// Removes a route; gone already is success.

@@ -39,6 +39,31 @@ async fn a_veth_pair_spans_two_namespaces() {
 }
 
 #[tokio::test]
+async fn a_marked_packet_is_taken_by_the_node_whatever_its_address() {
+    let node = Namespace::anonymous().unwrap();
+    let link = Netlink::open_in(&node).unwrap();
+    link.set_up("lo").await.unwrap();
+    for ipv6 in [false, true] {
+        for _ in 0..2 {
+            link.take_everything(ipv6, 2004).await.unwrap();
+            let mark = Some((0x200, 0xf00));
+            link.add_rule(&Rule { ipv6, priority: 9, table: 2004, mark, source: None }).await.unwrap();
+        }
+    }
+    for (from, to) in [("127.0.0.1:0", "192.0.2.7:9"), ("[::1]:0", "[2001:db8::7]:9")] {
+        let connect = |mark: u32| {
+            node.run(|| {
+                let socket = std::net::UdpSocket::bind(from).unwrap();
+                nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::Mark, &mark).unwrap();
+                socket.connect(to)
+            })
+        };
+        assert!(connect(0).unwrap().is_err(), "{to} is nowhere");
+        connect(0x0005_0200).unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
 async fn addresses_routes_and_neighbours_of_both_families() {
     let pod = Namespace::anonymous().unwrap();
     let link = Netlink::open_in(&pod).unwrap();

@@ -80,10 +80,16 @@ impl Node {
         space.set("ipv4/conf/all/rp_filter", "0");
         space.set("ipv4/conf/default/rp_filter", "0");
         space.set("ipv6/conf/all/forwarding", "1");
+        // what is redirected is the node's, whatever its address
+        for family in ["", "-6"] {
+            space.ip(&format!("{family} rule add fwmark 0x200/0xf00 lookup 2004 pref 9"));
+            space.ip(&format!("{family} route add local default dev lo table 2004"));
+        }
         space.set("ipv6/conf/default/accept_dad", "0");
         space.ip("link add cilium_host type veth peer name cilium_net");
         space.ip("link set cilium_host arp off up");
         space.ip("link set cilium_net arp off up");
+        space.set("ipv4/conf/cilium_net/accept_local", "1");
         let (v4, v6) = addresses(number, 1);
         space.ip(&format!("addr add {v4}/32 dev cilium_host"));
         space.ip(&format!("addr add {v6}/128 dev cilium_host nodad"));
@@ -95,6 +101,7 @@ impl Node {
         let node = Node { space, number, datapath, events, bpffs: None };
         node.configure();
         node.attach(Hook::FromHost, "cilium_host");
+        node.attach(Hook::ToHost, "cilium_net");
         node
     }
 
@@ -372,6 +379,15 @@ impl Verdicts {
         let key = VerdictKey { prefix_len, class: 0, direction: DIR_INGRESS, protocol, port: Port::new(port) };
         let entry = VerdictEntry { rule_set: 5, verdict: policy::VERDICT_ALLOW, ..VerdictEntry::default() };
         self.verdicts.push((key, entry));
+        self
+    }
+
+    /// What everybody sends in this direction on this protocol and port goes to the proxy.
+    pub fn redirect(mut self, direction: u8, protocol: u8, port: u16) -> Self {
+        let prefix_len = policy::PREFIX_FULL;
+        let key = VerdictKey { prefix_len, class: 0, direction, protocol, port: Port::new(port) };
+        let (verdict, match_type) = (policy::VERDICT_REDIRECT, policy::MATCH_L4_ONLY);
+        self.verdicts.push((key, VerdictEntry { rule_set: 9, verdict, match_type, proxy_port: crate::copier::PORT }));
         self
     }
 

@@ -35,6 +35,15 @@ impl Space {
         })
     }
 
+    /// Runs something inside that goes on by itself, on a thread of its own.
+    pub fn spawn(&self, what: impl FnOnce() + Send + 'static) {
+        let space = self.0.try_clone().unwrap();
+        thread::spawn(move || {
+            setns(&space, CloneFlags::CLONE_NEWNET).unwrap();
+            what();
+        });
+    }
+
     /// Runs `ip` inside.
     pub fn ip(&self, arguments: &str) -> Done {
         let words: Vec<&str> = arguments.split_whitespace().collect();
