@@ -51,7 +51,7 @@ fn the_kernel_is_asked_for_what_it_has() {
     let links = std::fs::read_dir(node.datapath.pin_dir().join("links")).unwrap().count();
     let shown = tc(&node, "filter show dev lxc11 ingress");
     match node.datapath.attachment() {
-        Attachment::Tcx => assert!(links == 3 && shown.is_empty(), "{links} {shown}"),
+        Attachment::Tcx => assert!(links == 4 && shown.is_empty(), "{links} {shown}"),
         Attachment::Clsact => assert!(links == 0 && shown.contains("cil_from_container"), "{links} {shown}"),
         Attachment::Probe => panic!("nothing was found out"),
     }
