@@ -1,6 +1,7 @@
 //! How fast is the datapath, against what is possible and what was promised? One run measures and judges.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod http;
 mod map_costs;
 mod node;
 mod observer;
@@ -76,6 +77,8 @@ enum Bench {
     Bringup,
     /// Policies of several sizes.
     Slots,
+    /// Requests through the proxy, and through others.
+    Http,
 }
 
 const WIRE: [Bench; 5] = [Bench::Stream, Bench::Rr, Bench::Crr, Bench::Udp, Bench::Services];
@@ -83,6 +86,9 @@ const BEGIN: &str = "<!-- measured -->";
 const END: &str = "<!-- end of measured -->";
 
 fn main() -> ExitCode {
+    if let Some(code) = http::middle::main() {
+        return code;
+    }
     let arguments = Arguments::parse();
     let done = supervisor::split().and_then(|role| match role {
         supervisor::Role::Supervisor(code) => Ok(code),
@@ -157,6 +163,8 @@ impl<'a> Session<'a> {
         self.run(Bench::Identity, |_| map_costs::identity(rounds));
         self.run(Bench::Bringup, |_| map_costs::bring_up());
         self.run(Bench::Slots, |_| map_costs::slots(rounds));
+        let plan = self.plan;
+        self.run(Bench::Http, |_| http::measure(&plan));
     }
 
     fn measure_wire(&mut self, wire: &mut Wire) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use proxy_api::{Client, Event, FromProxy, Realised, Redirected};
+use proxy_api::{Client, Event, FromProxy, Listener, Realised, Redirected};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -45,7 +45,11 @@ struct Arguments {
 }
 
 /// Runs until it is told to end. `open` finds who knows whose connections are, while the process still may.
-pub fn main_with(words: Vec<String>, open: impl FnOnce() -> Result<Box<dyn Redirected>>) -> ExitCode {
+pub fn main_with(
+    words: Vec<String>,
+    upstream: Upstream,
+    open: impl FnOnce() -> Result<Box<dyn Redirected>>,
+) -> ExitCode {
     let arguments = match Arguments::try_parse_from(std::iter::once("axoneme proxy".to_owned()).chain(words)) {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -53,7 +57,7 @@ pub fn main_with(words: Vec<String>, open: impl FnOnce() -> Result<Box<dyn Redir
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    match run(&arguments, open) {
+    match run(&arguments, upstream, open) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -62,7 +66,7 @@ pub fn main_with(words: Vec<String>, open: impl FnOnce() -> Result<Box<dyn Redir
     }
 }
 
-fn run(arguments: &Arguments, open: impl FnOnce() -> Result<Box<dyn Redirected>>) -> Result<()> {
+fn run(arguments: &Arguments, upstream: Upstream, open: impl FnOnce() -> Result<Box<dyn Redirected>>) -> Result<()> {
     let redirected = open().context("the datapath's redirected connections")?;
     let replies = Replies::open().context("a raw socket for answers of DNS")?;
     let path = &arguments.handover;
@@ -78,7 +82,7 @@ fn run(arguments: &Arguments, open: impl FnOnce() -> Result<Box<dyn Redirected>>
         runtime.worker_threads(threads.max(1));
     }
     let runtime = runtime.enable_all().thread_name("proxy").build().context("runtime")?;
-    let shared = Shared::new(redirected, Upstream::Transparent);
+    let shared = Shared::new(redirected, upstream);
     runtime.block_on(serve(shared, replies, arguments, taking, giving))?;
     // What still runs after its time is cut.
     runtime.shutdown_background();
@@ -111,8 +115,9 @@ async fn serve(
             }
         }
     })?;
+    let (wanted, epoch, listening) = (Vec::new(), 0, false);
     let mut follower =
-        Follower { shared: Arc::clone(&shared), dns, listeners, agent, taking, epoch: 0, listening: false };
+        Follower { shared: Arc::clone(&shared), dns, listeners, agent, taking, wanted, epoch, listening };
     follower.follow(events, successor).await?;
     follower.listeners.close();
     shared.begin_drain();
@@ -151,6 +156,7 @@ struct Follower {
     listeners: Listeners,
     agent: mpsc::Sender<FromProxy>,
     taking: Option<Taking>,
+    wanted: Vec<Listener>,
     epoch: u64,
     listening: bool,
 }
@@ -182,8 +188,12 @@ impl Follower {
             Event::Hello(hello) => {
                 self.epoch = hello.epoch;
                 self.shared.settings.store(Arc::new(hello.settings));
-                self.listening = self.listeners.set(&hello.listeners);
                 tracing::info!(epoch = hello.epoch, listeners = hello.listeners.len(), "the agent is there");
+                self.wanted = hello.listeners;
+                // The proxy before this one serves until there are rules here.
+                if self.taking.is_none() {
+                    self.listening = self.listeners.set(&self.wanted);
+                }
             }
             Event::Rules(update) => self.realise(update).await?,
             Event::NamesHeld(names) => self.dns.held(&names.numbers),
@@ -198,6 +208,9 @@ impl Follower {
         // Patterns take time, which requests must not wait for.
         let table = tokio::task::spawn_blocking(move || last.with(update)).await.context("compile rules")?;
         self.shared.rules.store(Arc::new(table));
+        if self.taking.is_some() {
+            self.listening = self.listeners.set(&self.wanted);
+        }
         let realised = Realised { epoch: self.epoch, revision, listening: self.listening };
         // The agent may be away; nothing else waits for it. What comes too late has another epoch or a lower revision.
         let agent = self.agent.clone();

@@ -7,6 +7,7 @@ mod harness;
 mod http1;
 mod http2;
 mod limits;
+mod process;
 mod records;
 mod refused;
 mod tls;

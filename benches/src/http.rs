@@ -1,0 +1,114 @@
+//! What does an HTTP request cost that passes the proxy, and an idle connection, against others and a copy of bytes?
+//!
+//! Clients and server run in this process, what is between them in one of its own, whose processor time is read.
+
+mod load;
+pub mod middle;
+mod others;
+
+use std::net::SocketAddr;
+
+use anyhow::Result;
+
+use crate::report::{Demand, Figure, Row};
+use crate::rounds::Plan;
+use crate::stats::{median, paired_ratio};
+use load::{Load, Slice};
+use middle::Middle;
+
+const BENCH: &str = "http";
+/// Connections that request at a time.
+const CLIENTS: usize = 8;
+/// Connections that are open and idle when memory is read.
+const IDLE: usize = 10_000;
+
+/// One that is measured.
+struct Measured {
+    name: &'static str,
+    middle: Option<Middle>,
+    load: Load,
+    slices: Vec<Slice>,
+}
+
+/// Everything, in one run.
+pub fn measure(plan: &Plan) -> Result<Vec<Row>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let origin = runtime.block_on(load::origin())?;
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, 100_000, 100_000)?;
+    let mut all = vec![Measured::new("direct", None, origin)?];
+    for (name, middle) in [
+        ("copy of bytes", middle::copy(origin)),
+        ("ours, 100 rules, records", middle::ours(origin, true)),
+        ("ours, 100 rules, no records", middle::ours(origin, false)),
+        ("nginx", others::nginx(origin)),
+        ("haproxy", others::haproxy(origin)),
+    ] {
+        match middle {
+            Ok(middle) => all.push(Measured::new(name, Some(middle), origin)?),
+            Err(why) => eprintln!("benches: {name} is not measured: {why:#}"),
+        }
+    }
+    for _ in 0..plan.rounds {
+        for one in &mut all {
+            let slice = one.load.run(plan.slice, one.middle.as_ref())?;
+            one.slices.push(slice);
+        }
+    }
+    let mut rows = rates(&all);
+    rows.extend(memory(&all)?);
+    Ok(rows)
+}
+
+impl Measured {
+    fn new(name: &'static str, middle: Option<Middle>, origin: SocketAddr) -> Result<Measured> {
+        let address = middle.as_ref().map_or(origin, |middle| middle.address);
+        let load = Load::connect(address, CLIENTS)?;
+        Ok(Measured { name, middle, load, slices: Vec::new() })
+    }
+
+    fn series(&self, value: impl Fn(&Slice) -> f64) -> Vec<f64> {
+        self.slices.iter().map(value).collect()
+    }
+
+    fn cpu(&self) -> Vec<f64> {
+        self.series(|slice| slice.cpu.as_secs_f64() * 1e6 / slice.requests.max(1) as f64)
+    }
+}
+
+fn rates(all: &[Measured]) -> Vec<Row> {
+    let copy = all.iter().find(|one| one.name == "copy of bytes").map(Measured::cpu);
+    let mut rows = Vec::new();
+    for one in all {
+        let name = one.name;
+        if one.middle.is_some() {
+            let cpu = one.cpu();
+            let row = Row::of(BENCH, format!("HTTP request, processor time, {name}"), &cpu, "µs");
+            let row = match copy.as_ref().filter(|_| name != "copy of bytes") {
+                Some(copy) => row.against("copy of bytes", median(copy), Figure::Ratio(paired_ratio(&cpu, copy))),
+                None => row,
+            };
+            rows.push(if name.starts_with("ours") { row.goal(13, Demand::AtMost(1.5)) } else { row });
+        }
+        let rate = one.series(|slice| slice.requests as f64 / slice.time.as_secs_f64());
+        rows.push(Row::of(BENCH, format!("HTTP requests, {CLIENTS} connections, {name}"), &rate, "/s"));
+        rows.push(Row::of(BENCH, format!("of that, half within, {name}"), &one.series(|slice| slice.p50), "µs"));
+        rows.push(Row::of(BENCH, format!("of that, 99 % within, {name}"), &one.series(|slice| slice.p99), "µs"));
+    }
+    rows
+}
+
+/// Memory of the process between, for each connection that is open after a request.
+fn memory(all: &[Measured]) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for one in all {
+        let Some(middle) = &one.middle else { continue };
+        let before = middle.resident()?;
+        let held = Load::connect(middle.address, IDLE)?;
+        held.each_once()?;
+        let each = middle.resident()?.saturating_sub(before) as f64 / IDLE as f64 / 1024.0;
+        let what = format!("memory of an idle HTTP connection, of {IDLE}, {}", one.name);
+        let row = Row::new(BENCH, what, each, "KiB");
+        rows.push(if one.name.starts_with("ours") { row.goal(13, Demand::AtMost(20.0)) } else { row });
+    }
+    Ok(rows)
+}
