@@ -216,25 +216,63 @@ fn many_large_patterns_are_asked_one_by_one() {
     assert!(allowed(&rules, "GET a /60/ab").is_none());
 }
 
-/// Rule by rule, pattern by pattern, as the specification reads.
-fn plain(rules: &[crds::HttpRule], request: &Request) -> Option<usize> {
+/// Rule by rule, pattern by pattern, as the specification reads: the rule that allows, and what it changes.
+fn plain(rules: &[crds::HttpRule], request: &Request) -> Option<(usize, Vec<String>)> {
     let holds = |pattern: &Option<String>, text: &str| match pattern.as_deref() {
         None | Some("") => true,
         Some(pattern) => Pattern::new(pattern).unwrap().matches(text),
     };
-    let header = |text: &String| {
-        let (name, value) = text.split_once(": ").unwrap_or((text, ""));
+    let values = |name: &str| {
         let mut all: Vec<String> = Vec::new();
         let name = name.parse::<HeaderName>().unwrap();
         request.headers.each(&name, &mut |value| all.push(String::from_utf8(value.to_vec()).unwrap()));
-        !all.is_empty() && (value.is_empty() || all.join(",") == value)
+        (!all.is_empty()).then(|| all.join(","))
     };
-    rules.iter().position(|rule| {
-        holds(&rule.method, request.method)
+    let header = |text: &String| {
+        let (name, value) = text.split_once(": ").unwrap_or((text, ""));
+        values(name).is_some_and(|found| value.is_empty() || found == value)
+    };
+    // `None`: the rule does not hold.
+    let matched = |header: &crds::HeaderMatch| {
+        let (name, value) = (header.name.to_lowercase(), header.value.clone().unwrap_or_default());
+        let found = values(&name);
+        if found.as_ref().is_some_and(|found| value.is_empty() || *found == value) {
+            return Some(vec![]);
+        }
+        match header.mismatch.as_deref() {
+            Some("LOG") => Some(vec![]),
+            Some("ADD") => Some(vec![format!("add {name} {value}")]),
+            Some("DELETE") if found.is_some() => Some(vec![format!("remove {name}")]),
+            Some("DELETE") => Some(vec![]),
+            Some("REPLACE") => Some(vec![format!("set {name} {value}")]),
+            _ => None,
+        }
+    };
+    rules.iter().enumerate().find_map(|(number, rule)| {
+        let line = holds(&rule.method, request.method)
             && holds(&rule.path, request.path)
             && holds(&rule.host, request.authority)
-            && rule.headers.iter().flatten().all(header)
+            && rule.headers.iter().flatten().all(header);
+        let edits = rule.header_matches.iter().flatten().map(matched).collect::<Option<Vec<_>>>();
+        edits.filter(|_| line).map(|edits| (number, edits.concat()))
     })
+}
+
+/// As [`plain`] has it.
+fn told(allowed: Allowed) -> (usize, Vec<String>) {
+    let edit = |edit: &Edit| match edit {
+        Edit::Add(name, value) => format!("add {name} {}", value.to_str().unwrap()),
+        Edit::Remove(name) => format!("remove {name}"),
+        Edit::Set(name, value) => format!("set {name} {}", value.to_str().unwrap()),
+    };
+    (allowed.rule, allowed.edits.iter().map(edit).collect())
+}
+
+fn some_header_match() -> impl Strategy<Value = crds::HeaderMatch> {
+    let pick = |list: &'static [&'static str]| proptest::sample::select(list).prop_map(String::from);
+    let mismatch = proptest::option::of(pick(&["LOG", "ADD", "DELETE", "REPLACE"]));
+    (pick(&["X", "y"]), proptest::option::of(pick(&["1", "1,2", ""])), mismatch)
+        .prop_map(|(name, value, mismatch)| crds::HeaderMatch { name, value, secret: None, mismatch })
 }
 
 fn some_rule() -> impl Strategy<Value = crds::HttpRule> {
@@ -245,13 +283,14 @@ fn some_rule() -> impl Strategy<Value = crds::HttpRule> {
         pick(&["/", "/a.*", "/a/[0-9]+", "(?i)/A", "/b?", "", "/a|/b"]),
         pick(&["a", ".*\\.x", "a|b", ""]),
         proptest::collection::vec(proptest::sample::select(&["X: 1", "Y", "X: 1,2"][..]).prop_map(String::from), 0..2),
+        proptest::collection::vec(some_header_match(), 0..3),
     )
-        .prop_map(|(method, path, host, headers)| crds::HttpRule {
+        .prop_map(|(method, path, host, headers, matches)| crds::HttpRule {
             method,
             path,
             host,
             headers: Some(headers),
-            header_matches: None,
+            header_matches: Some(matches),
         })
 }
 
@@ -260,7 +299,7 @@ proptest! {
     fn many_rules_at_once_decide_as_one_by_one(
         rules in proptest::collection::vec(some_rule(), 1..12),
         method in proptest::sample::select(&["GET", "PUT", "POST", "X"][..]),
-        path in proptest::sample::select(&["/", "/a", "/A", "/a/1", "/a/x", "/b", "//", ""][..]),
+        path in proptest::sample::select(&["/", "/a", "/A", "/a/1", "/a/x", "/b", "//", "", "/a/../b", "/%61"][..]),
         authority in proptest::sample::select(&["a", "b", "w.x", "x", ""][..]),
         values in proptest::collection::vec((proptest::sample::select(&["x", "y"][..]), proptest::sample::select(&["1", "2"][..])), 0..4),
     ) {
@@ -270,6 +309,9 @@ proptest! {
         }
         let request = Request { method, path, authority, headers: &headers };
         let compiled = sound(HttpRules::new(&rules, &secrets()));
-        prop_assert_eq!(compiled.allows(&request).map(|allowed| allowed.rule), plain(&rules, &request));
+        prop_assert_eq!(compiled.allows(&request).map(told), plain(&rules, &request));
+        let all = crate::meanings::others(path);
+        let all_pass = all.iter().all(|path| plain(&rules, &Request { path, ..request }).is_some());
+        prop_assert_eq!(compiled.allows_all_meanings(&request).map(told), plain(&rules, &request).filter(|_| all_pass));
     }
 }
