@@ -41,7 +41,7 @@ pub struct Session {
 /// A connection that comes in as it is.
 pub async fn serve(connection: Connection, client: TcpStream) {
     if connection.now().is_ok_and(|(_, rules)| rules.terminate.is_some() || rules.server_names.is_some()) {
-        return crate::tls::serve(connection, client).await;
+        return Box::pin(crate::tls::serve(connection, client)).await;
     }
     run(connection, Wire::Tcp(client), None).await;
 }
@@ -225,7 +225,7 @@ impl Session {
             return if answers::send(&mut self.client, &local).await { Next::Request } else { Next::Close };
         }
         if self.server.is_none() {
-            match self.connect(&exchange.authority).await {
+            match Box::pin(self.connect(&exchange.authority)).await {
                 Ok(server) => {
                     self.server = Some(server);
                     exchange.fresh = true;

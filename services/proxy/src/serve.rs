@@ -54,10 +54,10 @@ fn serve(
     async move {
         if let Some((connection, stream, parser)) = admitted {
             match (parser, dns) {
-                (Parser::Dns, Some(dns)) => dns::serve(dns, connection, stream).await,
                 (Parser::Http, None) => http1::serve(connection, stream).await,
-                (Parser::Tls, None) => tls::serve(connection, stream).await,
-                (Parser::Tcp, None) => copy::serve(connection, stream).await,
+                (Parser::Dns, Some(dns)) => Box::pin(dns::serve(dns, connection, stream)).await,
+                (Parser::Tls, None) => Box::pin(tls::serve(connection, stream)).await,
+                (Parser::Tcp, None) => Box::pin(copy::serve(connection, stream)).await,
                 // Sent to the wrong listener, or of a protocol that is not spoken here.
                 (Parser::Dns, None) | (Parser::Kafka, _) | (_, Some(_)) => reset(stream),
             }
@@ -98,4 +98,37 @@ fn admit(
     shared.counters.connections.add();
     let _ = stream.set_nodelay(true);
     Some((Connection { shared, peer, local, first, _place: place }, stream, rules.parser))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::sockets::Upstream;
+    use proxy_api::{Facts, Redirected, RuleSet, RulesUpdate};
+
+    struct Nobody;
+
+    impl Redirected for Nobody {
+        fn facts(&self, _: Protocol, _: SocketAddr, _: SocketAddr) -> Option<Facts> {
+            None
+        }
+
+        fn speak_for(&self, _: std::os::fd::BorrowedFd<'_>, _: &Facts) -> std::io::Result<()> {
+            Err(std::io::ErrorKind::PermissionDenied.into())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_s_task_is_small() {
+        let shared = Shared::new(Box::new(Nobody), Upstream::Transparent);
+        let set = vec![RuleSet::open(1, Parser::Http)];
+        let update = RulesUpdate { revision: 1, whole: true, last: true, set, removed: vec![] };
+        shared.rules.store(Arc::new(crate::rules::Table::default().with(update)));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let peer = stream.local_addr().unwrap();
+        let size = size_of_val(&serve(shared, stream, peer, Direction::Ingress));
+        assert!(size <= 3_584, "{size} bytes");
+    }
 }

@@ -92,7 +92,8 @@ pub async fn send(client: &mut Wire, local: &Local) -> bool {
         client.write_all(&bytes).await?;
         client.flush().await
     };
-    matches!(tokio::time::timeout(PATIENCE, sending).await, Ok(Ok(())))
+    // Boxed, here and below: most connections never come here, and all would be as large.
+    matches!(Box::pin(tokio::time::timeout(PATIENCE, sending)).await, Ok(Ok(())))
 }
 
 /// Ends our side and takes what still comes, so that the answer is not lost to a reset.
@@ -110,7 +111,7 @@ pub async fn linger(client: &mut Wire) {
             left -= count;
         }
     };
-    let _ = tokio::time::timeout(LINGER, rest).await;
+    let _ = Box::pin(tokio::time::timeout(LINGER, rest)).await;
 }
 
 /// The head that goes on, if it is another than the one that came.
