@@ -31,6 +31,11 @@ const COMMANDS: &[Command] = &[
         logged_at("info");
         agent::main_with(words(args))
     }),
+    #[cfg(feature = "datapath")]
+    shown("proxy", "the proxy of a node, for rules about HTTP, TLS and names", |args| {
+        logged_at("info");
+        proxy::main(words(args))
+    }),
     shown("cilium-operator", "cluster-wide chores", |args| {
         logged_at("info");
         operator::main_with(words(args))

@@ -8,6 +8,7 @@
 mod contexts;
 mod copy;
 mod counters;
+mod datapath;
 mod dns;
 mod handover;
 mod http1;
@@ -27,7 +28,7 @@ mod wire;
 
 pub use dns::{Dns, Replies};
 pub use listeners::Listeners;
-pub use process::main_with;
+pub use process::{main, main_with};
 pub use rules::Table;
 pub use serve::accept;
 pub use shared::Shared;

@@ -14,7 +14,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::datapath::Datapath;
 use crate::dns::{Dns, Replies};
+>>>>>>> c3c8979 (proxy: axoneme proxy asks the datapath's tables and tells them who speaks for whom)
 use crate::handover::{self, Taking};
 use crate::listeners::Listeners;
 use crate::privileges;
@@ -36,6 +38,9 @@ struct Arguments {
     /// Socket by which the next proxy takes over.
     #[arg(long, default_value = "/var/run/cilium/proxy-handover.sock")]
     handover: PathBuf,
+    /// Folder in which the datapath's tables are pinned.
+    #[arg(long, default_value = "/sys/fs/bpf/tc/globals")]
+    tables: PathBuf,
     /// User to be after the start. The agent's socket has to let it in.
     #[arg(long, default_value_t = 0)]
     user: u32,
@@ -44,11 +49,24 @@ struct Arguments {
     threads: Option<usize>,
 }
 
-/// Runs until it is told to end. `open` finds who knows whose connections are, while the process still may.
+/// The proxy of a node: runs until it is told to end.
+pub fn main(words: Vec<String>) -> ExitCode {
+    start(words, Upstream::Transparent, |arguments| Ok(Box::new(Datapath::open(&arguments.tables)?)))
+}
+
+/// The same without a datapath, to measure and to test: `open` finds who knows whose connections are.
 pub fn main_with(
     words: Vec<String>,
     upstream: Upstream,
     open: impl FnOnce() -> Result<Box<dyn Redirected>>,
+) -> ExitCode {
+    start(words, upstream, |_| open())
+}
+
+fn start(
+    words: Vec<String>,
+    upstream: Upstream,
+    open: impl FnOnce(&Arguments) -> Result<Box<dyn Redirected>>,
 ) -> ExitCode {
     let arguments = match Arguments::try_parse_from(std::iter::once("axoneme proxy".to_owned()).chain(words)) {
         Ok(arguments) => arguments,
@@ -66,8 +84,13 @@ pub fn main_with(
     }
 }
 
-fn run(arguments: &Arguments, upstream: Upstream, open: impl FnOnce() -> Result<Box<dyn Redirected>>) -> Result<()> {
-    let redirected = open().context("the datapath's redirected connections")?;
+fn run(
+    arguments: &Arguments,
+    upstream: Upstream,
+    open: impl FnOnce(&Arguments) -> Result<Box<dyn Redirected>>,
+) -> Result<()> {
+    // Before privileges go.
+    let redirected = open(arguments)?;
     let replies = Replies::open().context("a raw socket for answers of DNS")?;
     let path = &arguments.handover;
     let taking = handover::ask(path).unwrap_or_else(|error| {

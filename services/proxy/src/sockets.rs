@@ -106,3 +106,62 @@ pub fn reset(stream: TcpStream) {
     // Without the option the end is a plain one, which is the next best.
     let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Mutex;
+
+    use proxy_api::{Direction, Protocol as Transport};
+
+    use super::*;
+
+    /// Who spoke for whom.
+    #[derive(Default)]
+    struct Told(Mutex<Vec<(SocketAddr, Facts)>>);
+
+    impl Redirected for Told {
+        fn facts(&self, _: Transport, _: SocketAddr, _: SocketAddr) -> Option<Facts> {
+            None
+        }
+
+        fn speak_for(&self, socket: std::os::fd::BorrowedFd<'_>, facts: &Facts) -> io::Result<()> {
+            let own = SockRef::from(&socket).local_addr()?.as_socket().unwrap();
+            self.0.lock().unwrap().push((own, *facts));
+            Ok(())
+        }
+    }
+
+    const FACTS: Facts = Facts {
+        endpoint: 1,
+        direction: Direction::Egress,
+        source_identity: 2,
+        destination_identity: 3,
+        rule_set: 4,
+        revision: 5,
+    };
+
+    #[tokio::test]
+    async fn a_server_is_reached_from_the_client_s_address_once_the_datapath_knows() {
+        for (server, client) in [("127.0.0.1:0", "127.0.0.9:4711"), ("[::1]:0", "[::1]:4711")] {
+            let (server, client): (SocketAddr, SocketAddr) = (server.parse().unwrap(), client.parse().unwrap());
+            let listener = TcpListener::bind(server).await.unwrap();
+            let ends = (client, listener.local_addr().unwrap());
+            let told = Told::default();
+            let stream = Upstream::Transparent.connect(&told, &FACTS, ends, Duration::from_secs(5)).await.unwrap();
+            let (_, peer) = listener.accept().await.unwrap();
+            assert_eq!((peer.ip(), peer), (client.ip(), stream.local_addr().unwrap()));
+            let told = told.0.into_inner().unwrap();
+            assert_eq!(told.iter().map(|(own, facts)| (own.ip(), *facts)).collect::<Vec<_>>(), [(client.ip(), FACTS)]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_is_bound_once_and_another_process_waits() {
+        let first = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = first.local_addr().unwrap();
+        assert_eq!(listen(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(first);
+        listen(address).unwrap();
+    }
+}
