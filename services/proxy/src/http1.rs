@@ -310,7 +310,10 @@ impl Session {
         let mut exchange = Exchange::new(&request, length, judged);
         let edits = match decision {
             Decision::Forward(edits) => edits,
-            Decision::Deny => {
+            Decision::Deny { last } => {
+                if last {
+                    exchange.is_last();
+                }
                 let message = self.connection.shared.settings.load().denied_message.clone();
                 let local = Local::denied(&message, is_grpc(&request.head), request.method == "HEAD");
                 return Ok(Plan { exchange, answer: Some(local) });

@@ -124,7 +124,7 @@ async fn answer(session: Arc<Session>, request: Request<Incoming>) -> Result<Res
     let (decision, judged) = connection.judge(&Asked { request: asked, protocol: "HTTP/2", lines: request.headers() });
     let edits = match decision {
         Decision::Forward(edits) => edits,
-        Decision::Deny => {
+        Decision::Deny { .. } => {
             let message = connection.shared.settings.load().denied_message.clone();
             return Ok(session.told(judged.as_ref(), denied(&message, is_grpc(request.headers())), ""));
         }

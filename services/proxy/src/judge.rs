@@ -16,7 +16,10 @@ pub enum Decision {
     /// It goes on, with these changes of its headers.
     Forward(Vec<Edit>),
     /// It is answered with a denial.
-    Deny,
+    Deny {
+        /// Nothing else can pass on its connection either.
+        last: bool,
+    },
 }
 
 /// A request that was judged, for the record of its answer.
@@ -60,7 +63,7 @@ impl Lines for l7::http1::Head<'_, '_> {
 impl Connection {
     /// Judges a request by what holds now, and records it.
     pub fn judge(&self, asked: &Asked) -> (Decision, Option<Judged>) {
-        match self.now() {
+        match self.now_http() {
             Ok((facts, rules)) => match self.allowed(&rules, &asked.request) {
                 Some(allowed) => {
                     self.shared.counters.requests_forwarded.add();
@@ -69,10 +72,13 @@ impl Connection {
                 }
                 None => {
                     self.shared.counters.requests_denied.add();
-                    (Decision::Deny, self.record(facts, asked, Verdict::Denied, "no rule allows it", &[]))
+                    (
+                        Decision::Deny { last: false },
+                        self.record(facts, asked, Verdict::Denied, "no rule allows it", &[]),
+                    )
                 }
             },
-            Err(unknown) => (Decision::Deny, self.unknown(unknown, asked)),
+            Err(unknown) => (Decision::Deny { last: true }, self.unknown(unknown, asked)),
         }
     }
 
@@ -83,9 +89,6 @@ impl Connection {
 
     fn allowed(&self, rules: &Arc<Rules>, request: &Request) -> Option<Allowed> {
         let all = || Allowed { rule: 0, edits: Vec::new(), records: Vec::new() };
-        if rules.broken.is_some() {
-            return None;
-        }
         match &rules.http {
             rules::Http::All => Some(all()),
             rules::Http::Nothing => None,

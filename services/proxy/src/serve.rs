@@ -97,7 +97,9 @@ fn admit(
     };
     shared.counters.connections.add();
     let _ = stream.set_nodelay(true);
-    Some((Connection { shared, peer, local, first, _place: place }, stream, rules.parser))
+    let tls = (rules.terminate.is_some(), rules.originate.is_some());
+    let connection = Connection { shared, peer, local, first, tls, server_name: None, _place: place };
+    Some((connection, stream, rules.parser))
 }
 
 #[cfg(test)]

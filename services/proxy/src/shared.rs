@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use proxy_api::{Direction, Facts, Protocol, Redirected, Settings};
+use proxy_api::{Direction, Facts, Parser, Protocol, Redirected, Settings};
 use tokio_util::sync::CancellationToken;
 
 use crate::counters::Counters;
@@ -117,6 +117,10 @@ pub struct Connection {
     pub local: SocketAddr,
     /// What the datapath said when it came.
     pub first: Facts,
+    /// Which sides of it are TLS to this process, by the rules when it came: the client's, the server's.
+    pub tls: (bool, bool),
+    /// The name that a TLS client asked for.
+    pub server_name: Option<String>,
     /// Its place.
     pub _place: Place,
 }
@@ -130,6 +134,8 @@ pub enum Unknown {
     Changed,
     /// The agent has not said the rules.
     Rules,
+    /// Its rules ask for another kind of connection now.
+    Kind,
 }
 
 impl Unknown {
@@ -139,6 +145,7 @@ impl Unknown {
             Unknown::Facts => "the datapath does not know the connection",
             Unknown::Changed => "the connection has another owner or identity",
             Unknown::Rules => "the rules of the connection are not known",
+            Unknown::Kind => "the rules are for another kind of connection now",
         }
     }
 }
@@ -153,6 +160,15 @@ impl Connection {
         }
         let rules = self.shared.rules.load().get(facts.rule_set).cloned().ok_or(Unknown::Rules)?;
         Ok((facts, rules))
+    }
+
+    /// What holds for the next HTTP request. Rules that began with another handshake are not for this connection.
+    pub fn now_http(&self) -> Result<(Facts, Arc<Rules>), Unknown> {
+        let (facts, rules) = self.now()?;
+        let parser = matches!(rules.parser, Parser::Http | Parser::Tcp);
+        let tls = self.tls == (rules.terminate.is_some(), rules.originate.is_some());
+        let named = rules.server_names.as_ref().is_none_or(|names| names.allows(self.server_name.as_deref()));
+        if parser && tls && named && rules.broken.is_none() { Ok((facts, rules)) } else { Err(Unknown::Kind) }
     }
 
     /// Connects to the server.

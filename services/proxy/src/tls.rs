@@ -46,6 +46,7 @@ pub async fn serve(connection: Connection, client: TcpStream) {
     }
     record(&connection, Verdict::Forwarded, name, "");
     let client = Fronted::new(front, client);
+    let connection = Connection { server_name: hello.server_name.clone(), ..connection };
     match &rules.terminate {
         Some(acceptor) => Box::pin(terminate(connection, &rules, acceptor, client, hello)).await,
         None => match connection.connect().await {

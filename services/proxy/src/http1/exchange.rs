@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use l7::http1::{Answer, Framing, Length, Limits, Malformed, Request, Room, Scan, Upgrade};
 use tokio::io::AsyncWrite;
@@ -50,6 +50,8 @@ struct Way {
     head: Vec<u8>,
     sent: usize,
     ready: usize,
+    /// Nothing that was written is kept back.
+    flushed: bool,
     /// The writer's side is told of the end. (With a plain answer the connection ends as a whole then.)
     tells_end: bool,
     /// The reader's side has ended.
@@ -108,6 +110,11 @@ impl Exchange {
     /// True if another request can follow when this one is not passed on: it is all there.
     pub fn can_follow(&self) -> bool {
         self.keep && self.request.framing.is_done() && !matches!(self.method, Method::Connect)
+    }
+
+    /// No other request follows.
+    pub fn is_last(&mut self) {
+        self.keep = false;
     }
 
     /// Another head goes on than the one that came.
@@ -289,6 +296,7 @@ impl Way {
             head: Vec::new(),
             sent: 0,
             ready: 0,
+            flushed: true,
             tells_end: false,
             end_seen: false,
             end_told: false,
@@ -305,35 +313,39 @@ impl Way {
 
     /// True if nothing that may pass is left.
     fn is_sent(&self) -> bool {
-        self.sent == self.head.len() && self.ready == 0
+        self.sent == self.head.len() && self.ready == 0 && self.flushed
     }
 
     /// Writes what may pass, and tells the end once all has passed. Pending: nothing could be done.
     fn poll_send(&mut self, buffer: &mut Buffer, to: &mut Wire, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.sent < self.head.len() {
-            let count = std::task::ready!(Pin::new(to).poll_write(cx, &self.head[self.sent..]))?;
+            let count = ready!(Pin::new(&mut *to).poll_write(cx, &self.head[self.sent..]))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
             self.sent += count;
-            return Poll::Ready(if count == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(()) });
-        }
-        if self.ready > 0 {
-            self.ready -= std::task::ready!(buffer.poll_drain(self.ready, to, cx))?;
-            return Poll::Ready(Ok(()));
-        }
-        if self.end_seen && !self.end_told && self.tells_end {
-            std::task::ready!(Pin::new(to).poll_shutdown(cx))?;
+            self.flushed = false;
+        } else if self.ready > 0 {
+            self.ready -= ready!(buffer.poll_drain(self.ready, to, cx))?;
+            self.flushed = false;
+        } else if !self.flushed {
+            // TLS keeps what the socket did not take.
+            ready!(Pin::new(&mut *to).poll_flush(cx))?;
+            self.flushed = true;
+        } else if self.end_seen && !self.end_told && self.tells_end {
+            ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
             self.end_told = true;
-            return Poll::Ready(Ok(()));
+        } else {
+            return Poll::Pending;
         }
-        match Pin::new(to).poll_flush(cx) {
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            _ => Poll::Pending,
-        }
+        Poll::Ready(Ok(()))
     }
 
     /// Nothing more is wanted.
     fn give_up(&mut self, buffer: &mut Buffer) {
         buffer.consume(self.ready);
         self.ready = 0;
+        self.flushed = true;
         self.sent = self.head.len();
         self.end_told = true;
         self.framing = Framing::new(Length::Bytes(0));

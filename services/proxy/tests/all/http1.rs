@@ -285,24 +285,34 @@ fn headers_are_added_deleted_and_replaced() {
 fn a_change_of_policy_reaches_running_connections_with_the_next_request() {
     let origin = Origin::new();
     let proxy = Proxy::http(origin.address, r#"[{"path":"/a"}]"#);
-    let mut client = proxy.client();
-    let mut get = |path: &str| {
+    let get = |client: &mut Peer, path: &str| {
         client.write(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
         client.answer().0
     };
-    assert_eq!((get("/a"), get("/b")), (200, 403));
-    proxy.set(vec![http_rules(1, r#"[{"path":"/b"}]"#)]);
-    assert_eq!((get("/a"), get("/b")), (403, 200));
-    // The datapath has given it another rule set.
-    proxy.set(vec![http_rules(2, r#"[{"path":"/c"}]"#)]);
-    assert_eq!(get("/b"), 403);
-    proxy.known.0.lock().unwrap().as_mut().unwrap().rule_set = 2;
-    assert_eq!((get("/b"), get("/c")), (403, 200));
-    // It is nobody's any more, or another's.
-    *proxy.known.0.lock().unwrap() = None;
-    assert_eq!(get("/c"), 403);
-    *proxy.known.0.lock().unwrap() = Some(proxy_api::Facts { rule_set: 2, endpoint: 8, ..FACTS });
-    assert_eq!(get("/c"), 403);
+    let mut clients: Vec<Peer> = (0..4).map(|_| proxy.client()).collect();
+    for client in &mut clients {
+        assert_eq!((get(client, "/a"), get(client, "/b")), (200, 403));
+    }
+    proxy.set(vec![http_rules(1, r#"[{"path":"/b"}]"#), http_rules(2, r#"[{"path":"/c"}]"#)]);
+    for client in &mut clients {
+        assert_eq!((get(client, "/a"), get(client, "/b")), (403, 200));
+    }
+    // The datapath gives them another rule set.
+    let now = |facts| *proxy.known.0.lock().unwrap() = facts;
+    now(Some(proxy_api::Facts { rule_set: 2, ..FACTS }));
+    for client in &mut clients {
+        assert_eq!((get(client, "/b"), get(client, "/c")), (403, 200));
+    }
+    // One that nobody knows; it is nobody's any more; another's; of another identity. That ends them.
+    for (client, facts) in clients.iter_mut().zip([
+        Some(proxy_api::Facts { rule_set: 3, ..FACTS }),
+        None,
+        Some(proxy_api::Facts { rule_set: 2, endpoint: 8, ..FACTS }),
+        Some(proxy_api::Facts { rule_set: 2, source_identity: 9, ..FACTS }),
+    ]) {
+        now(facts);
+        assert_eq!((get(client, "/c"), client.rest()), (403, vec![]));
+    }
 }
 
 #[test]

@@ -186,3 +186,23 @@ fn a43_bad_certificates_refuse_and_tell_no_key() {
         assert!(why.starts_with("terminatingTLS: ") && !why.contains("hunter2"), "{why}");
     }
 }
+
+#[test]
+fn rules_that_ask_for_tls_from_now_on_end_plain_connections() {
+    let pem = certificate("web.example");
+    let plain = http_rules(1, "[{}]");
+    let mut terminating = http_rules(1, "[{}]");
+    terminating.terminating_tls =
+        Some(TlsServer { certificates: pem.0.clone(), key: Hidden(pem.1.clone()), trusted: None });
+    let mut originating = http_rules(1, "[{}]");
+    originating.originating_tls = Some(TlsClient { trusted: pem.0.clone(), own: None });
+    for other in [terminating, originating, RuleSet { parser: Parser::Tls, ..plain.clone() }, names(&["web.example"])] {
+        let proxy = Proxy::new(Origin::new().address, vec![plain.clone()]);
+        let mut client = proxy.client();
+        client.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(client.answer().0, 200);
+        proxy.set(vec![other]);
+        client.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(String::from_utf8(client.rest()).unwrap().starts_with("HTTP/1.1 403 "));
+    }
+}
