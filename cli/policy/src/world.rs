@@ -8,7 +8,7 @@ use abi::identity as id;
 use foldhash::fast::RandomState as FastHash;
 use identity::{Families, LocalAllocator, NumericIdentity, cidr_labels, reserved_by_labels, reserved_labels};
 use ipnet::IpNet;
-use labels::{CLUSTER, Label, LabelFilter, Labels, Selector, Workload, source, workload_labels};
+use labels::{CLUSTER, Label, LabelFilter, Labels, Workload, source, workload_labels};
 use policy::{
     AllowLocalhost, EndpointPolicy, Known, Learned, Mode, NamedPorts, PolicyObject, Repository, SchemaMode, Settings,
 };

@@ -31,8 +31,7 @@ crate::plain!(CtKey<V6>: V6, V6, Port, Port, u8, u8, u16);
 impl<A: Addr> CtKey<A> {
     /// The key of a connection with ports, and whether this sender is `addr_a` of it.
     pub fn between(source: (A, Port), destination: (A, Port), protocol: u8, kind: u8) -> (Self, bool) {
-        let from_a =
-            if source.0 == destination.0 { source.1 <= destination.1 } else { source.0.before(destination.0) };
+        let from_a = if source.0 == destination.0 { source.1 <= destination.1 } else { source.0.before(destination.0) };
         let ((addr_a, port_a), (addr_b, port_b)) = if from_a { (source, destination) } else { (destination, source) };
         (CtKey { addr_a, addr_b, port_a, port_b, protocol, kind, pad: 0 }, from_a)
     }

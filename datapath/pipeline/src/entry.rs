@@ -304,7 +304,8 @@ pub fn to_host<A: Parse, E: Env + Tables<A>>(env: &mut E, work: &mut Work<A>) ->
         Ok(()) => PASS,
         Err(reason) => {
             let to = env.endpoint(&work.packet.destination).unwrap_or_default();
-            let about = About { endpoint: to.id, destination: to.identity, direction: policy::DIR_INGRESS, ..About::default() };
+            let about =
+                About { endpoint: to.id, destination: to.identity, direction: policy::DIR_INGRESS, ..About::default() };
             told_of(env, work, reason, about)
         }
     }

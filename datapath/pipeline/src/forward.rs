@@ -192,12 +192,7 @@ fn follow<A: Family, E: Env + Tables<A>>(
 /// Do identities and policies still stand under which the connection was admitted? If so they are taken from it, without
 /// asking the IP cache.
 #[inline(always)]
-fn settled<E: Env>(
-    env: &E,
-    road: &mut Road,
-    known: &Known<'_>,
-    who: impl Fn(&Road) -> (Party, Party),
-) -> bool {
+fn settled<E: Env>(env: &E, road: &mut Road, known: &Known<'_>, who: impl Fn(&Road) -> (Party, Party)) -> bool {
     let entry = known.entry;
     let Some(generation) = env.config().map(|c| c.ipcache_generation) else { return false };
     if entry.ipcache_generation.get() != generation {
@@ -223,7 +218,9 @@ fn settled<E: Env>(
         target.tunnel = V4(node);
         target.way = if node == 0 { Way::STACK } else { Way::TUNNEL };
     }
-    same_sender && same_target && policies_stand(env, who(road), entry.egress_revision.get(), entry.ingress_revision.get())
+    same_sender
+        && same_target
+        && policies_stand(env, who(road), entry.egress_revision.get(), entry.ingress_revision.get())
 }
 
 #[inline(always)]
@@ -300,7 +297,11 @@ fn remote_node(road: &Road) -> u32 {
 
 /// An ICMP error about a known connection passes as its packets do.
 #[inline(always)]
-pub(crate) fn complain<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>, road: &mut Road) -> Result<(), DropReason> {
+pub(crate) fn complain<A: Family, E: Env + Tables<A>>(
+    env: &E,
+    p: &Packet<A>,
+    road: &mut Road,
+) -> Result<(), DropReason> {
     road.about.detail = event::CT_RELATED;
     road.about.flags = event::FLAG_REPLY;
     peers::local(env, p, road);

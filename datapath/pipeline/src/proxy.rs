@@ -266,7 +266,8 @@ pub fn detour<A: Family, E: Env + Tables<A>>(env: &E, p: &Packet<A>, road: &mut 
     }
     let Some(known) = track::find(env, p, KIND_CONNECTION, env.seconds()) else { return };
     let entry = known.entry;
-    if known.reply && entry.proxy.get() & PROXY_REDIRECTED != 0 && entry.flags.get() & conntrack::FLAG_FROM_TUNNEL != 0 {
+    if known.reply && entry.proxy.get() & PROXY_REDIRECTED != 0 && entry.flags.get() & conntrack::FLAG_FROM_TUNNEL != 0
+    {
         road.target.tunnel = V4(entry.tunnel_endpoint.get());
         road.from.identity = entry.destination_identity.get();
     }

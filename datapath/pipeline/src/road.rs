@@ -6,9 +6,9 @@
 use crate::admit::Side;
 use crate::report::{About, Verdicts};
 use abi::conntrack;
-use abi::{Port, V4};
 use abi::endpoint::{self, Endpoint};
 use abi::identity::Identity;
+use abi::{Port, V4};
 
 /// Where a packet came from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -175,11 +175,7 @@ impl Party {
 
     fn of(e: &Endpoint, here: bool) -> Self {
         let ready = e.flags & endpoint::FLAG_NOT_READY == 0;
-        if here {
-            Party { endpoint: e.id, ifindex: e.ifindex, ready }
-        } else {
-            Party::NOBODY
-        }
+        if here { Party { endpoint: e.id, ifindex: e.ifindex, ready } } else { Party::NOBODY }
     }
 }
 

@@ -58,7 +58,12 @@ pub fn known<'a, A: Family>(entry: &'a CtEntry, p: &Packet<A>) -> Known<'a> {
 
 /// A function of its own, so that the key is on the stack once. It returns one register: no more is possible there.
 #[inline(never)]
-pub(crate) fn live<'a, A: Family, T: Tables<A>>(tables: &'a T, p: &Packet<A>, kind: u8, now: u32) -> Option<&'a CtEntry> {
+pub(crate) fn live<'a, A: Family, T: Tables<A>>(
+    tables: &'a T,
+    p: &Packet<A>,
+    kind: u8,
+    now: u32,
+) -> Option<&'a CtEntry> {
     let (key, _) = key(p, kind);
     let entry = tables.connection(&key)?;
     if entry.expires.get() < now {

@@ -70,14 +70,8 @@ pub enum Hook {
 
 impl Hook {
     /// Every hook.
-    pub const ALL: [Hook; 6] = [
-        Hook::FromContainer,
-        Hook::FromOverlay,
-        Hook::FromHost,
-        Hook::FromNetdev,
-        Hook::ToNetdev,
-        Hook::ToHost,
-    ];
+    pub const ALL: [Hook; 6] =
+        [Hook::FromContainer, Hook::FromOverlay, Hook::FromHost, Hook::FromNetdev, Hook::ToNetdev, Hook::ToHost];
 
     /// Name of the program.
     pub const fn program(self) -> &'static str {

@@ -16,7 +16,6 @@ use tokio_util::task::TaskTracker;
 
 use crate::datapath::Datapath;
 use crate::dns::{Dns, Replies};
->>>>>>> c3c8979 (proxy: axoneme proxy asks the datapath's tables and tells them who speaks for whom)
 use crate::handover::{self, Taking};
 use crate::listeners::Listeners;
 use crate::privileges;

@@ -130,7 +130,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let peer = stream.local_addr().unwrap();
-        let size = size_of_val(&serve(shared, stream, peer, Direction::Ingress));
+        let size = size_of_val(&serve(shared, stream, peer, Direction::Ingress, None));
         assert!(size <= 3_584, "{size} bytes");
     }
 }

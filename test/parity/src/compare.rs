@@ -18,6 +18,8 @@ pub fn native(node: &Node, hook: Hook, packet: &[u8], now: u32) -> Outcome {
         Hook::ToNetdev => native::Hook::ToNetdev,
         // outside of a tunnel there is no tunnel's key
         Hook::FromOverlay => native::Hook::Overlay(0, abi::V4(0)),
+        // nor is a packet marked that nothing has marked
+        Hook::ToHost => native::Hook::ToHost(0),
     };
     native::run(node, &Input { hook, ifindex: CLIENT_IF, packet, now, seed: 1 })
 }
@@ -25,7 +27,7 @@ pub fn native(node: &Node, hook: Hook, packet: &[u8], now: u32) -> Outcome {
 /// The first difference between two outcomes of a packet.
 pub fn outcomes(native: &Outcome, real: &Real) -> Result<(), String> {
     let action = match native.action {
-        Action::Stack => 0,
+        Action::Stack | Action::Proxy(_) | Action::Marked(_) => 0,
         Action::Dropped => 2,
         Action::Peer(_) | Action::Device(_) | Action::Tunnel { .. } => 7,
     };

@@ -85,7 +85,20 @@ impl<'a> Passage<'a> {
     ) -> Self {
         let random = Cell::new(seed | 1);
         let (packet, events) = (packet.to_vec(), RefCell::default());
-        Passage { node, packet, ifindex, came_by: 0, tunnel, now, random, events, way: None, mark: 0, cookie: [0; 2], given: None }
+        Passage {
+            node,
+            packet,
+            ifindex,
+            came_by: 0,
+            tunnel,
+            now,
+            random,
+            events,
+            way: None,
+            mark: 0,
+            cookie: [0; 2],
+            given: None,
+        }
     }
 
     /// The same, forwarded by the node that got it by this interface.

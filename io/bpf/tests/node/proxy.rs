@@ -152,7 +152,8 @@ fn a_policy_that_begins_to_redirect_resets_what_runs_and_one_that_denies_cuts_it
         exchange(&mut there, &mut here).unwrap();
         node.policy(&client, &asks(8080));
         let reset = exchange(&mut there, &mut here).unwrap_err();
-        let reset = if reset.kind() == std::io::ErrorKind::WouldBlock { there.read(&mut [0]).unwrap_err() } else { reset };
+        let reset =
+            if reset.kind() == std::io::ErrorKind::WouldBlock { there.read(&mut [0]).unwrap_err() } else { reset };
         assert_eq!(reset.kind(), std::io::ErrorKind::ConnectionReset);
         // through the proxy from now on
         let (mut there, mut here) = talk(&node, &client, server.at(v, 8080), &listener);
@@ -183,7 +184,8 @@ fn datagrams_come_to_the_proxy_with_the_address_that_was_meant() {
         maps.speak_for(std::os::fd::AsFd::as_fd(&upstream), &of).unwrap();
         upstream.connect(meant).unwrap();
         upstream.send(b"who?").unwrap();
-        let (length, asker) = name_server.recv_from(&mut buffer).unwrap_or_else(|e| panic!("{v} {e} {:#?}", node.events()));
+        let (length, asker) =
+            name_server.recv_from(&mut buffer).unwrap_or_else(|e| panic!("{v} {e} {:#?}", node.events()));
         assert_eq!((&buffer[..length], asker.ip()), (&b"who?"[..], client.ip(v)));
         name_server.send_to(b"me", asker).unwrap();
         assert_eq!(upstream.recv(&mut buffer).unwrap_or_else(|e| panic!("{v} {e} {:#?}", node.events())), 2);
