@@ -215,11 +215,16 @@ fn endpoint(world: &mut World, at: usize) -> EndpointResult {
     EndpointResult {
         name: party.name.clone(),
         identity: party.identity,
-        labels: world.labels(party.identity).map(labels::Labels::to_strings).unwrap_or_default(),
+        labels: sorted(party.labels.to_strings()),
         ingress_enforced: enforced(|policy| policy.ingress_enforced),
         egress_enforced: enforced(|policy| policy.egress_enforced),
         error: policy.as_ref().and_then(|policy| policy.error.as_deref()).unwrap_or_default().to_owned(),
     }
+}
+
+fn sorted(mut texts: Vec<String>) -> Vec<String> {
+    texts.sort();
+    texts
 }
 
 fn failed(id: &str, error: &str) -> String {

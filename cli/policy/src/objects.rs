@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crds::{Document, LIMITS, Lines, Problem, Source, load_documents};
-use policy::{PolicyKind, PolicyObject, RuleOrigin, Settings};
+use labels::{Label, source};
+use policy::{Known, PolicyKind, PolicyObject, RuleOrigin, Settings};
 use serde_json::Value;
 
 use crate::case::Service;
+
+/// A label's key for the name of a group, which follows.
+const GROUP_NAME: &str = "io.cilium.policy.cidrgroupname";
 
 /// What was read. A wrong object spares the others.
 #[derive(Clone, Default)]
@@ -121,6 +125,32 @@ impl Objects {
         }
     }
 
+    /// All groups with their labels.
+    pub fn all_groups(&self) -> Known {
+        Known::of_groups(self.groups.values().flat_map(|group| {
+            let prefixes = group.prefixes.iter().copied();
+            prefixes.map(|prefix| (group.labels.clone(), prefix))
+        }))
+    }
+
+    /// The labels that a pod has of the groups with such prefixes: their names, and theirs with and without values.
+    pub fn group_labels(&self, holds: impl Fn(&ipnet::IpNet) -> bool) -> Vec<Label> {
+        let mut found: Vec<(u8, Label)> = Vec::new();
+        for (name, group) in &self.groups {
+            let longest = group.prefixes.iter().filter(|prefix| holds(prefix)).map(ipnet::IpNet::prefix_len).max();
+            let Some(length) = longest else { continue };
+            found.push((length, Label::new(source::CIDR_GROUP, format!("{GROUP_NAME}/{name}"), "")));
+            for label in &group.labels {
+                let with_value = format!("{}+{}", label.key, label.value);
+                found.push((length, Label::new(source::CIDR_GROUP, with_value, "")));
+                found.push((length, label.clone()));
+            }
+        }
+        // Of several with one key that of the longest prefix counts, which is the last one.
+        found.sort_by_key(|(length, _)| *length);
+        found.into_iter().map(|(_, label)| label).collect()
+    }
+
     fn group(&mut self, document: &Document) {
         let read = serde_json::from_value::<crds::CiliumCIDRGroup>(document.value.clone());
         let group = match read {
@@ -131,7 +161,8 @@ impl Objects {
             }
         };
         let labels = group.metadata.labels.iter().flatten();
-        let labels = labels.map(|(key, value)| labels::Label::new(labels::source::CIDR_GROUP, key, value)).collect();
+        let labels = labels.filter(|(key, _)| !labels::is_owned_key(key));
+        let labels = labels.map(|(key, value)| Label::new(source::CIDR_GROUP, key, value)).collect();
         let mut prefixes = Vec::new();
         for text in &group.spec.external_cidrs {
             match crate::address::prefix(text) {

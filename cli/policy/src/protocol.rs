@@ -16,6 +16,11 @@ const NAMES: &[(&str, u8)] = &[
     ("VRRP", 112),
 ];
 
+/// The name of a protocol that has ports.
+pub fn name(number: u8) -> &'static str {
+    NAMES.iter().find(|(_, known)| *known == number).map_or("", |(name, _)| name)
+}
+
 /// The number of a protocol, by name or as a number; TCP if nothing is said.
 pub fn number(text: &str) -> Result<u8, String> {
     if text.is_empty() {

@@ -1,16 +1,17 @@
 //! Who is there, and what do policies mean for them?
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use abi::identity as id;
 use foldhash::fast::RandomState as FastHash;
-use identity::{Families, LocalAllocator, NumericIdentity, cidr_labels, reserved_by_labels, reserved_labels};
+use identity::{Families, LocalAllocator, NumericIdentity, reserved_by_labels, reserved_labels};
 use ipnet::IpNet;
 use labels::{CLUSTER, Label, LabelFilter, Labels, Workload, source, workload_labels};
 use policy::{
-    AllowLocalhost, EndpointPolicy, Known, Learned, Mode, NamedPorts, PolicyObject, Repository, SchemaMode, Settings,
+    AllowLocalhost, EndpointPolicy, Known, Learned, Mode, NamedPorts, Peer, PolicyObject, Repository, SchemaMode,
+    Settings, protocol,
 };
 
 use crate::address::{Addresses, prefix};
@@ -23,6 +24,8 @@ pub struct Party {
     pub name: String,
     /// Its identity.
     pub identity: NumericIdentity,
+    /// Its labels.
+    pub labels: Labels,
     /// Its policy is asked here.
     pub local: bool,
     ports: NamedPorts,
@@ -42,6 +45,8 @@ pub struct World {
     nodes: HashMap<String, NumericIdentity>,
     names: Vec<(String, Vec<IpAddr>)>,
     by_dns_name: HashMap<String, Vec<IpAddr>>,
+    /// The prefixes that policies name, backends of services among them.
+    cidrs: BTreeSet<IpNet>,
     identities: Identities,
 }
 
@@ -126,6 +131,9 @@ impl Identities {
         if let Some(reserved) = reserved_by_labels(labels) {
             return Ok(reserved);
         }
+        if labels.has_reserved("ingress") {
+            return self.address(labels);
+        }
         let local = [source::CIDR, source::FQDN, source::RESERVED, source::CIDR_GROUP];
         if !labels.is_empty() && labels.iter().all(|label| local.contains(&label.source.as_str())) {
             return self.address(labels);
@@ -146,6 +154,7 @@ impl World {
             nodes: HashMap::new(),
             names: case.dns.iter().map(|name| (policy::canonical_name(&name.name), ips(&name.ips))).collect(),
             by_dns_name: HashMap::new(),
+            cidrs: BTreeSet::new(),
             identities: Identities::new(),
         };
         for (name, addresses) in &world.names {
@@ -159,7 +168,7 @@ impl World {
         for endpoint in &case.endpoints {
             world.add_endpoint(case, objects, endpoint)?;
         }
-        world.add_addresses(case)?;
+        world.add_addresses(case, objects)?;
         world.add_named_ports();
         Ok(world)
     }
@@ -192,10 +201,7 @@ impl World {
                 Learned::Group(name, _) => {
                     objects.groups.get(name).map(|group| group.prefixes.clone()).unwrap_or_default().into()
                 }
-                Learned::Groups(selector, _) => {
-                    let groups = objects.groups.values().filter(|group| selector.matches(&group.labels));
-                    groups.flat_map(|group| group.prefixes.iter().copied()).collect::<Vec<IpNet>>().into()
-                }
+                Learned::Groups(..) => objects.all_groups(),
                 Learned::Service(namespace, name) => {
                     let is = |one: &Service| in_namespace(one, namespace) && one.name == *name;
                     self.backends(services.iter().filter(|one| is(one)))
@@ -205,8 +211,19 @@ impl World {
                     self.backends(services.iter().filter(|one| is(one)))
                 }
             };
+            if learned.is_service() {
+                self.cidrs.extend(&known.prefixes);
+            }
+            self.cidrs.extend(learned.except());
             self.repository.set_learned(&learned, known);
         }
+        let rules = self.repository.policies().flat_map(|policy| &policy.rules);
+        let sets = rules.flat_map(|rule| &rule.peers).filter_map(|peer| match peer {
+            Peer::Cidr(set) => Some(set),
+            Peer::All | Peer::Labels(_) | Peer::Sums(_) | Peer::Entity { .. } | Peer::Learned(_) => None,
+        });
+        let named = sets.flat_map(|set| [set.prefix].into_iter().chain(set.except.iter().copied()));
+        self.cidrs.extend(named.collect::<Vec<IpNet>>());
     }
 
     fn addresses_of(&self, is: impl Fn(&str) -> bool) -> Vec<IpNet> {
@@ -226,25 +243,15 @@ impl World {
     }
 
     fn add_nodes(&mut self, case: &Case) -> Result<(), String> {
-        let settings = self.repository.settings();
-        let by_labels = settings.node_selector_labels || settings.cidr_matches_nodes;
         for node in &case.nodes {
-            let identity = if node.local {
-                self.local_host(case, node)
-            } else if by_labels {
-                let labels = self.node_labels(node);
-                let acquired = self.identities.nodes.acquire(&labels).map_err(|error| error.to_string())?;
-                self.repository.upsert_identity(acquired.identity, &labels);
-                acquired.identity
-            } else if node.kube_apiserver {
-                id::KUBE_APISERVER
-            } else {
-                id::REMOTE_NODE
-            };
-            self.nodes.insert(node.name.clone(), identity);
-            for address in ips(&node.ips) {
-                self.addresses.set(IpNet::from(address), identity);
+            let addresses = ips(&node.ips);
+            let whole = if node.local { self.local_host(case, node) } else { self.remote_node(case, node, None)? };
+            for address in &addresses {
+                let identity = if node.local { whole } else { self.remote_node(case, node, Some(*address))? };
+                self.addresses.set(IpNet::from(*address), identity);
             }
+            let first = addresses.first().and_then(|address| self.addresses.exact(&IpNet::from(*address)));
+            self.nodes.insert(node.name.clone(), first.unwrap_or(whole));
         }
         Ok(())
     }
@@ -252,52 +259,82 @@ impl World {
     /// The own node: its labels are those of the node and of its endpoint.
     fn local_host(&mut self, case: &Case, node: &Node) -> NumericIdentity {
         let endpoint = case.endpoints.iter().find(|one| one.reserved == "host");
-        let labels = host_labels(endpoint, Some(node), self.node_prefix(node));
+        let serves_api = ips(&node.ips).into_iter().any(|address| serves_api(case, node, Some(address)));
+        let serves_api = Some(Label::reserved("kube-apiserver")).filter(|_| serves_api);
+        let labels = self.host_labels(endpoint, Some(node)).with(serves_api);
         self.repository.upsert_identity(id::HOST, &labels);
         id::HOST
     }
 
-    fn node_prefix(&self, node: &Node) -> Option<Label> {
-        let by_prefix = self.repository.settings().cidr_matches_nodes;
-        let first = ips(&node.ips).into_iter().next();
-        first.filter(|_| by_prefix).map(|address| identity::cidr_label(IpNet::from(address)))
+    /// Another node, or one of its addresses: where prefixes select nodes, each has an identity of its own.
+    fn remote_node(&mut self, case: &Case, node: &Node, address: Option<IpAddr>) -> Result<NumericIdentity, String> {
+        let serves_api = serves_api(case, node, address);
+        let settings = self.repository.settings();
+        if !settings.node_selector_labels && !settings.cidr_matches_nodes {
+            return Ok(if serves_api { id::KUBE_APISERVER } else { id::REMOTE_NODE });
+        }
+        let labels = self.node_labels(node, address, serves_api);
+        let acquired = self.identities.nodes.acquire(&labels).map_err(|error| error.to_string())?;
+        self.repository.upsert_identity(acquired.identity, &labels);
+        Ok(acquired.identity)
     }
 
-    fn node_labels(&self, node: &Node) -> Labels {
+    fn node_labels(&self, node: &Node, address: Option<IpAddr>, serves_api: bool) -> Labels {
         let settings = self.repository.settings();
-        let cluster = if node.cluster.is_empty() { &settings.cluster_name } else { &node.cluster };
         let mut labels = vec![Label::reserved("remote-node")];
-        if node.kube_apiserver {
+        if serves_api {
             labels.push(Label::reserved("kube-apiserver"));
         }
-        if settings.node_selector_labels {
-            labels.extend(node.labels.iter().map(|(key, value)| Label::new(source::NODE, key, &value.0)));
-            labels.push(Label::k8s(CLUSTER, cluster.as_str()));
-        }
-        labels.extend(self.node_prefix(node));
+        labels.extend(self.labels_of_node(node));
+        let address = address.filter(|_| settings.cidr_matches_nodes);
+        labels.extend(address.map(|address| identity::cidr_label(IpNet::from(address))));
         labels.into_iter().collect()
+    }
+
+    /// What selectors of nodes can ask for, where there are such selectors.
+    fn labels_of_node(&self, node: &Node) -> Vec<Label> {
+        let settings = self.repository.settings();
+        if !settings.node_selector_labels {
+            return Vec::new();
+        }
+        let cluster = if node.cluster.is_empty() { &settings.cluster_name } else { &node.cluster };
+        let own = node.labels.iter().map(|(key, value)| Label::new(source::NODE, key, &value.0));
+        own.chain([Label::k8s(CLUSTER, cluster.as_str())]).collect()
+    }
+
+    /// Labels of the own node: as a subject those that Kubernetes knows, as a peer those of nodes.
+    fn host_labels(&self, endpoint: Option<&Endpoint>, node: Option<&Node>) -> Labels {
+        let settings = self.repository.settings();
+        let filter = LabelFilter::default();
+        let of_node = node.iter().flat_map(|node| &node.labels);
+        let own = endpoint.iter().flat_map(|endpoint| &endpoint.labels);
+        let own = of_node.chain(own).map(|(key, value)| Label::k8s(key, &value.0)).filter(|label| filter.keeps(label));
+        let addresses = node.filter(|_| settings.cidr_matches_nodes).map(|node| ips(&node.ips)).unwrap_or_default();
+        let prefixes = addresses.into_iter().map(|address| identity::cidr_label(IpNet::from(address)));
+        let of_nodes = node.map(|node| self.labels_of_node(node)).unwrap_or_default();
+        own.chain([Label::reserved("host")]).chain(prefixes).chain(of_nodes).collect()
     }
 
     fn add_endpoint(&mut self, case: &Case, objects: &Objects, endpoint: &Endpoint) -> Result<(), String> {
         let name = format!("{}/{}", or_default(&endpoint.namespace), endpoint.name);
         let labels = self.endpoint_labels(case, objects, endpoint).map_err(|why| format!("endpoint {name}: {why}"))?;
         let cluster = endpoint.cluster_id.unwrap_or(case.config.cluster_id);
-        let identity = match endpoint.reserved.as_str() {
-            "host" if endpoint.raw_labels.is_empty() => id::HOST,
-            _ => self.identities.of(cluster, &labels)?,
-        };
-        self.repository.upsert_identity(identity, &labels);
+        let identity = self.identities.of(cluster, &labels)?;
+        // The own node as a peer has the labels that it has as a node.
+        if identity != id::HOST || case.nodes.iter().all(|node| !node.local) {
+            self.repository.upsert_identity(identity, &labels);
+        }
         let at = self.parties.len();
         for address in ips(&endpoint.ips) {
             self.addresses.set(IpNet::from(address), identity);
             self.by_address.insert(address, at);
         }
-        let ports = if case.config.no_port_labels { NamedPorts::new() } else { named_ports(endpoint) };
+        let ports = endpoint_ports(endpoint);
         if let Some(short) = name.strip_prefix("default/").filter(|short| !short.contains('/')) {
             self.by_name.insert(short.to_owned(), at);
         }
         self.by_name.insert(name.clone(), at);
-        self.parties.push(Party { name, identity, local: !endpoint.remote, ports, policy: None });
+        self.parties.push(Party { name, identity, labels, local: !endpoint.remote, ports, policy: None });
         Ok(())
     }
 
@@ -306,17 +343,22 @@ impl World {
             let labels = Labels::parse(endpoint.raw_labels.iter().map(String::as_str));
             return labels.map_err(|error| error.to_string());
         }
-        match endpoint.reserved.as_str() {
-            "" => Ok(self.pod_labels(case, objects, endpoint)),
+        let filter = LabelFilter::default();
+        let kept = |labels: &Map| -> Vec<Label> {
+            let all = labels.iter().map(|(key, value)| Label::k8s(key, &value.0));
+            all.filter(|label| filter.keeps(label)).collect()
+        };
+        let labels: Labels = match endpoint.reserved.as_str() {
+            "" => self.pod_labels(case, objects, endpoint),
             "host" => {
                 let node = case.nodes.iter().find(|node| node.local);
-                Ok(host_labels(Some(endpoint), node, node.and_then(|node| self.node_prefix(node))))
+                let of_node = node.map(|node| kept(&node.labels)).unwrap_or_default();
+                of_node.into_iter().chain(kept(&endpoint.labels)).chain([Label::reserved("host")]).collect()
             }
-            reserved => {
-                let own = endpoint.labels.iter().map(|(key, value)| Label::k8s(key, &value.0));
-                Ok(own.chain([Label::reserved(reserved)]).collect())
-            }
-        }
+            reserved => kept(&endpoint.labels).into_iter().chain([Label::reserved(reserved)]).collect(),
+        };
+        let is_reserved = labels.iter().any(|label| label.source == source::RESERVED);
+        if is_reserved { Ok(labels) } else { Ok(labels.with(self.labels_of_addresses(objects, endpoint))) }
     }
 
     fn pod_labels(&self, case: &Case, objects: &Objects, endpoint: &Endpoint) -> Labels {
@@ -332,11 +374,31 @@ impl World {
             service_account: &endpoint.service_account,
             cluster: if endpoint.cluster.is_empty() { &settings.cluster_name } else { &endpoint.cluster },
         };
-        workload_labels(&workload, &LabelFilter::default())
+        let labels = workload_labels(&workload, &LabelFilter::default());
+        if case.config.no_port_labels { labels } else { labels.with(port_labels(endpoint)) }
+    }
+
+    /// Where prefixes select pods, a pod has a label for the longest prefix around each of its addresses, and those of
+    /// the groups that it lies in.
+    fn labels_of_addresses(&self, objects: &Objects, endpoint: &Endpoint) -> Vec<Label> {
+        if !self.repository.settings().cidr_matches_pods {
+            return Vec::new();
+        }
+        let mut labels = Vec::new();
+        for address in ips(&endpoint.ips) {
+            let around = self.cidrs.iter().filter(|prefix| prefix.prefix_len() > 0 && prefix.contains(&address));
+            labels.push(match (around.max_by_key(|prefix| prefix.prefix_len()), address) {
+                (Some(prefix), _) => identity::cidr_label(*prefix),
+                (None, IpAddr::V4(_)) => Label::new(source::CIDR, "0.0.0.0/0", ""),
+                (None, IpAddr::V6(_)) => Label::new(source::CIDR, "::/0", ""),
+            });
+            labels.extend(objects.group_labels(|prefix| prefix.contains(&address)));
+        }
+        labels
     }
 
     /// Prefixes that policies speak of, and those that have labels.
-    fn add_addresses(&mut self, case: &Case) -> Result<(), String> {
+    fn add_addresses(&mut self, case: &Case, objects: &Objects) -> Result<(), String> {
         let mut given: BTreeMap<IpNet, Vec<Label>> = BTreeMap::new();
         for one in &case.ip_labels {
             let Some(prefix) = prefix(&one.prefix) else {
@@ -345,23 +407,37 @@ impl World {
             let labels = Labels::parse(one.labels.iter().map(String::as_str)).map_err(|error| error.to_string())?;
             given.entry(prefix).or_default().extend(labels.iter().cloned());
         }
-        let named = self.repository.prefixes();
+        let mut named = self.repository.prefixes();
+        named.extend(objects.groups.values().flat_map(|group| &group.prefixes));
         for prefix in named.iter().copied().chain(given.keys().copied()) {
             if self.addresses.exact(&prefix).is_some() {
                 continue;
             }
-            let more = given.get(&prefix).into_iter().flatten().cloned();
-            let labels = cidr_labels(prefix, self.families()).with(more);
-            let in_cluster = ["host", "remote-node"].iter().any(|name| labels.has_reserved(name));
-            let identity = if in_cluster { self.node_identity(&labels) } else { self.identities.address(&labels)? };
+            let labels = self.labels_of_prefix(prefix, named.contains(&prefix), &given);
+            let identity = self.identities.of(case.config.cluster_id, &labels)?;
             self.repository.upsert_identity(identity, &labels);
             self.addresses.set(prefix, identity);
         }
         Ok(())
     }
 
-    fn node_identity(&self, labels: &Labels) -> NumericIdentity {
-        reserved_by_labels(labels).unwrap_or(id::REMOTE_NODE)
+    /// A prefix has the labels that it and those around it were given, and its own as an address if a policy names it,
+    /// else that of the longest one around it that a policy names. What is in the cluster is no address outside.
+    fn labels_of_prefix(&self, prefix: IpNet, is_named: bool, given: &BTreeMap<IpNet, Vec<Label>>) -> Labels {
+        let around = given.iter().filter(|(known, _)| known.contains(&prefix));
+        let given: Labels = around.flat_map(|(_, labels)| labels).cloned().collect();
+        let is_node = ["host", "remote-node"].iter().any(|name| given.has_reserved(name));
+        let in_cluster = is_node || ["health", "ingress"].iter().any(|name| given.has_reserved(name));
+        if in_cluster && !(is_node && self.repository.settings().cidr_matches_nodes) {
+            return given.iter().filter(|label| label.source != source::CIDR).cloned().collect();
+        }
+        let outer = self.cidrs.iter().filter(|known| known.prefix_len() > 0 && known.contains(&prefix));
+        let named = if is_named { Some(prefix) } else { outer.copied().max_by_key(IpNet::prefix_len) };
+        let own = named.filter(|prefix| prefix.prefix_len() > 0).map(identity::cidr_label);
+        let has_own = given.iter().any(|label| label.source == source::CIDR);
+        let world = identity::world_label(prefix.addr().is_ipv6(), self.families());
+        let world = Some(world).filter(|_| !in_cluster);
+        given.with(own.filter(|_| !has_own)).with(world)
     }
 
     fn add_named_ports(&mut self) {
@@ -448,22 +524,38 @@ impl World {
     }
 }
 
-/// Labels of the own node.
-fn host_labels(endpoint: Option<&Endpoint>, node: Option<&Node>, prefix: Option<Label>) -> Labels {
-    let of_node = node.iter().flat_map(|node| &node.labels);
-    let own = endpoint.iter().flat_map(|endpoint| &endpoint.labels);
-    let labels = of_node.chain(own).map(|(key, value)| Label::k8s(key, &value.0));
-    let serves_api = node.is_some_and(|node| node.kube_apiserver).then(|| Label::reserved("kube-apiserver"));
-    labels.chain([Label::reserved("host")]).chain(serves_api).chain(prefix).collect()
-}
-
-fn named_ports(endpoint: &Endpoint) -> NamedPorts {
-    let mut ports = NamedPorts::new();
+/// The ports of a pod that have names. Of several with one name the last one counts.
+fn ports_by_name(endpoint: &Endpoint) -> BTreeMap<String, (u8, u16)> {
+    let mut ports = BTreeMap::new();
     for port in &endpoint.ports {
-        let protocol = crate::protocol::number(&port.protocol).unwrap_or(policy::protocol::TCP);
-        ports.entry((protocol, port.name.to_ascii_lowercase())).or_default().insert(port.port);
+        let protocol =
+            if port.protocol.is_empty() { Ok(protocol::TCP) } else { crate::protocol::number(&port.protocol) };
+        let name = port.name.to_ascii_lowercase();
+        if let (Ok(protocol), true, 1..) = (protocol, policy::is_port_name(&name), port.port) {
+            ports.insert(name, (protocol, port.port));
+        }
     }
     ports
+}
+
+fn endpoint_ports(endpoint: &Endpoint) -> NamedPorts {
+    let ports = ports_by_name(endpoint).into_iter();
+    ports.map(|(name, (protocol, port))| ((protocol, name), BTreeSet::from([port]))).collect()
+}
+
+fn port_labels(endpoint: &Endpoint) -> Vec<Label> {
+    let ports = ports_by_name(endpoint).into_iter();
+    let ports = ports.map(|(name, (protocol, port))| (name, (crate::protocol::name(protocol), port))).collect();
+    labels::named_port_labels(&ports)
+}
+
+/// True if the node serves the Kubernetes API, by what is said of it or of its address.
+fn serves_api(case: &Case, node: &Node, address: Option<IpAddr>) -> bool {
+    let around = case.ip_labels.iter().filter(|one| {
+        let prefix = prefix(&one.prefix);
+        prefix.is_some_and(|prefix| address.is_some_and(|address| prefix.contains(&address)))
+    });
+    node.kube_apiserver || around.flat_map(|one| &one.labels).any(|label| label == "reserved:kube-apiserver")
 }
 
 fn in_namespace(service: &Service, namespace: &str) -> bool {

@@ -74,6 +74,7 @@ pub struct NamespacedPod {
 
 /// What may come in.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("required" = ["action", "from"]))]
 pub struct ClusterNetworkPolicyIngressRule {
     /// For people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,16 +85,17 @@ pub struct ClusterNetworkPolicyIngressRule {
     pub action: String,
     /// From whom; absent or empty: from everywhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("maxItems" = 25))]
+    #[schemars(extend("minItems" = 1, "maxItems" = 25))]
     pub from: Option<Vec<ClusterNetworkPolicyIngressPeer>>,
     /// On which ports; absent or empty: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("maxItems" = 25))]
+    #[schemars(extend("minItems" = 1, "maxItems" = 25))]
     pub protocols: Option<Vec<ClusterNetworkPolicyProtocol>>,
 }
 
 /// What may go out.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("required" = ["action", "to"]))]
 pub struct ClusterNetworkPolicyEgressRule {
     /// For people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -104,17 +106,17 @@ pub struct ClusterNetworkPolicyEgressRule {
     pub action: String,
     /// To whom; absent or empty: to everywhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("maxItems" = 25))]
+    #[schemars(extend("minItems" = 1, "maxItems" = 25))]
     pub to: Option<Vec<ClusterNetworkPolicyEgressPeer>>,
     /// On which ports; absent or empty: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("maxItems" = 25))]
+    #[schemars(extend("minItems" = 1, "maxItems" = 25))]
     pub protocols: Option<Vec<ClusterNetworkPolicyProtocol>>,
 }
 
 /// A peer of what comes in: one of these.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("maxProperties" = 1))]
+#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
 pub struct ClusterNetworkPolicyIngressPeer {
     /// All pods of these namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -127,7 +129,7 @@ pub struct ClusterNetworkPolicyIngressPeer {
 /// A peer of what goes out: one of these.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("maxProperties" = 1))]
+#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
 pub struct ClusterNetworkPolicyEgressPeer {
     /// All pods of these namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -170,6 +172,7 @@ pub struct ClusterNetworkPolicyProtocol {
 /// Ports of one protocol.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("minProperties" = 1))]
 pub struct DestinationPort {
     /// The port or ports; absent: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -198,4 +201,12 @@ pub struct PortRange {
     /// The last.
     #[schemars(extend("format" = "int32", "minimum" = 1, "maximum" = 65535))]
     pub end: i32,
+}
+
+impl DestinationPort {
+    /// The end of the range as it is written; 0 if there is none.
+    pub fn written_end(&self) -> u16 {
+        let range = self.destination_port.as_ref().and_then(|port| port.range.as_ref());
+        range.and_then(|range| u16::try_from(range.end).ok()).unwrap_or(0)
+    }
 }

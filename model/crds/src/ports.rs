@@ -49,7 +49,7 @@ pub struct PortDenyRule {
 pub struct PortProtocol {
     /// Number, or name of a container's port. 0 stands for all ports.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schemars(extend("pattern" = "^(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[0-9]{1,4})|([a-zA-Z0-9]-?)*[a-zA-Z](-?[a-zA-Z0-9])*$"))]
+    #[schemars(extend("minLength" = 1, "pattern" = "^(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[0-9]{1,4})|([a-zA-Z0-9]-?)*[a-zA-Z](-?[a-zA-Z0-9])*$"))]
     pub port: String,
     /// Last port of a range that begins at port; not with a name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -70,6 +70,14 @@ pub struct L7Rules {
     /// Names that may be asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<Vec<DnsRule>>,
+}
+
+impl L7Rules {
+    /// True if there is no rule of any kind.
+    pub fn is_empty(&self) -> bool {
+        let none = |count: Option<usize>| count.unwrap_or(0) == 0;
+        none(self.http.as_ref().map(Vec::len)) && none(self.dns.as_ref().map(Vec::len))
+    }
 }
 
 /// HTTP requests; all that is given must hold.

@@ -12,12 +12,12 @@ pub struct Families {
     pub ipv6: bool,
 }
 
-/// `reserved:world`, or with both families the one of this family.
+/// `reserved:world`; where the other family is in use, the one of this family.
 pub fn world_label(is_ipv6: bool, families: Families) -> Label {
-    match (is_ipv6, families.ipv4 && families.ipv6) {
-        (_, false) => Label::reserved("world"),
-        (false, true) => Label::reserved("world-ipv4"),
-        (true, true) => Label::reserved("world-ipv6"),
+    match (is_ipv6, families) {
+        (false, Families { ipv6: true, .. }) => Label::reserved("world-ipv4"),
+        (true, Families { ipv4: true, .. }) => Label::reserved("world-ipv6"),
+        (false | true, _) => Label::reserved("world"),
     }
 }
 
@@ -42,10 +42,10 @@ pub fn cidr_labels(prefix: IpNet, families: Families) -> Labels {
     own.into_iter().chain([world]).collect()
 }
 
-/// The prefix that labels name.
-pub fn labelled_prefix(labels: &Labels) -> Option<IpNet> {
-    let label = labels.iter().find(|label| label.source == source::CIDR)?;
-    label.key.replace('-', ":").parse().ok()
+/// The prefixes that labels name: one for an address, several for something that has several addresses.
+pub fn labelled_prefixes(labels: &Labels) -> Vec<IpNet> {
+    let named = labels.iter().filter(|label| label.source == source::CIDR);
+    named.filter_map(|label| label.key.replace('-', ":").parse().ok()).collect()
 }
 
 #[cfg(test)]
@@ -58,7 +58,7 @@ mod tests {
         let labels = cidr_labels(prefix.parse().unwrap(), families);
         assert_eq!(labels.to_string(), expected);
         if !prefix.ends_with("/0") {
-            assert_eq!(labelled_prefix(&labels), Some(prefix.parse::<IpNet>().unwrap().trunc()));
+            assert_eq!(labelled_prefixes(&labels), [prefix.parse::<IpNet>().unwrap().trunc()]);
         }
     }
 
@@ -68,6 +68,8 @@ mod tests {
         check("10.1.2.3/8", (true, true), "cidr:10.0.0.0/8,reserved:world-ipv4");
         check("2001:db8::/32", (true, true), "cidr:2001-db8--0/32,reserved:world-ipv6");
         check("::1/128", (false, true), "cidr:0--1/128,reserved:world");
+        check("::1/128", (true, false), "cidr:0--1/128,reserved:world-ipv6");
+        check("10.0.0.0/8", (false, true), "cidr:10.0.0.0/8,reserved:world-ipv4");
         check("0.0.0.0/0", (true, true), "reserved:world-ipv4");
     }
 }

@@ -6,7 +6,7 @@ mod local;
 mod proposal;
 mod reserved;
 
-pub use cidr::{Families, cidr_label, cidr_labels, labelled_prefix, world_label};
+pub use cidr::{Families, cidr_label, cidr_labels, labelled_prefixes, world_label};
 pub use local::{Acquired, Exhausted, LocalAllocator};
 pub use proposal::candidates;
 pub use reserved::{RESERVED, display_name, is_reserved, reserved_by_labels, reserved_labels, reserved_name};

@@ -3,6 +3,7 @@
 
 mod filter;
 mod label;
+mod named_ports;
 mod selector;
 mod set;
 pub mod source;
@@ -11,6 +12,7 @@ mod workload;
 
 pub use filter::LabelFilter;
 pub use label::{Label, LabelError};
+pub use named_ports::named_port_labels;
 pub use selector::{Operator, Requirement, Selector, SelectorError, SelectorKey};
 pub use set::{Iter, KnownLabels, Labels};
 pub use workload::{Workload, is_owned_key, workload_labels};

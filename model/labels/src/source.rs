@@ -14,5 +14,7 @@ pub const CIDR_GROUP: &str = "cidrgroup";
 pub const FQDN: &str = "fqdn";
 /// A label of a node.
 pub const NODE: &str = "node";
+/// What the agent makes of a pod's other fields.
+pub const GENERATED: &str = "gen";
 /// No source was given.
 pub const UNSPEC: &str = "unspec";

@@ -14,6 +14,8 @@ use crds::{CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy, ClusterNetworkPo
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+pub use ports::is_service_name as is_port_name;
+
 use crate::origin::{PolicyKind, PolicyRef};
 use crate::rule::{PolicyObject, Rule};
 use crate::settings::{SchemaMode, Settings};
@@ -159,7 +161,11 @@ fn typed<T: DeserializeOwned>(
                 return Ok(policy);
             }
             Ok(_) => {}
-            Err(others) => problems.extend(others),
+            Err(others) => {
+                // Who reads the field can say more of it than the schema.
+                problems.retain(|one| others.iter().all(|other| other.path != one.path));
+                problems.extend(others);
+            }
         },
         Err(error) if problems.is_empty() => problems.push(Problem::at("", error.to_string())),
         Err(_) => {}

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use abi::identity as id;
-use identity::{Families, NumericIdentity, labelled_prefix, world_label};
+use identity::{Families, NumericIdentity, labelled_prefixes, world_label};
 use ipnet::IpNet;
 use labels::{CLUSTER, Label, Labels, Operator, POD_NAMESPACE, Selector, source};
 
@@ -72,6 +72,12 @@ impl Entity {
     }
 }
 
+/// A label's key for the name of a group of prefixes, which follows.
+const GROUP_NAME: &str = "io.cilium.policy.cidrgroupname";
+
+/// Names of the sums: remote nodes, addresses of the world, workloads of the own cluster, workloads of others.
+const SUMS: [&str; 4] = ["aggregate-remote-node", "aggregate-world", "aggregate-cluster", "aggregate-cluster-mesh"];
+
 /// A prefix without some parts.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct CidrSet {
@@ -91,11 +97,6 @@ impl CidrSet {
         except.dedup();
         CidrSet { prefix, except }
     }
-
-    /// True if the set has all of `inner`, as far as `inner`'s parts that are left out have identities of their own.
-    pub fn selects(&self, inner: &IpNet) -> bool {
-        self.prefix.contains(inner) && !self.except.iter().any(|part| part.contains(inner))
-    }
 }
 
 /// One selector of peers.
@@ -105,6 +106,8 @@ pub enum Peer {
     All,
     /// By labels.
     Labels(Selector),
+    /// Sums by labels: each has none but its own, so that a selector that only says what must be absent selects sums.
+    Sums(Selector),
     /// By entity. The datapath of the field tells the sum of many identities (all of the cluster, all addresses of the
     /// world, all nodes) from identities of their own, and so do match types. An entity that has a sum is two peers:
     /// the sum, and everybody in it by labels.
@@ -144,8 +147,12 @@ pub struct PeerIdentity {
     pub identity: NumericIdentity,
     /// Its labels.
     pub labels: Labels,
-    /// The prefix that its addresses have in common, if it is one of addresses.
-    pub prefix: Option<IpNet>,
+    /// Those that selectors of peers ask.
+    as_peer: Labels,
+    /// Those that selectors of subjects ask.
+    as_subject: Labels,
+    /// The prefixes that its addresses lie in, as far as its labels name them.
+    pub prefixes: Vec<IpNet>,
 }
 
 /// What selectors need to know besides.
@@ -184,24 +191,51 @@ pub struct Known {
     pub prefixes: Vec<IpNet>,
     /// Workloads by labels.
     pub selectors: Vec<Selector>,
+    /// Groups of prefixes, for those who select groups by labels.
+    pub groups: Vec<(Labels, IpNet)>,
 }
 
 impl From<Vec<IpNet>> for Known {
     fn from(prefixes: Vec<IpNet>) -> Self {
-        Known { prefixes, selectors: Vec::new() }
+        Known { prefixes, ..Known::default() }
+    }
+}
+
+impl Known {
+    /// All groups with their labels. An address has the labels of all groups that it lies in, and a selector asks them
+    /// all together.
+    pub fn of_groups(groups: impl IntoIterator<Item = (Labels, IpNet)>) -> Self {
+        let groups: Vec<(Labels, IpNet)> = groups.into_iter().collect();
+        let prefixes = groups.iter().map(|(_, prefix)| *prefix).collect();
+        Known { prefixes, groups, ..Known::default() }
     }
 }
 
 impl PeerIdentity {
     /// What is known from the labels.
     pub fn new(identity: NumericIdentity, labels: Labels) -> Self {
-        let prefix = labelled_prefix(&labels);
-        PeerIdentity { identity, labels, prefix }
+        let prefixes = labelled_prefixes(&labels);
+        if identity != id::HOST {
+            let (as_peer, as_subject) = (labels.clone(), labels.clone());
+            return PeerIdentity { identity, labels, as_peer, as_subject, prefixes };
+        }
+        // Policies for the own node ask for what Kubernetes knows of it, policies that name it as a peer for the labels
+        // of nodes.
+        let of_kubernetes = |label: &&Label| label.source == source::K8S && label.key != CLUSTER;
+        let as_peer = labels.iter().filter(|label| !of_kubernetes(label)).cloned().collect();
+        let as_subject = labels.iter().filter(|label| label.is_reserved("host") || of_kubernetes(label));
+        let as_subject = as_subject.cloned().collect();
+        PeerIdentity { identity, labels, as_peer, as_subject, prefixes }
+    }
+
+    /// The labels that selectors of subjects ask.
+    pub fn subject_labels(&self) -> &Labels {
+        &self.as_subject
     }
 
     /// The namespace that it is in; empty if in none.
     pub(crate) fn namespace(&self) -> &str {
-        self.labels.namespace().unwrap_or_default()
+        self.as_peer.namespace().unwrap_or_default()
     }
 
     fn is_workload(&self) -> bool {
@@ -231,15 +265,35 @@ impl PeerIdentity {
         }
     }
 
+    /// The label of the sum that it is part of, if it is part of one.
+    fn sum_label(&self, context: &Context<'_>) -> Option<&'static str> {
+        match self {
+            one if one.is_local_node() => Some(SUMS[0]),
+            one if one.is_cidr() => Some(SUMS[1]),
+            one if one.is_workload() && one.cluster_id() == context.cluster_id => Some(SUMS[2]),
+            one if one.is_workload() => Some(SUMS[3]),
+            _ => None,
+        }
+    }
+
+    /// True if it has labels of the groups of prefixes that it lies in, which then are all of them.
+    fn has_group_labels(&self) -> bool {
+        self.as_peer.iter().any(|label| label.source == source::CIDR_GROUP)
+    }
+
+    fn is_node(&self) -> bool {
+        ["host", "remote-node"].iter().any(|name| self.as_peer.has_reserved(name))
+    }
+
     fn is_world(&self) -> bool {
-        ["world", "world-ipv4", "world-ipv6"].iter().any(|name| self.labels.has_reserved(name))
+        ["world", "world-ipv4", "world-ipv6"].iter().any(|name| self.as_peer.has_reserved(name))
     }
 
     /// True if it is the entity by its labels.
     fn is_entity(&self, entity: Entity, context: &Context<'_>) -> bool {
-        let reserved = |name: &str| self.labels.has_reserved(name);
+        let reserved = |name: &str| self.as_peer.has_reserved(name);
         let in_cluster = ["host", "remote-node", "init", "ingress", "health", "unmanaged", "kube-apiserver"];
-        let cluster = self.labels.get(source::K8S, CLUSTER);
+        let cluster = self.as_peer.get(source::K8S, CLUSTER);
         match entity {
             Entity::All => true,
             Entity::World => self.is_world(),
@@ -271,30 +325,48 @@ impl Peer {
         }
     }
 
-    /// A selector of labels; one without conditions is everybody.
-    pub fn of_selector(selector: Selector) -> Peer {
-        if selector.is_everything() { Peer::All } else { Peer::Labels(selector) }
+    /// The peers that a selector of labels stands for; one without conditions is everybody.
+    pub fn of_selector(selector: Selector) -> Vec<Peer> {
+        if selector.is_everything() {
+            return vec![Peer::All];
+        }
+        let sums = SUMS.iter().any(|name| selector.matches(&Labels::reserved(name)));
+        let sums = sums.then(|| Peer::Sums(selector.clone()));
+        [Peer::Labels(selector)].into_iter().chain(sums).collect()
     }
 
     /// True if match types do not count it as a peer of its own.
     pub fn is_sum(&self) -> bool {
-        matches!(self, Peer::All | Peer::Entity { sum: true, .. })
+        matches!(self, Peer::All | Peer::Sums(_) | Peer::Entity { sum: true, .. })
     }
 
     /// True if it selects the identity. `learned` is what is known of what is learned.
     pub fn selects(&self, peer: &PeerIdentity, context: &Context<'_>, learned: &Known) -> bool {
         match self {
             Peer::All => true,
-            Peer::Labels(selector) => selector.matches(&peer.labels),
+            Peer::Labels(selector) => selector.matches(&peer.as_peer),
+            Peer::Sums(selector) => {
+                peer.sum_label(context).is_some_and(|name| selector.matches(&Labels::reserved(name)))
+            }
             Peer::Entity { entity, sum: true } => peer.in_sum(*entity, context),
             Peer::Entity { entity, sum: false } => peer.is_entity(*entity, context),
             Peer::Cidr(set) => selects_addresses(peer, context, set),
+            Peer::Learned(Learned::Groups(selector, except)) => {
+                selects_groups(peer, context, selector, &learned.groups) && !lies_in_any(peer, context, except)
+            }
+            Peer::Learned(Learned::Group(name, except)) if peer.has_group_labels() => {
+                let named = peer.as_peer.get(source::CIDR_GROUP, &format!("{GROUP_NAME}/{name}")).is_some();
+                named && is_addressed(peer, context) && !lies_in_any(peer, context, except)
+            }
             Peer::Learned(what) => {
+                if !what.is_service() && !what.is_group() && !is_named(peer, context) {
+                    return false;
+                }
                 let by_prefix = learned.prefixes.iter().any(|prefix| {
                     let except = what.except().iter().copied();
                     selects_addresses(peer, context, &CidrSet::new(*prefix, except))
                 });
-                by_prefix || learned.selectors.iter().any(|selector| selector.matches(&peer.labels))
+                by_prefix || learned.selectors.iter().any(|selector| selector.matches(&peer.as_peer))
             }
         }
     }
@@ -305,7 +377,7 @@ impl Peer {
             Peer::Cidr(_) if context.cidr_matches_pods => return None,
             Peer::Learned(what) if context.cidr_matches_pods || what.is_service() => return None,
             Peer::Cidr(_) | Peer::Learned(_) => return Some(vec![""]),
-            Peer::All | Peer::Entity { .. } => return None,
+            Peer::All | Peer::Sums(_) | Peer::Entity { .. } => return None,
             Peer::Labels(selector) => selector,
         };
         let of_namespace = |one: &&labels::Requirement| one.key.source == source::K8S && one.key.key == POD_NAMESPACE;
@@ -341,6 +413,11 @@ impl Learned {
         }
     }
 
+    /// True for groups of prefixes.
+    pub fn is_group(&self) -> bool {
+        matches!(self, Learned::Group(..) | Learned::Groups(..))
+    }
+
     /// True for services, whose backends can be workloads.
     pub fn is_service(&self) -> bool {
         matches!(self, Learned::Service(..) | Learned::Services(..))
@@ -349,24 +426,64 @@ impl Learned {
 
 /// Prefixes select what is outside of the cluster; nodes and workloads only if asked to.
 fn selects_addresses(peer: &PeerIdentity, context: &Context<'_>, set: &CidrSet) -> bool {
-    if let Some(prefix) = peer.prefix {
-        let node = ["host", "remote-node"].iter().any(|name| peer.labels.has_reserved(name));
-        let eligible = match (peer.is_world(), node) {
-            (true, _) => true,
-            (false, true) => context.cidr_matches_nodes,
-            (false, false) => context.cidr_matches_pods,
-        };
-        return eligible && set.selects(&prefix);
-    }
-    if set.prefix.prefix_len() > 0 {
+    if !is_addressed(peer, context) {
         return false;
     }
-    // The whole family: the world of that family has no prefix of its own.
-    let families = context.families;
-    let is_ipv6 = set.prefix.addr().is_ipv6();
-    let in_use = if is_ipv6 { families.ipv6 } else { families.ipv4 };
-    let world: Label = world_label(is_ipv6, families);
-    in_use && peer.labels.has_reserved(&world.key)
+    (is_whole(peer, context, &set.prefix) || lies_in(peer, context, &set.prefix))
+        && !lies_in_any(peer, context, &set.except)
+}
+
+fn lies_in(peer: &PeerIdentity, context: &Context<'_>, prefix: &IpNet) -> bool {
+    match prefix.prefix_len() {
+        // The whole family is whoever is outside and of it; the world has no prefix of its own.
+        0 => peer.as_peer.has_reserved(&world_label(prefix.addr().is_ipv6(), context.families).key),
+        _ => peer.prefixes.iter().any(|own| prefix.contains(own)),
+    }
+}
+
+/// Pods of a family in use are in all of the family, and nothing takes all of it out.
+fn is_whole(peer: &PeerIdentity, context: &Context<'_>, prefix: &IpNet) -> bool {
+    let is_ipv6 = prefix.addr().is_ipv6();
+    let in_use = if is_ipv6 { context.families.ipv6 } else { context.families.ipv4 };
+    let of_family = || peer.prefixes.iter().any(|own| own.addr().is_ipv6() == is_ipv6);
+    context.cidr_matches_pods && prefix.prefix_len() == 0 && in_use && of_family()
+}
+
+fn lies_in_any(peer: &PeerIdentity, context: &Context<'_>, parts: &[IpNet]) -> bool {
+    parts.iter().any(|part| !is_whole(peer, context, part) && lies_in(peer, context, part))
+}
+
+/// True if the labels of all groups that the peer lies in fulfil the selector. Who lies in none has none.
+fn selects_groups(peer: &PeerIdentity, context: &Context<'_>, selector: &Selector, groups: &[(Labels, IpNet)]) -> bool {
+    let mine = groups.iter().filter(|(_, prefix)| !peer.has_group_labels() && lies_in(peer, context, prefix));
+    let mine: Vec<&Label> = mine.flat_map(|(labels, _)| labels).collect();
+    let labelled = |key: &str| peer.as_peer.get(source::CIDR_GROUP, key).is_some();
+    let with = |key: &str, values: &[String]| {
+        let has = |value: &String| mine.iter().any(|label| label.key == key && label.value == *value);
+        values.iter().any(|value| has(value) || labelled(&format!("{key}+{value}")))
+    };
+    let has = |key: &str| labelled(key) || mine.iter().any(|label| label.key == key);
+    is_addressed(peer, context)
+        && selector.requirements().iter().all(|one| match &one.operator {
+            Operator::In(values) => with(&one.key.key, values),
+            Operator::NotIn(values) => !with(&one.key.key, values),
+            Operator::Exists => has(&one.key.key),
+            Operator::DoesNotExist => !has(&one.key.key),
+        })
+}
+
+/// True if it can have been learned as the address of a name.
+fn is_named(peer: &PeerIdentity, context: &Context<'_>) -> bool {
+    peer.is_world() || context.cidr_matches_nodes && peer.is_node()
+}
+
+/// True if prefixes can select it.
+fn is_addressed(peer: &PeerIdentity, context: &Context<'_>) -> bool {
+    match (peer.is_world(), peer.is_node()) {
+        (true, _) => true,
+        (false, true) => context.cidr_matches_nodes,
+        (false, false) => context.cidr_matches_pods,
+    }
 }
 
 impl fmt::Display for Peer {
@@ -374,6 +491,7 @@ impl fmt::Display for Peer {
         match self {
             Peer::All => f.write_str("everybody"),
             Peer::Labels(selector) => selector.fmt(f),
+            Peer::Sums(selector) => write!(f, "sums that are {selector}"),
             Peer::Entity { entity, .. } => write!(f, "entity {}", entity.name()),
             Peer::Cidr(set) => {
                 write!(f, "{}", set.prefix)?;

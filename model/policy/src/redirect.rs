@@ -134,7 +134,7 @@ impl Redirect {
         Redirect { rules, ..self.clone() }.keyed()
     }
 
-    /// What this and another ask together of the same peers and ports.
+    /// What this and another that comes after it ask together of the same peers and ports.
     pub fn merge(&self, other: &Redirect) -> Result<Redirect, String> {
         let parser = self.parser.merge(other.parser)?;
         let (listener, priority) = merge_listener(self, other)?;
@@ -142,7 +142,8 @@ impl Redirect {
         let terminating_tls = merge_tls("terminating", self.terminating_tls.as_ref(), other.terminating_tls.as_ref())?;
         let originating_tls = merge_tls("originating", self.originating_tls.as_ref(), other.originating_tls.as_ref())?;
         let rules = merge_rules(self.rules.as_ref(), other.rules.as_ref());
-        if !server_names.is_empty() && rules.is_some() && terminating_tls.is_none() {
+        // What comes later may bring the rules; what is there may not have them.
+        if !server_names.is_empty() && self.rules.is_some() && terminating_tls.is_none() {
             let names: Vec<&str> = server_names.iter().map(String::as_str).collect();
             return Err(format!(
                 "cannot merge L7 rules with SNI filtering without TLS termination: {}",
@@ -307,7 +308,10 @@ mod tests {
     fn server_names_join_but_not_rules_without_termination() {
         let both = redirect(&names(&["a"])).merge(&redirect(&names(&["b"]))).unwrap();
         assert_eq!(both.server_names.len(), 2);
-        assert!(redirect(&names(&["a"])).merge(&redirect(&http(&["/"]))).unwrap_err().contains("SNI"));
+        assert!(redirect(&http(&["/"])).merge(&redirect(&names(&["a"]))).unwrap_err().contains("SNI"));
+        // Names that come first get the rules.
+        let named = redirect(&names(&["a"])).merge(&redirect(&http(&["/"]))).unwrap();
+        assert_eq!((named.server_names.len(), named.rules.unwrap().http.unwrap().len()), (1, 2));
     }
 
     #[test]

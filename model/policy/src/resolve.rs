@@ -48,8 +48,9 @@ pub(crate) struct Entry {
 }
 
 /// The entries of one class and direction: for each prefix that some candidate has, what decides there, unless a
-/// wider prefix says the same. `base` answers where no candidate does.
-pub(crate) fn entries(placed: &[Placed<'_>], base: Entry) -> Vec<Entry> {
+/// wider prefix says the same. `base` answers where no candidate does. `passes` is true if some rule of the direction
+/// leaves something to the next tier: then no proof is taken over from wider rules.
+pub(crate) fn entries(placed: &[Placed<'_>], base: Entry, passes: bool) -> Vec<Entry> {
     let mut by_prefix: BTreeMap<Prefix, Vec<Placed<'_>>> = BTreeMap::new();
     for one in placed {
         by_prefix.entry(one.prefix).or_default().push(*one);
@@ -60,7 +61,7 @@ pub(crate) fn entries(placed: &[Placed<'_>], base: Entry) -> Vec<Entry> {
     for prefix in wanted {
         let covering = [prefix].into_iter().chain(prefix.wider());
         let covering: Vec<Placed<'_>> = covering.filter_map(|wide| by_prefix.get(&wide)).flatten().copied().collect();
-        let entry = decide::decide(prefix, &covering, &base);
+        let entry = decide::decide(prefix, &covering, &base, passes);
         let wider = prefix.wider().find_map(|wider| kept.get(&wider));
         if wider.is_none_or(|wider| !wider.says_the_same(&entry)) {
             kept.insert(prefix, entry);

@@ -132,8 +132,17 @@ pub struct PortSpec {
     pub protocol: u8,
     /// The ports; of ICMP and ICMPv6, the message types.
     pub range: PortRange,
+    /// The end of the range as it is written; 0 if there is none. Rules add up only where they write ports alike.
+    pub written_end: u16,
     /// What is asked at the application's level: the proxy decides.
     pub l7: Option<Arc<L7>>,
+}
+
+impl PortSpec {
+    /// Ports of a protocol, with nothing that is asked on them.
+    pub fn new(protocol: u8, range: PortRange) -> Self {
+        PortSpec { protocol, range, written_end: 0, l7: None }
+    }
 }
 
 /// Some ports.

@@ -239,7 +239,7 @@ fn fields_that_are_not_known_refuse_the_policy() {
         ("{toPorts: [{ports: [{port: \"65536\"}]}]}", "unable to parse port"),
         ("{toPorts: [{ports: [{port: \"080\"}]}]}", "unable to parse port"),
         ("{toPorts: [{ports: [{protocol: TCP}]}]}", "port must be specified"),
-        ("{toPorts: [{ports: [{port: \"0\", protocol: GRE}]}]}", "enable-extended-ip-protocols"),
+        ("{toPorts: [{ports: [{protocol: GRE}]}]}", "enable-extended-ip-protocols"),
         (
             "{toPorts: [{ports: [{port: \"80\", protocol: UDP}], rules: {http: [{}]}}]}",
             "L7 rules can only apply to TCP (not UDP)",

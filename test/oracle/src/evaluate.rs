@@ -70,7 +70,7 @@ pub struct Decision {
 }
 
 /// Ports as a rule has them (`None`: all), and what the proxy asks on them.
-type Ranged<'a> = (Option<(u8, &'a PortRange)>, Option<Redirect>);
+type Ranged<'a> = (Option<(u8, &'a PortRange, u16)>, Option<Redirect>);
 
 /// Who a subject is and what its rules are.
 struct Asked<'a> {
@@ -191,20 +191,25 @@ impl Asked<'_> {
             Ports::All => vec![(None, None)],
             Ports::Some(ports) => ports
                 .iter()
-                .map(|port| (Some((port.protocol, &port.range)), redirect(&port.l7, port.protocol)))
+                .map(|port| (Some((port.protocol, &port.range, port.written_end)), redirect(&port.l7, port.protocol)))
                 .collect(),
         };
         for peer in &rule.peers {
             for (range, redirect) in &ranges {
                 let by_peer =
-                    self.packet.direction == Direction::Egress && matches!(range, Some((_, PortRange::Named(_))));
-                let sum = *peer == Peer::All || matches!(peer, Peer::Entity { sum: true, .. });
+                    self.packet.direction == Direction::Egress && matches!(range, Some((_, PortRange::Named(_), _)));
+                let sum = peer.is_sum();
                 said.push(Statement {
                     who: Who::Rule((*rule.origin).clone()),
                     place: (rule.tier, rule.priority),
                     peer: peer.clone(),
-                    range: range.map(|(protocol, range)| (protocol, range.clone())),
-                    detail: detail(self.world, self.packet, self.subject, *range),
+                    range: range.map(|(protocol, range, end)| (protocol, range.clone(), end)),
+                    detail: detail(
+                        self.world,
+                        self.packet,
+                        self.subject,
+                        range.map(|(protocol, range, _)| (protocol, range)),
+                    ),
                     selects: is_peer(self.world, self.packet.other, peer),
                     own: by_peer || !sum,
                     effect: rule.effect,
@@ -239,7 +244,9 @@ fn detail(world: &World, packet: &Packet, subject: &Party, range: Option<(u8, &P
                 (Direction::Egress, Other::Address(_)) => None,
             };
             let numbers = owner?.ports.get(&(protocol, name.clone()))?;
-            numbers.contains(&packet.port).then_some(17)
+            // A name of which a peer's pods disagree is none.
+            let agreed = packet.direction == Direction::Ingress || numbers.len() == 1;
+            (agreed && numbers.contains(&packet.port)).then_some(17)
         }
     }
 }
@@ -272,6 +279,9 @@ fn is_peer(world: &World, other: Other, peer: &Peer) -> bool {
         (Peer::All, _) => true,
         (Peer::Labels(selector), Other::Party(party)) => fulfils(&world.parties[&party].labels, selector),
         (Peer::Labels(selector), Other::Address(address)) => fulfils(&labels_of(world, address), selector),
+        (Peer::Sums(selector), other) => {
+            sum_of(world, other).is_some_and(|name| fulfils(&Labels::reserved(name), selector))
+        }
         (Peer::Entity { entity, sum: false }, other) => is_entity(world, other, *entity),
         (Peer::Entity { entity, sum: true }, other) => in_sum(world, other, *entity),
         (Peer::Cidr(_) | Peer::Learned(_), Other::Address(address)) => world.address_sets(peer).iter().any(|set| {
@@ -337,6 +347,16 @@ fn is_entity(world: &World, other: Other, entity: Entity) -> bool {
 
 fn cluster_of(labels: &Labels) -> Option<&str> {
     labels.get("k8s", labels::CLUSTER)
+}
+
+/// The label that the field gives to all of the other side's sort together.
+fn sum_of(world: &World, other: Other) -> Option<&'static str> {
+    match other {
+        Other::Address(address) if world.is_named(address) => Some("aggregate-world"),
+        Other::Party(party) if (256..1 << 16).contains(&party) => Some("aggregate-cluster"),
+        Other::Party(party) if (1 << 16..1 << 24).contains(&party) => Some("aggregate-cluster-mesh"),
+        Other::Address(_) | Other::Party(_) => None,
+    }
 }
 
 /// True if the entity means the other side as one of many of its sort.

@@ -11,8 +11,8 @@ pub(crate) enum Who {
     Implied(Implicit),
 }
 
-/// Protocol and ports as a rule has them; `None`: all.
-pub(crate) type Range = Option<(u8, PortRange)>;
+/// Protocol and ports as a rule has them, and the end of the range as it is written; `None`: all.
+pub(crate) type Range = Option<(u8, PortRange, u16)>;
 
 /// What one rule says of one peer selector and one range of ports.
 #[derive(Clone, Debug)]
@@ -77,7 +77,7 @@ pub(crate) fn merge(said: Vec<Statement>) -> Merged {
     }
     let covered = |filter: &Filter| {
         let key = (filter.said.place.0, filter.said.range.clone(), Peer::All);
-        let named = matches!(filter.said.range, Some((_, PortRange::Numbers(..) | PortRange::Named(_))));
+        let named = matches!(filter.said.range, Some((_, PortRange::Numbers(..) | PortRange::Named(_), _)));
         let all = filters.get(&key).filter(|all| all.said.effect != Effect::Pass);
         named && filter.said.peer != Peer::All && all.is_some_and(|all| looks_like(filter, all))
     };

@@ -195,7 +195,9 @@ pub fn policy_with_proof(random: &mut Random, settings: &Settings, mode: &str) -
 }
 
 fn read(value: Value, settings: &Settings) -> PolicyObject {
-    let read = PolicyObject::from_value(&value, &crds::Source::default(), settings);
+    // What an API server would not store has a meaning all the same.
+    let settings = Settings { schema: policy::SchemaMode::Off, ..settings.clone() };
+    let read = PolicyObject::from_value(&value, &crds::Source::default(), &settings);
     read.unwrap_or_else(|problems| panic!("a generated policy is wrong: {problems:?}: {value}"))
 }
 

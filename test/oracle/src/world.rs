@@ -44,7 +44,7 @@ impl World {
                 let prefixes = self.learned.get(learned).into_iter().flatten();
                 prefixes.map(|prefix| CidrSet::new(*prefix, learned.except().iter().copied())).collect()
             }
-            Peer::All | Peer::Labels(_) | Peer::Entity { .. } => Vec::new(),
+            Peer::All | Peer::Labels(_) | Peer::Sums(_) | Peer::Entity { .. } => Vec::new(),
         }
     }
 

@@ -6,7 +6,8 @@ use crate::Problem;
 
 /// Every place where the value does not fit: unknown and missing fields, wrong types, values that are not allowed.
 ///
-/// A field that is null is wrong, as for the API server: leave it out. `pattern` and `format` are left to who reads the field, who can say more.
+/// A field that is null is wrong, as for the API server: leave it out. `pattern` is left to who reads the field, who
+/// can say more, and so is every `format` but `cidr`.
 pub fn check(value: &Value, schema: &Value) -> Vec<Problem> {
     let mut problems = Vec::new();
     at(value, schema, "", &mut problems);
@@ -105,7 +106,11 @@ fn scalar_problem(value: &Value, schema: &Value) -> Option<String> {
             .map(|least| format!("invalid value: {number}: must be greater than or equal to {least}"))
             .or_else(|| above.map(|most| format!("invalid value: {number}: must be less than or equal to {most}")));
     }
-    let length = value.as_str()?.chars().count() as u64;
+    let text = value.as_str()?;
+    if schema.get("format").and_then(Value::as_str) == Some("cidr") && text.parse::<ipnet::IpNet>().is_err() {
+        return Some(format!("invalid value: {text:?} is not a prefix like 192.0.2.0/24"));
+    }
+    let length = text.chars().count() as u64;
     let limit = |name: &str| schema.get(name).and_then(Value::as_u64);
     let long = limit("maxLength").filter(|most| length > *most);
     let short = limit("minLength").filter(|least| length < *least);

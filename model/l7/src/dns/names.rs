@@ -6,15 +6,16 @@ pub fn canonical_name(name: &str) -> String {
 }
 
 /// True if the name fits the pattern, both in canonical form. A star stands for characters of one label, none too;
-/// `**.` in front for one label or more; a lone star for every name.
+/// two stars or more and a dot in front for one label or more; nothing but stars for every name.
 pub fn name_matches(pattern: &str, name: &str) -> bool {
     if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')) {
         return false;
     }
-    if pattern == "*" {
+    let stars = pattern.bytes().take_while(|byte| *byte == b'*').count();
+    if stars > 0 && stars == pattern.len() {
         return true;
     }
-    let Some(rest) = pattern.strip_prefix("**.") else {
+    let Some(rest) = pattern[stars..].strip_prefix('.').filter(|_| stars > 1) else {
         return labels_match(pattern, name);
     };
     let starts = name.match_indices('.').map(|(at, _)| at + 1);
@@ -72,7 +73,9 @@ mod tests {
         check("**.x.io", &["a.x.io", "a.b.x.io"], &["x.io", ".x.io"]);
         check("*x.io", &["x.io", "ax.io"], &["a.x.io"]);
         check("a*b.*", &["ab.c", "axxb.c"], &["ab", "ab.c.d"]);
+        check("***.x.io", &["a.x.io", "a.b.x.io"], &["x.io"]);
         check("*", &["a", "a.b.c"], &[]);
+        check("**", &["a", "a.b.c"], &[]);
         check("a.b", &["a.b"], &["aXb", "a.b.c"]);
     }
 

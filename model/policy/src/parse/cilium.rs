@@ -202,9 +202,17 @@ impl Reader<'_> {
             Subject::Endpoints(subject) => subject.has_key(source::RESERVED, "init"),
             Subject::Nodes(_) => false,
         };
+        let names_services_only = peers.names_services_only();
         let peers = self.peers(&path, &owner.reference.namespace, init, &peers);
         let without_ports = ports.is_none();
         let peers = match peers {
+            // The field does not look up services in denials: they are nobody, and on ports everybody.
+            Some(_) if effect == Effect::Deny && names_services_only => {
+                let message =
+                    "services are not heeded in denials: without ports nobody is denied, on ports everybody is";
+                self.warn(&path, message);
+                if without_ports { Vec::new() } else { vec![Peer::All] }
+            }
             Some(peers) => peers,
             // No peers are given: with ports, all are meant; without, nobody is.
             None if without_ports => {

@@ -10,6 +10,7 @@ use super::{Owner, Reader};
 use crate::origin::{Direction, RuleOrigin};
 use crate::peer::{CidrSet, Learned, Peer};
 use crate::rule::{Effect, L7, PortRange, PortSpec, Ports, Rule, Subject, Tier, protocol};
+use crate::settings::SchemaMode;
 
 /// Priorities of objects are this far apart, so that the rules of one object have places of their own in between.
 const RULES: u32 = 100;
@@ -61,6 +62,7 @@ impl Reader<'_> {
             let path = format!("spec.egress[{index}]");
             let Some(effect) = self.action(&path, &rule.action) else { continue };
             let ports = self.protocols(&path, rule.protocols.as_deref());
+            self.check_named_ports(&path, rule);
             let peers = rule.to.iter().flatten().enumerate();
             let peers: Vec<Peers> =
                 peers.filter_map(|(at, peer)| self.cluster_peer(&format!("{path}.to[{at}]"), effect, peer)).collect();
@@ -107,12 +109,12 @@ impl Reader<'_> {
     ) -> Option<Peers> {
         if let Some(pods) = pods {
             let selector = self.namespaced_pods(&format!("{path}.pods"), pods)?;
-            return Some(Peers::Are(vec![Peer::Labels(self.in_own_cluster(selector))]));
+            return Some(Peers::Are(Peer::of_selector(self.in_own_cluster(selector))));
         }
         match namespaces {
             Some(namespaces) => {
                 let selector = self.k8s_namespaces(&format!("{path}.namespaces"), namespaces)?;
-                Some(Peers::Are(vec![Peer::Labels(selector)]))
+                Some(Peers::Are(Peer::of_selector(selector)))
             }
             None => Some(Peers::Unknown),
         }
@@ -136,6 +138,20 @@ impl Reader<'_> {
             return self.domain_names(&format!("{path}.domainNames"), effect, names);
         }
         self.cluster_pods(path, peer.pods.as_ref(), peer.namespaces.as_ref())
+    }
+
+    /// What the API server asks of rules besides their schema.
+    fn check_named_ports(&mut self, path: &str, rule: &crds::ClusterNetworkPolicyEgressRule) {
+        let has_names = rule.protocols.iter().flatten().any(|one| one.destination_named_port.is_some());
+        let is_no_pod = |peer: &crds::ClusterNetworkPolicyEgressPeer| {
+            peer.networks.is_some() || peer.nodes.is_some() || peer.domain_names.is_some()
+        };
+        if self.settings.schema == SchemaMode::Reject && has_names && rule.to.iter().flatten().any(is_no_pod) {
+            self.refuse(
+                path,
+                "networks, nodes and domainNames have no named ports: destinationNamedPort is for pods only",
+            );
+        }
     }
 
     fn cluster_nodes(&mut self, path: &str, nodes: &crds::LabelSelector) -> Option<Peers> {
@@ -182,6 +198,13 @@ impl Reader<'_> {
         }
         let (mut learned, mut asked) = (Vec::new(), Vec::new());
         for (at, name) in names.iter().enumerate() {
+            let bare = name.strip_prefix("*.").unwrap_or(name);
+            let bare = bare.strip_suffix('.').unwrap_or(bare);
+            let is_name = bare.contains('.') && bare.split('.').all(|part| !part.is_empty()) && !bare.contains('*');
+            if self.settings.schema == SchemaMode::Reject && !is_name {
+                let message = format!("{name:?} is not a name of two or more labels, with *. in front or without");
+                self.refuse(format!("{path}[{at}]"), message);
+            }
             let name = match name.strip_prefix('*') {
                 Some(rest) if !rest.starts_with('*') => {
                     crds::DnsRule { match_name: None, match_pattern: Some(format!("**{rest}")) }
@@ -207,7 +230,8 @@ impl Reader<'_> {
             match (given, &one.destination_named_port) {
                 (Some((number, ports)), _) => {
                     let range = self.destination(&format!("{path}.protocols[{at}]"), ports.destination_port.as_ref());
-                    specs.extend(range.map(|range| PortSpec { protocol: number, range, l7: None }));
+                    let written_end = ports.written_end();
+                    specs.extend(range.map(|range| PortSpec { written_end, ..PortSpec::new(number, range) }));
                 }
                 (None, Some(name)) => specs.extend(named(name, None)),
                 (None, None) => {
@@ -224,7 +248,15 @@ impl Reader<'_> {
     fn destination(&mut self, path: &str, port: Option<&crds::Port>) -> Option<PortRange> {
         let Some(port) = port else { return Some(PortRange::All) };
         let (first, last) = match (&port.number, &port.range) {
-            (_, Some(range)) => (range.start, range.end),
+            (_, Some(range)) => {
+                if self.settings.schema == SchemaMode::Reject && range.start >= range.end {
+                    self.refuse(
+                        path,
+                        format!("the range must start before its end; found {} to {}", range.start, range.end),
+                    );
+                }
+                (range.start, range.end)
+            }
             (Some(number), None) => (*number, *number),
             (None, None) => (0, 0),
         };
@@ -240,7 +272,7 @@ impl Reader<'_> {
 
 fn named(name: &str, l7: Option<&Arc<L7>>) -> Vec<PortSpec> {
     let range = PortRange::Named(name.to_ascii_lowercase());
-    let spec = |number: &u8| PortSpec { protocol: *number, range: range.clone(), l7: l7.cloned() };
+    let spec = |number: &u8| PortSpec { l7: l7.cloned(), ..PortSpec::new(*number, range.clone()) };
     protocol::WITH_PORTS.iter().map(spec).collect()
 }
 

@@ -109,9 +109,9 @@ impl Reader<'_> {
         };
         if number == 0 {
             self.warn(path, "type 0 stands for every type of the family");
-            return Some(PortSpec { protocol, range: PortRange::All, l7: None });
+            return Some(PortSpec::new(protocol, PortRange::All));
         }
         let number = u16::from(number);
-        Some(PortSpec { protocol, range: PortRange::Numbers(number, number), l7: None })
+        Some(PortSpec::new(protocol, PortRange::Numbers(number, number)))
     }
 }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use super::Reader;
+use super::ports::port_number;
 use crate::origin::Direction;
-use crate::rule::{L7, PortRange, PortSpec, protocol};
+use crate::rule::{L7, PortSpec, protocol};
+use crate::settings::SchemaMode;
 
 impl Reader<'_> {
     /// What a port rule asks besides ports; `None` if nothing.
@@ -43,27 +45,26 @@ impl Reader<'_> {
             terminating_tls: rule.terminating_tls.clone(),
             originating_tls: rule.originating_tls.clone(),
         };
-        let asks = |rules: &crds::L7Rules| [rules.http.as_ref().map(Vec::len), rules.dns.as_ref().map(Vec::len)];
-        let l7 = match &l7.rules {
-            Some(rules) if asks(rules).iter().all(|count| count.unwrap_or(0) == 0) => L7 { rules: None, ..l7 },
-            _ => l7,
-        };
         (l7 != L7::default()).then(|| Arc::new(l7))
     }
 
-    /// The rules, if there are any. Lists that are there and empty count for what is checked, but ask nothing.
+    /// The rules, if there are any. Lists that are there and empty ask nothing.
     fn l7_rules(&mut self, path: &str, rules: Option<&crds::L7Rules>) -> Option<crds::L7Rules> {
-        let given = rules.filter(|rules| rules.http.is_some() || rules.dns.is_some());
+        let rules = rules?;
         let path = format!("{path}.rules");
-        let Some(given) = given else {
-            if rules.is_some() {
-                self.warn(&path, "rules without any rule allow everything on the ports");
-            }
-            return None;
-        };
-        if given.http.is_some() && given.dns.is_some() {
+        let kinds = usize::from(rules.http.is_some()) + usize::from(rules.dns.is_some());
+        let strict = self.settings.schema == SchemaMode::Reject;
+        if kinds == 0 && strict {
+            self.refuse(&path, "there must be one kind of rules, http or dns");
+        }
+        if kinds > 1 && (strict || !rules.is_empty()) {
             self.refuse(&path, "multiple L7 protocol rule types specified in single rule");
         }
+        if rules.is_empty() {
+            self.warn(&path, "rules without any rule allow everything on the ports");
+            return None;
+        }
+        let given = rules;
         for (at, rule) in given.http.iter().flatten().enumerate() {
             self.http(&format!("{path}.http[{at}]"), rule);
         }
@@ -73,11 +74,7 @@ impl Reader<'_> {
         if !self.settings.l7_proxy {
             self.refuse(&path, "L7 policy is not supported since L7 proxy is not enabled");
         }
-        let empty = [given.http.as_ref().map(Vec::len), given.dns.as_ref().map(Vec::len)];
-        if empty.iter().all(|count| count.unwrap_or(0) == 0) {
-            self.warn(&path, "rules without any rule allow everything on the ports");
-        }
-        Some(given.clone())
+        Some(without_empty_texts(given))
     }
 
     /// Path and method are regular expressions of the field's dialect.
@@ -127,7 +124,7 @@ impl Reader<'_> {
         if rules.dns.is_some() && written.is_empty() {
             self.refuse(path, "port 53 must be specified for DNS rules");
         }
-        if ports.iter().any(|port| port.range == PortRange::All) {
+        if written.iter().any(|port| !port.port.is_empty() && is_zero(&port.port)) {
             self.refuse(path, "L7 rules can not be used when a port is 0");
         }
         let has_dns = rules.dns.as_ref().is_some_and(|list| !list.is_empty());
@@ -141,4 +138,26 @@ impl Reader<'_> {
             self.refuse(path, message);
         }
     }
+}
+
+fn is_zero(port: &str) -> bool {
+    port_number(port) == Some(0)
+}
+
+/// An empty text asks as much as an absent one.
+fn without_empty_texts(rules: &crds::L7Rules) -> crds::L7Rules {
+    let mut rules = rules.clone();
+    for rule in rules.http.iter_mut().flatten() {
+        for text in [&mut rule.path, &mut rule.method, &mut rule.host] {
+            text.take_if(|text| text.is_empty());
+        }
+        rule.headers.take_if(|list| list.is_empty());
+        rule.header_matches.take_if(|list| list.is_empty());
+    }
+    for rule in rules.dns.iter_mut().flatten() {
+        for text in [&mut rule.match_name, &mut rule.match_pattern] {
+            text.take_if(|text| text.is_empty());
+        }
+    }
+    rules
 }

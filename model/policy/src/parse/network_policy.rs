@@ -66,13 +66,17 @@ impl Reader<'_> {
         }
         let peers = peers.iter().enumerate();
         let mut read: Vec<Peer> =
-            peers.filter_map(|(at, peer)| self.k8s_peer(&format!("{path}[{at}]"), namespace, peer)).collect();
+            peers.flat_map(|(at, peer)| self.k8s_peer(&format!("{path}[{at}]"), namespace, peer)).collect();
         read.sort();
         read.dedup();
         read
     }
 
-    fn k8s_peer(&mut self, path: &str, namespace: &str, peer: &crds::NetworkPolicyPeer) -> Option<Peer> {
+    fn k8s_peer(&mut self, path: &str, namespace: &str, peer: &crds::NetworkPolicyPeer) -> Vec<Peer> {
+        self.k8s_peer_of(path, namespace, peer).unwrap_or_default()
+    }
+
+    fn k8s_peer_of(&mut self, path: &str, namespace: &str, peer: &crds::NetworkPolicyPeer) -> Option<Vec<Peer>> {
         let selects = peer.pod_selector.is_some() || peer.namespace_selector.is_some();
         match &peer.ip_block {
             Some(_) if selects => {
@@ -81,7 +85,9 @@ impl Reader<'_> {
             }
             Some(block) => {
                 let except = block.except.as_deref().unwrap_or_default();
-                return self.prefix_without(&format!("{path}.ipBlock"), &block.cidr, except).map(Peer::Cidr);
+                return self
+                    .prefix_without(&format!("{path}.ipBlock"), &block.cidr, except)
+                    .map(|set| vec![Peer::Cidr(set)]);
             }
             None if !selects => {
                 self.refuse(path, "must specify a peer: podSelector, namespaceSelector or ipBlock");
@@ -94,11 +100,11 @@ impl Reader<'_> {
         let pods = self.k8s_selector(&format!("{path}.podSelector"), pods, "")?;
         let Some(namespaces) = &peer.namespace_selector else {
             let selector = pods.and_label(source::K8S, POD_NAMESPACE, namespace);
-            return Some(Peer::Labels(self.in_own_cluster(selector)));
+            return Some(Peer::of_selector(self.in_own_cluster(selector)));
         };
         let namespaces = self.k8s_namespaces(&format!("{path}.namespaceSelector"), namespaces)?;
         let both = pods.requirements().iter().chain(namespaces.requirements()).cloned();
-        Some(Peer::Labels(self.in_own_cluster(Selector::new(both))))
+        Some(Peer::of_selector(self.in_own_cluster(Selector::new(both))))
     }
 
     /// Pods by labels of their namespaces; all that are in one if there are no conditions.
@@ -170,7 +176,8 @@ impl Reader<'_> {
                 return None;
             }
         };
-        Some(PortSpec { protocol, range, l7: None })
+        let written_end = port.end_port.and_then(|end| u16::try_from(end).ok()).unwrap_or(0);
+        Some(PortSpec { written_end, ..PortSpec::new(protocol, range) })
     }
 
     fn k8s_range(&mut self, path: &str, first: i64, last: Option<i32>) -> Option<PortRange> {

@@ -7,6 +7,7 @@ use labels::{CLUSTER, NAMESPACE_LABELS, Operator, POD_NAMESPACE, Selector, Selec
 
 use super::Reader;
 use crate::peer::{CidrSet, ENTITIES, Entity, Learned, Peer};
+use crate::settings::SchemaMode;
 use l7::dns::canonical_name;
 
 /// The peers of a rule by kind; `None` is an absent field.
@@ -71,6 +72,17 @@ impl<'a> PeerLists<'a> {
     }
 }
 
+impl PeerLists<'_> {
+    /// True if services or groups are all that is spoken of.
+    pub(super) fn names_services_only(&self) -> bool {
+        let others = [self.endpoints.is_some(), self.nodes.is_some(), self.cidrs.is_some(), self.cidr_sets.is_some()];
+        (self.services.is_some() || self.groups.is_some())
+            && !others.contains(&true)
+            && self.entities.is_none()
+            && self.names.is_none()
+    }
+}
+
 impl Reader<'_> {
     /// The peers; `None` if no kind is there. A kind that is there and empty names nobody.
     pub(super) fn peers(
@@ -97,7 +109,8 @@ impl Reader<'_> {
         let mut peers = Vec::new();
         for (at, selector) in lists.endpoints.unwrap_or_default().iter().enumerate() {
             let selector = self.selector(&format!("{}[{at}]", field("Endpoints")), selector);
-            peers.extend(selector.map(|one| Peer::of_selector(self.scoped(one, namespace, subject_is_init))));
+            let scoped = selector.map(|one| self.scoped(one, namespace, subject_is_init));
+            peers.extend(scoped.into_iter().flat_map(Peer::of_selector));
         }
         for (at, selector) in lists.nodes.unwrap_or_default().iter().enumerate() {
             peers.extend(self.nodes(&format!("{}[{at}]", field("Nodes")), selector));
@@ -285,6 +298,15 @@ impl Reader<'_> {
         let allowed = |text: &str, more: &str| {
             text.chars().all(|one| one.is_ascii_alphanumeric() || "-_.".contains(one) || more.contains(one))
         };
+        let given = [("matchName", text(&name.match_name)), ("matchPattern", text(&name.match_pattern))];
+        for (field, given) in given.iter().filter(|_| self.settings.schema == SchemaMode::Reject) {
+            if given.as_ref().is_some_and(|text| text.starts_with('.') || text.contains("..")) {
+                self.refuse(
+                    format!("{path}.{field}"),
+                    "a label of the name is empty: two dots follow each other, or one comes first",
+                );
+            }
+        }
         match (text(&name.match_name), text(&name.match_pattern)) {
             (Some(_), Some(_)) => {
                 self.refuse(path, "only one of MatchName or MatchPattern is allowed in an FQDNSelector");

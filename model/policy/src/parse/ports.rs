@@ -36,7 +36,7 @@ impl Reader<'_> {
         for (at, rule) in rules.iter().enumerate() {
             let path = format!("{path}.toPorts[{at}]");
             let l7 = self.l7(&path, direction, nodes, rule);
-            let given = rule.rules.as_ref().filter(|rules| rules.http.is_some() || rules.dns.is_some());
+            let given = rule.rules.as_ref().filter(|rules| !rules.is_empty());
             let has_dns = given.and_then(|rules| rules.dns.as_ref()).is_some_and(|list| !list.is_empty());
             let mut ports = self.port_list(&path, rule.ports.as_deref(), has_dns);
             if let Some(rules) = given {
@@ -88,13 +88,10 @@ impl Reader<'_> {
             return Vec::new();
         };
         let without_ports = !matches!(name.as_str(), "ANY" | "TCP" | "UDP" | "SCTP");
-        if without_ports && !self.settings.extended_ip_protocols {
-            let message =
-                format!("protocol {name} can only be used when the \"enable-extended-ip-protocols\" flag is set");
-            self.refuse(format!("{path}.protocol"), message);
-        }
         let Some(range) = self.port_range(path, port, without_ports, has_dns) else { return Vec::new() };
-        numbers.iter().map(|number| PortSpec { protocol: *number, range: range.clone(), l7: None }).collect()
+        let written_end = port.end_port.and_then(|end| u16::try_from(end).ok()).unwrap_or(0);
+        let spec = |number: &u8| PortSpec { written_end, ..PortSpec::new(*number, range.clone()) };
+        numbers.iter().map(spec).collect()
     }
 
     fn port_range(
@@ -110,7 +107,9 @@ impl Reader<'_> {
             if self.settings.extended_ip_protocols {
                 return Some(PortRange::All);
             }
-            self.refuse(path, "port must be specified: a number, a name, or 0 for all ports");
+            let message = "port must be specified: a number, a name, or 0 for all ports; protocols without ports may \
+                           leave it out where the \"enable-extended-ip-protocols\" flag is set";
+            self.refuse(path, message);
             return None;
         }
         if is_service_name(text) {
@@ -138,7 +137,7 @@ impl Reader<'_> {
 }
 
 /// A number as the field reads it: with a zero in front it is octal.
-fn port_number(text: &str) -> Option<u16> {
+pub(super) fn port_number(text: &str) -> Option<u16> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let radix = if text.len() > 1 && text.starts_with('0') { 8 } else { 10 };
     u16::from_str_radix(text, radix).ok().filter(|_| digits)
@@ -153,7 +152,7 @@ pub(super) fn numbers(first: u16, last: u16) -> PortRange {
 }
 
 /// True for names of services as they are registered: 1 to 15 letters, digits and single dashes within, and a letter.
-pub(super) fn is_service_name(text: &str) -> bool {
+pub fn is_service_name(text: &str) -> bool {
     (1..=15).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         && text.bytes().any(|byte| byte.is_ascii_alphabetic())

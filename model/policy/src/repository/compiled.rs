@@ -74,8 +74,8 @@ impl Subject {
     /// never are.
     pub fn selects(&self, subject: &PeerIdentity) -> bool {
         match self {
-            Subject::Endpoints(selector) => subject.identity != HOST && selector.matches(&subject.labels),
-            Subject::Nodes(selector) => subject.identity == HOST && selector.matches(&subject.labels),
+            Subject::Endpoints(selector) => subject.identity != HOST && selector.matches(subject.subject_labels()),
+            Subject::Nodes(selector) => subject.identity == HOST && selector.matches(subject.subject_labels()),
         }
     }
 }

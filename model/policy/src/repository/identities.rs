@@ -18,6 +18,14 @@ pub(super) struct Identity {
     pub selectors: BTreeSet<SelectorId>,
 }
 
+impl Identity {
+    /// The number that all pods of the identity give the name; none if they disagree.
+    pub fn port_of(&self, name: &(u8, String)) -> Option<u16> {
+        let numbers = self.named_ports.get(name)?;
+        numbers.first().copied().filter(|_| numbers.len() == 1)
+    }
+}
+
 /// The identities by number and by label.
 #[derive(Default)]
 pub(super) struct Identities {
@@ -73,7 +81,7 @@ impl Identities {
     pub fn candidates(&self, peer: &Peer, context: &Context<'_>) -> Vec<NumericIdentity> {
         let by_label = match peer {
             Peer::Labels(selector) => self.rarest(selector),
-            Peer::All | Peer::Entity { .. } | Peer::Cidr(_) | Peer::Learned(_) => None,
+            Peer::All | Peer::Sums(_) | Peer::Entity { .. } | Peer::Cidr(_) | Peer::Learned(_) => None,
         };
         if let Some(sets) = by_label {
             return sets.into_iter().flatten().copied().collect();

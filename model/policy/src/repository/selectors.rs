@@ -120,7 +120,7 @@ impl Selectors {
     pub fn learned(&self) -> impl Iterator<Item = &Learned> {
         self.by_peer.keys().filter_map(|peer| match peer {
             Peer::Learned(learned) => Some(learned),
-            Peer::All | Peer::Labels(_) | Peer::Entity { .. } | Peer::Cidr(_) => None,
+            Peer::All | Peer::Labels(_) | Peer::Sums(_) | Peer::Entity { .. } | Peer::Cidr(_) => None,
         })
     }
 
@@ -181,7 +181,7 @@ impl Selectors {
     fn known(&self, peer: &Peer) -> &Known {
         match peer {
             Peer::Learned(learned) => self.learned.get(learned).unwrap_or(&self.nothing),
-            Peer::All | Peer::Labels(_) | Peer::Entity { .. } | Peer::Cidr(_) => &self.nothing,
+            Peer::All | Peer::Labels(_) | Peer::Sums(_) | Peer::Entity { .. } | Peer::Cidr(_) => &self.nothing,
         }
     }
 }
@@ -191,7 +191,7 @@ impl Selectors {
 fn anchors(peer: &Peer) -> Option<(&str, &[String])> {
     let selector: &LabelSelector = match peer {
         Peer::Labels(selector) => selector,
-        Peer::All | Peer::Entity { .. } | Peer::Cidr(_) | Peer::Learned(_) => return None,
+        Peer::All | Peer::Sums(_) | Peer::Entity { .. } | Peer::Cidr(_) | Peer::Learned(_) => return None,
     };
     let telling = selector.requirements().iter().filter(|one| one.key.key != POD_NAMESPACE && one.key.key != CLUSTER);
     let asking = telling.filter_map(|one| Some((one.key.key.as_str(), values(one)?)));

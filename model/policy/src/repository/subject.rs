@@ -13,7 +13,7 @@ use super::subject_rules::{DirectionRules, SubjectRules};
 use super::{NamedPorts, What};
 use crate::origin::{Direction, RuleSet};
 use crate::resolve::{Deciders, Entry, PeerKey, Placed, Prefix, RangeKey, Row, entries};
-use crate::rule::PortRange;
+use crate::rule::{Effect, PortRange};
 use crate::tables::{EndpointPolicy, Entries};
 
 /// What makes peers differ in the eyes of the subject.
@@ -22,7 +22,7 @@ struct Signature {
     /// The subject's selectors that select them.
     selectors: Vec<u32>,
     /// The numbers of their ports that egress rules of the subject name.
-    named: Vec<((u8, String), BTreeSet<u16>)>,
+    named: Vec<((u8, String), u16)>,
 }
 
 /// The tables of subjects that have the same rules, with what it takes to put one more peer into them.
@@ -163,7 +163,7 @@ impl SubjectTables {
             known.selectors.iter().filter_map(|selector| self.by_selector.get(selector)).copied().collect();
         selectors.sort_unstable();
         let names = self.directions.iter().flat_map(|placed| &placed.names);
-        let named = names.filter_map(|name| Some((name.clone(), known.named_ports.get(name)?.clone())));
+        let named = names.filter_map(|name| Some((name.clone(), known.port_of(name)?)));
         Signature { selectors, named: named.collect() }
     }
 
@@ -197,7 +197,8 @@ impl SubjectTables {
             })
             .collect();
         placed.extend(self.named_by_peer(at, signature));
-        entries(&placed, Entry::base(rules.enforced))
+        let passes = rules.candidates.iter().any(|candidate| candidate.effect == Effect::Pass);
+        entries(&placed, Entry::base(rules.enforced), passes)
     }
 
     /// A name means other ports for each peer, so that a rule for everybody is one for this peer.
@@ -209,9 +210,9 @@ impl SubjectTables {
                 PeerKey::All => true,
                 PeerKey::Selector(number) => signature.selectors.binary_search(&number).is_ok(),
             };
-            let RangeKey::Ports(protocol, PortRange::Named(name)) = &candidate.range else { continue };
+            let RangeKey::Ports(protocol, PortRange::Named(name), _) = &candidate.range else { continue };
             let numbers = signature.named.iter().filter(|(key, _)| key.0 == *protocol && key.1 == *name);
-            for number in numbers.flat_map(|(_, numbers)| numbers).filter(|_| selected) {
+            for (_, number) in numbers.filter(|_| selected) {
                 let prefix = Prefix { protocol: Some(*protocol), bits: 16, port: *number };
                 found.push(Placed { prefix, row: Row::Own, number: *one, candidate });
             }
@@ -247,7 +248,7 @@ fn place(rules: &DirectionRules, own_ports: &NamedPorts) -> Places {
     let mut places = Places::default();
     for (number, candidate) in (0..).zip(&rules.candidates) {
         let mut prefixes = candidate.prefixes();
-        if let RangeKey::Ports(protocol, PortRange::Named(name)) = &candidate.range {
+        if let RangeKey::Ports(protocol, PortRange::Named(name), _) = &candidate.range {
             let key = (*protocol, name.clone());
             if rules.direction == Direction::Egress {
                 places.peer_named.push(number);

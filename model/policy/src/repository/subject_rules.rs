@@ -199,7 +199,7 @@ impl Subject<'_> {
         for peer in &rule.peers {
             let key = match peer {
                 Peer::All => PeerKey::All,
-                Peer::Labels(_) | Peer::Entity { .. } | Peer::Cidr(_) | Peer::Learned(_) => {
+                Peer::Labels(_) | Peer::Sums(_) | Peer::Entity { .. } | Peer::Cidr(_) | Peer::Learned(_) => {
                     let Some(selector) = selectors.next() else { continue };
                     PeerKey::Selector(numbers.of(*selector))
                 }
@@ -243,7 +243,7 @@ impl Subject<'_> {
                     }
                 }
             };
-            ranges.push((RangeKey::Ports(port.protocol, port.range.clone()), redirect));
+            ranges.push((RangeKey::Ports(port.protocol, port.range.clone(), port.written_end), redirect));
         }
         Ok(ranges)
     }

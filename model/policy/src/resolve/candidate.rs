@@ -31,8 +31,8 @@ pub(crate) enum PeerKey {
 pub(crate) enum RangeKey {
     /// Everything.
     Any,
-    /// Ports of a protocol.
-    Ports(u8, PortRange),
+    /// Ports of a protocol, and the end of the range as it is written.
+    Ports(u8, PortRange, u16),
 }
 
 /// As which of its identities a peer is meant: its own, or the sum that it is part of.
@@ -117,9 +117,9 @@ impl Candidate {
     pub fn prefixes(&self) -> Vec<Prefix> {
         match &self.range {
             RangeKey::Any => vec![Prefix::ANY],
-            RangeKey::Ports(protocol, PortRange::All) => vec![Prefix::protocol(*protocol)],
-            RangeKey::Ports(protocol, PortRange::Numbers(first, last)) => Prefix::range(*protocol, *first, *last),
-            RangeKey::Ports(_, PortRange::Named(_)) => Vec::new(),
+            RangeKey::Ports(protocol, PortRange::All, _) => vec![Prefix::protocol(*protocol)],
+            RangeKey::Ports(protocol, PortRange::Numbers(first, last), _) => Prefix::range(*protocol, *first, *last),
+            RangeKey::Ports(_, PortRange::Named(_), _) => Vec::new(),
         }
     }
 
@@ -211,6 +211,6 @@ pub(crate) fn settle(said: Vec<Statement>) -> Result<Vec<Candidate>, String> {
 impl RangeKey {
     /// True if it is narrower than a protocol.
     fn names_ports(&self) -> bool {
-        matches!(self, RangeKey::Ports(_, PortRange::Numbers(..) | PortRange::Named(_)))
+        matches!(self, RangeKey::Ports(_, PortRange::Numbers(..) | PortRange::Named(_), _))
     }
 }

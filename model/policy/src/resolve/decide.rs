@@ -32,7 +32,7 @@ struct Key {
 }
 
 /// What decides for packets of this prefix that no narrower one has. `covering` are the candidates that speak of them.
-pub(super) fn decide(prefix: Prefix, covering: &[Placed<'_>], base: &Entry) -> Entry {
+pub(super) fn decide(prefix: Prefix, covering: &[Placed<'_>], base: &Entry, passes: bool) -> Entry {
     let mut clip = Clip::NONE;
     let mut tiers: Vec<_> = covering.iter().map(|one| one.candidate.tier).collect();
     tiers.sort_unstable();
@@ -45,7 +45,7 @@ pub(super) fn decide(prefix: Prefix, covering: &[Placed<'_>], base: &Entry) -> E
         match first[0].candidate.effect {
             Effect::Pass => clip = clip.and(&first),
             Effect::Deny => return deny(prefix, &first, clip),
-            Effect::Allow => return allow(prefix, covering, &first, clip),
+            Effect::Allow => return allow(prefix, covering, &first, clip, passes),
         }
     }
     Entry { prefix, ..base.clone() }
@@ -120,13 +120,13 @@ struct Allowance<'a> {
 }
 
 /// The narrowest of each row, and of the two what the datapath would take.
-fn allow<'a>(prefix: Prefix, covering: &[Placed<'a>], first: &[Placed<'a>], clip: Clip) -> Entry {
-    let with_auth = covering.iter().any(|one| one.candidate.auth.is_some());
+fn allow<'a>(prefix: Prefix, covering: &[Placed<'a>], first: &[Placed<'a>], clip: Clip, passes: bool) -> Entry {
+    let with_auth = !passes && covering.iter().any(|one| one.candidate.auth.is_some());
     let of_row = |row: Row| {
         let all: Vec<Placed<'a>> =
             if with_auth { covering.iter().filter(|one| is_allowing(one)).copied().collect() } else { first.to_vec() };
         let own: Vec<Placed<'a>> = all.into_iter().filter(|one| clip.key(one).row == row).collect();
-        row_allowance(&own, clip)
+        row_allowance(&own, clip, with_auth)
     };
     let chosen = match (of_row(Row::Own), of_row(Row::Sum)) {
         (Some(own), Some(sum)) => between(own, sum),
@@ -178,7 +178,7 @@ impl Allowance<'_> {
 
 /// What holds in one row: the narrowest of the greatest precedence; a rule that asks for proof itself is there besides
 /// a wider and stronger one, and goes where that goes.
-fn row_allowance<'a>(all: &[Placed<'a>], clip: Clip) -> Option<Allowance<'a>> {
+fn row_allowance<'a>(all: &[Placed<'a>], clip: Clip, with_auth: bool) -> Option<Allowance<'a>> {
     let greatest = all.iter().map(precedence).max()?;
     let top: Vec<&Placed<'a>> = all.iter().filter(|one| precedence(one) == greatest).collect();
     let keeps_up = |one: &&Placed<'a>| {
@@ -193,7 +193,7 @@ fn row_allowance<'a>(all: &[Placed<'a>], clip: Clip) -> Option<Allowance<'a>> {
     let explicit = members.iter().filter_map(|one| one.candidate.auth).max();
     let level = members.iter().map(|one| one.candidate.level).min()?;
     let wider = all.iter().filter(|one| {
-        clip.key(one).prefix < key.prefix && one.candidate.auth.is_some() && one.candidate.level <= level
+        with_auth && clip.key(one).prefix < key.prefix && one.candidate.auth.is_some() && one.candidate.level <= level
     });
     let inherited = wider.max_by_key(|one| clip.key(one).prefix).and_then(|one| one.candidate.auth);
     let strongest =

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ::identity::Families;
 use abi::identity::Identity;
 use ipnet::IpNet;
-use labels::{Labels, Selector};
+use labels::Labels;
 use policy::{
     AllowLocalhost, Change, EndpointPolicy, Known, Learned, Mode, Peer, PolicyRef, Repository, RuleSet, What,
 };
@@ -125,7 +125,7 @@ impl Policies {
                 Learned::Group(name, _) => {
                     self.groups.get(name).map(|group| group.prefixes.clone()).unwrap_or_default().into()
                 }
-                Learned::Groups(selector, _) => self.of_groups(selector).into(),
+                Learned::Groups(..) => self.all_groups(),
                 Learned::Service(namespace, name) => {
                     self.of_services(|key, _| in_namespace(key, namespace) && key.1 == *name)
                 }
@@ -148,10 +148,11 @@ impl Policies {
         known
     }
 
-    fn of_groups(&self, selector: &Selector) -> Vec<IpNet> {
-        let selected = self.groups.values().filter(|group| selector.matches(&group.labels));
-        let prefixes: BTreeSet<IpNet> = selected.flat_map(|group| group.prefixes.iter().copied()).collect();
-        prefixes.into_iter().collect()
+    fn all_groups(&self) -> Known {
+        Known::of_groups(self.groups.values().flat_map(|group| {
+            let prefixes = group.prefixes.iter().copied();
+            prefixes.map(|prefix| (group.labels.clone(), prefix))
+        }))
     }
 }
 
