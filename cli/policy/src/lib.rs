@@ -5,6 +5,7 @@
 mod address;
 pub mod case;
 mod check;
+mod definitions;
 mod eval;
 mod explain;
 mod files;
@@ -44,6 +45,8 @@ enum Action {
     Check(check::Check),
     /// Tell why a flow is let through or not, and what would change that
     Explain(explain::Explain),
+    /// Print the definitions of the kinds that policies are written in, for a cluster or an editor
+    Definitions(definitions::Definitions),
     /// Run tests of policies: what they allow and deny; 1 if something is not as expected
     Test(suite::Test),
 }
@@ -53,6 +56,7 @@ impl Policy {
         match &self.action {
             Action::Eval(eval) => eval::run(eval, out).map(|()| true),
             Action::Check(check) => check::run(check, out),
+            Action::Definitions(definitions) => definitions::run(definitions, out).map(|()| true),
             Action::Explain(explain) => explain::run(explain, out),
             Action::Test(test) => suite::run(test, out),
         }

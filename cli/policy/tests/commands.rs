@@ -218,3 +218,18 @@ fn requests_are_judged_as_the_proxy_would() {
         assert!(text.contains(part), "{part}: {text}");
     }
 }
+
+#[test]
+fn definitions_are_documents_that_a_cluster_takes() {
+    let (yaml, _) = answer(&["definitions"]);
+    let documents: Vec<Value> =
+        yaml.split("---\n").skip(1).map(|document| serde_saphyr::from_str(document).unwrap()).collect();
+    let (json, _) = answer(&["definitions", "-o", "json"]);
+    let lines: Vec<Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(documents, lines);
+    assert_eq!(documents.len(), crds::custom_resources().len());
+    let (one, _) = answer(&["definitions", "CiliumNetworkPolicy"]);
+    assert!(one.contains("name: ciliumnetworkpolicies.cilium.io"), "{one}");
+    let unknown = cli_policy::answer(&["definitions", "CiliumPolicy"]).unwrap_err().to_string();
+    assert!(unknown.starts_with("there is no kind CiliumPolicy; there are "), "{unknown}");
+}

@@ -12,6 +12,9 @@ use crate::rule::Rule;
 /// Rules for pods of one namespace: who may talk to them, whom they may talk to.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    { "rule": "has(self.spec) || has(self.specs)", "message": "a policy has spec or specs" },
+]))]
 pub struct CiliumNetworkPolicy {
     /// Version of the API that the object is written for.
     #[serde(default = "CiliumNetworkPolicy::default_api_version")]
@@ -38,6 +41,9 @@ resource!(CiliumNetworkPolicy, "ciliumnetworkpolicies", NamespaceResourceScope);
 /// Rules for pods of all namespaces, or for nodes: who may talk to them, whom they may talk to.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    { "rule": "has(self.spec) || has(self.specs)", "message": "a policy has spec or specs" },
+]))]
 pub struct CiliumClusterwideNetworkPolicy {
     /// Version of the API that the object is written for.
     #[serde(default = "CiliumClusterwideNetworkPolicy::default_api_version")]

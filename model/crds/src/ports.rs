@@ -24,7 +24,8 @@ pub struct PortRule {
     pub originating_tls: Option<TlsContext>,
     /// Server names (SNI) that a TLS client may ask for; * stands for a part of one label, **. for any labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("minItems" = 1, "x-kubernetes-list-type" = "set"))]
+    #[schemars(extend("minItems" = 1, "x-kubernetes-list-type" = "set",
+        "items" = { "type": "string", "maxLength": 255, "pattern": "^([-a-zA-Z0-9_*]+[.]?)+$" }))]
     pub server_names: Option<Vec<String>>,
     /// A listener of an Envoy configuration that gets the traffic. Egress only, not together with rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -39,7 +40,6 @@ pub struct PortRule {
 pub struct PortDenyRule {
     /// The ports; any of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("maxItems" = 40))]
     pub ports: Option<Vec<PortProtocol>>,
 }
 
@@ -63,6 +63,7 @@ pub struct PortProtocol {
 
 /// What is allowed at the application's level: one kind of rules.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-one-of" = [{ "required": ["http"] }, { "required": ["dns"] }]))]
 pub struct L7Rules {
     /// HTTP requests that are allowed; an empty rule allows all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -183,6 +184,22 @@ pub struct IcmpRule {
     pub fields: Option<Vec<IcmpField>>,
 }
 
+/// What a type of messages may be written as, if as a text: its number, or one of the names of both families.
+const ICMP_TYPE: &str = concat!(
+    "^([0-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5]",
+    "|EchoReply|DestinationUnreachable|Redirect|Echo|RouterAdvertisement",
+    "|RouterSelection|TimeExceeded|ParameterProblem|Timestamp|TimestampReply|Photuris",
+    "|ExtendedEchoRequest|ExtendedEchoReply|PacketTooBig|EchoRequest",
+    "|MulticastListenerQuery|MulticastListenerReport|MulticastListenerDone",
+    "|RouterSolicitation|NeighborSolicitation|NeighborAdvertisement|RedirectMessage",
+    "|RouterRenumbering|ICMPNodeInformationQuery|ICMPNodeInformationResponse",
+    "|InverseNeighborDiscoverySolicitation|InverseNeighborDiscoveryAdvertisement",
+    "|HomeAgentAddressDiscoveryRequest|HomeAgentAddressDiscoveryReply",
+    "|MobilePrefixSolicitation|MobilePrefixAdvertisement",
+    "|DuplicateAddressRequestCodeSuffix|DuplicateAddressConfirmationCodeSuffix",
+    ")$",
+);
+
 /// ICMP messages of one type.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct IcmpField {
@@ -192,6 +209,7 @@ pub struct IcmpField {
     pub family: Option<String>,
     /// Number of the type (0 to 255), or its name, as in EchoRequest.
     #[serde(rename = "type")]
+    #[schemars(extend("pattern" = ICMP_TYPE))]
     pub message_type: IntOrString,
 }
 

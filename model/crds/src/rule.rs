@@ -12,6 +12,10 @@ use crate::selector::LabelSelector;
 /// has a section for, and open to what some rule allows there, except for what some rule denies.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend(
+    "x-one-of" = [{ "required": ["endpointSelector"] }, { "required": ["nodeSelector"] }],
+    "x-any-of" = [{ "required": ["ingress"] }, { "required": ["ingressDeny"] }, { "required": ["egress"] }, { "required": ["egressDeny"] }],
+))]
 pub struct Rule {
     /// The pods that the rule is for; in a namespaced policy those of its namespace. Not together with nodeSelector.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -225,6 +229,9 @@ pub struct EgressPeers {
 /// Addresses: one of cidr, cidrGroupRef and cidrGroupSelector.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend(
+    "x-one-of" = [{ "required": ["cidr"] }, { "required": ["cidrGroupRef"] }, { "required": ["cidrGroupSelector"] }],
+))]
 pub struct CidrRule {
     /// A prefix, as in 192.0.2.0/24.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -246,6 +253,7 @@ pub struct CidrRule {
 /// Names: one of matchName and matchPattern.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-one-of" = [{ "required": ["matchName"] }, { "required": ["matchPattern"] }]))]
 pub struct FqdnSelector {
     /// This name.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -45,6 +45,12 @@ fn tidy(schema: &mut Value) {
             fields.remove(name);
         }
     }
+    // Types say it under names of their own, because schemars would take it apart where a field may be absent.
+    for (own, name) in [("x-one-of", "oneOf"), ("x-any-of", "anyOf")] {
+        if let Some(schemas) = fields.remove(own) {
+            fields.insert(name.to_owned(), schemas);
+        }
+    }
     tidy_numbers(fields);
     tidy_default(fields);
     if let Some(Value::String(text)) = fields.get_mut("description") {

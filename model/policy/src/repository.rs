@@ -29,7 +29,7 @@ use groups::{Group, Groups};
 use identities::Identities;
 use prefixes::Prefixes;
 use rule_sets::RuleSets;
-use selectors::{SelectorId, Selectors};
+use selectors::{SelectorId, SelectorSet, Selectors};
 
 /// Ports of an identity's pods that have names: protocol and name, with all numbers that the pods give it.
 pub type NamedPorts = BTreeMap<(u8, String), BTreeSet<u16>>;
@@ -110,7 +110,7 @@ impl Repository {
     pub fn new(settings: Settings) -> Self {
         let mut selectors = Selectors::default();
         let localhost = Peer::Entity { entity: Entity::Host, sum: false };
-        let host = selectors.acquire(&localhost, &Context::of(&settings));
+        let (host, _) = selectors.acquire(&localhost, &Context::of(&settings));
         Repository {
             settings,
             revision: 1,
@@ -229,7 +229,7 @@ impl Repository {
         let selected = self.selectors.selecting(&peer, &Context::of(&self.settings));
         let before = self.identities.insert(peer, selected.clone());
         self.selectors.moved(identity, &before, &selected);
-        let differs: Vec<SelectorId> = before.symmetric_difference(&selected).copied().collect();
+        let differs: Vec<SelectorId> = before.without(&selected).chain(selected.without(&before)).collect();
         let mut change = self.unchanged();
         self.reclassify(identity, &differs, &mut change);
         self.rebuild([identity], &mut change);
@@ -240,9 +240,9 @@ impl Repository {
     pub fn remove_identity(&mut self, identity: NumericIdentity) -> Change {
         self.release_subject(identity);
         let Some(known) = self.identities.remove(identity) else { return self.unchanged() };
-        self.selectors.moved(identity, &known.selectors, &BTreeSet::new());
+        self.selectors.moved(identity, &known.selectors, &SelectorSet::default());
         let mut change = self.unchanged();
-        self.groups.each_using(&known.selectors, true, |group| {
+        self.groups.each_using(known.selectors.iter(), true, |group| {
             if group.tables.remove(identity) {
                 group.tell(&What::ClassRemoved { identity }, &mut change);
             }
@@ -260,7 +260,7 @@ impl Repository {
         }
         known.named_ports = ports;
         let known = &*known;
-        self.groups.each_using(&BTreeSet::new(), true, |group| {
+        self.groups.each_using(std::iter::empty(), true, |group| {
             if let Some(what) = group.tables.classify(identity, known, &mut self.rule_sets) {
                 group.tell(&what, &mut change);
             }
@@ -346,8 +346,7 @@ impl Repository {
     fn compile(&mut self, object: &Arc<PolicyObject>, at: usize) -> Compiled {
         let mut selectors = Vec::new();
         for peer in object.rules[at].peers.iter().filter(|peer| **peer != Peer::All) {
-            let is_new = self.selectors.id(peer).is_none();
-            let selector = self.selectors.acquire(peer, &Context::of(&self.settings));
+            let (selector, is_new) = self.selectors.acquire(peer, &Context::of(&self.settings));
             self.prefixes.add(&self.selectors.prefixes(peer));
             if is_new {
                 self.select_again(selector);
@@ -373,11 +372,11 @@ impl Repository {
 
     /// One use of a selector less; nobody refers to one that is not used.
     fn release(&mut self, selector: SelectorId) {
-        let Some(peer) = self.selectors.peer(selector).cloned() else { return };
-        self.prefixes.remove(&self.selectors.prefixes(&peer));
+        let Some(peer) = self.selectors.peer(selector) else { return };
+        self.prefixes.remove(&self.selectors.prefixes(peer));
         for member in self.selectors.release(selector, &Context::of(&self.settings)) {
             if let Some(known) = self.identities.get_mut(&member) {
-                known.selectors.remove(&selector);
+                known.selectors.remove(selector);
             }
         }
     }
@@ -395,7 +394,7 @@ impl Repository {
         for identity in asked {
             let Some(known) = self.identities.get_mut(&identity) else { continue };
             let selects = self.selectors.selects(selector, &known.peer, &context);
-            let differs = if selects { known.selectors.insert(selector) } else { known.selectors.remove(&selector) };
+            let differs = if selects { known.selectors.insert(selector) } else { known.selectors.remove(selector) };
             if differs {
                 self.selectors.set_member(selector, identity, selects);
                 moved.push(identity);
@@ -407,8 +406,7 @@ impl Repository {
     /// Puts a peer into its class in the tables of all subjects that use one of the selectors.
     fn reclassify(&mut self, identity: NumericIdentity, selectors: &[SelectorId], change: &mut Change) {
         let Some(known) = self.identities.get(&identity) else { return };
-        let selectors = selectors.iter().copied().collect();
-        self.groups.each_using(&selectors, false, |group| {
+        self.groups.each_using(selectors.iter().copied(), false, |group| {
             if let Some(what) = group.tables.classify(identity, known, &mut self.rule_sets) {
                 group.tell(&what, change);
             }

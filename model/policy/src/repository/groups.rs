@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState as FastHash;
 use identity::NumericIdentity;
 
 use super::selectors::SelectorId;
@@ -44,10 +45,10 @@ struct Own {
 /// All subjects in their groups.
 #[derive(Default)]
 pub(super) struct Groups {
-    by_id: HashMap<GroupId, Group>,
+    by_id: HashMap<GroupId, Group, FastHash>,
     by_subject: BTreeMap<NumericIdentity, GroupId>,
-    by_key: HashMap<Key, GroupId>,
-    users: HashMap<SelectorId, BTreeSet<GroupId>>,
+    by_key: HashMap<Key, GroupId, FastHash>,
+    users: HashMap<SelectorId, BTreeSet<GroupId>, FastHash>,
     /// Groups whose rules name ports that peers give numbers.
     asking_peers: BTreeSet<GroupId>,
     next: GroupId,
@@ -96,8 +97,13 @@ impl Groups {
 
     /// Does something with the groups that use one of the selectors; if `names`, also with those that ask peers for the
     /// numbers of ports.
-    pub fn each_using(&mut self, selectors: &BTreeSet<SelectorId>, names: bool, mut work: impl FnMut(&mut Group)) {
-        let users = selectors.iter().filter_map(|selector| self.users.get(selector)).flatten();
+    pub fn each_using(
+        &mut self,
+        selectors: impl Iterator<Item = SelectorId>,
+        names: bool,
+        mut work: impl FnMut(&mut Group),
+    ) {
+        let users = selectors.filter_map(|selector| self.users.get(&selector)).flatten();
         let asking = self.asking_peers.iter().filter(|_| names);
         let wanted: BTreeSet<GroupId> = users.chain(asking).copied().collect();
         for id in wanted {

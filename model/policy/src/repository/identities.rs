@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use foldhash::fast::RandomState as FastHash;
 use identity::NumericIdentity;
 use labels::{CLUSTER, Operator, POD_NAMESPACE, Requirement, Selector};
 
 use super::NamedPorts;
 use super::index::LabelIndex;
-use super::selectors::SelectorId;
+use super::selectors::SelectorSet;
 use crate::peer::{Context, Peer, PeerIdentity};
 
 /// An identity.
@@ -15,7 +16,7 @@ pub(super) struct Identity {
     pub peer: PeerIdentity,
     pub named_ports: NamedPorts,
     /// The selectors that select it.
-    pub selectors: BTreeSet<SelectorId>,
+    pub selectors: SelectorSet,
 }
 
 impl Identity {
@@ -29,7 +30,7 @@ impl Identity {
 /// The identities by number and by label.
 #[derive(Default)]
 pub(super) struct Identities {
-    known: HashMap<NumericIdentity, Identity>,
+    known: HashMap<NumericIdentity, Identity, FastHash>,
     by_label: LabelIndex<NumericIdentity>,
     /// Those that are in no namespace.
     outside: BTreeSet<NumericIdentity>,
@@ -57,7 +58,7 @@ impl Identities {
     }
 
     /// Adds an identity, or gives it other labels; yields the selectors that selected it before.
-    pub fn insert(&mut self, peer: PeerIdentity, selectors: BTreeSet<SelectorId>) -> BTreeSet<SelectorId> {
+    pub fn insert(&mut self, peer: PeerIdentity, selectors: SelectorSet) -> SelectorSet {
         let number = peer.identity;
         let old = self.remove(number);
         indexed(&peer, |key, value| self.by_label.insert(key, value, number));

@@ -4,13 +4,15 @@ use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{Hash, Hasher};
 
+use foldhash::fast::RandomState as FastHash;
+
 /// Things by label. Labels that look alike share a place, and a label's source is not asked: what is found under a
 /// label is all that can have it, and whoever asks looks again.
-pub(super) struct LabelIndex<T>(HashMap<u64, BTreeSet<T>>);
+pub(super) struct LabelIndex<T>(HashMap<u64, BTreeSet<T>, FastHash>);
 
 impl<T> Default for LabelIndex<T> {
     fn default() -> Self {
-        LabelIndex(HashMap::new())
+        LabelIndex(HashMap::default())
     }
 }
 

@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState as FastHash;
+
 use crate::origin::{Implicit, RuleOrigin, RuleSet};
 use crate::redirect::Redirect;
 use crate::rule::Auth;
@@ -20,8 +22,8 @@ pub(super) struct Wanted {
 /// Rule sets by number; a number is never given to another set.
 pub(super) struct RuleSets {
     /// With 0 in place of the number.
-    by_content: HashMap<RuleSet, u32>,
-    by_id: HashMap<u32, RuleSet>,
+    by_content: HashMap<RuleSet, u32, FastHash>,
+    by_id: HashMap<u32, RuleSet, FastHash>,
     next: u32,
     /// How many there may be before those that no table names are forgotten.
     limit: usize,
@@ -33,8 +35,8 @@ const SPARE: usize = 4096;
 impl Default for RuleSets {
     fn default() -> Self {
         let none = Wanted { implicit: Some(Implicit::NotEnforced), ..Wanted::default() }.into_set();
-        let by_content = HashMap::from([(none.clone(), 0)]);
-        RuleSets { by_content, by_id: HashMap::from([(0, none)]), next: 1, limit: SPARE }
+        let by_content = HashMap::from_iter([(none.clone(), 0)]);
+        RuleSets { by_content, by_id: HashMap::from_iter([(0, none)]), next: 1, limit: SPARE }
     }
 }
 

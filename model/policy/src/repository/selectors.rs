@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use foldhash::fast::RandomState as FastHash;
 use identity::NumericIdentity;
 use ipnet::IpNet;
 use labels::{CLUSTER, POD_NAMESPACE, Selector as LabelSelector};
@@ -13,11 +14,55 @@ use crate::peer::{Context, Known, Learned, Peer, PeerIdentity};
 /// Number of a selector; none is used twice.
 pub(super) type SelectorId = u64;
 
+/// Some selectors, in order: few for each identity, so that a list is smaller than a tree.
+#[derive(Clone, Default)]
+pub(super) struct SelectorSet(Vec<SelectorId>);
+
+impl SelectorSet {
+    /// True if it was not in the set.
+    pub fn insert(&mut self, id: SelectorId) -> bool {
+        let place = self.0.binary_search(&id);
+        if let Err(at) = place {
+            self.0.insert(at, id);
+        }
+        place.is_err()
+    }
+
+    /// True if it was in the set.
+    pub fn remove(&mut self, id: SelectorId) -> bool {
+        let place = self.0.binary_search(&id);
+        if let Ok(at) = place {
+            self.0.remove(at);
+        }
+        place.is_ok()
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = SelectorId> {
+        self.0.iter().copied()
+    }
+
+    /// Those that are not in the other set.
+    pub fn without(&self, other: &SelectorSet) -> impl Iterator<Item = SelectorId> {
+        self.iter().filter(|id| other.0.binary_search(id).is_err())
+    }
+}
+
+impl FromIterator<SelectorId> for SelectorSet {
+    fn from_iter<I: IntoIterator<Item = SelectorId>>(ids: I) -> Self {
+        let mut ids: Vec<SelectorId> = ids.into_iter().collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids.shrink_to_fit();
+        SelectorSet(ids)
+    }
+}
+
 /// The distinct selectors of all policies, each with the identities that it selects.
 #[derive(Default)]
 pub(super) struct Selectors {
-    by_id: HashMap<SelectorId, Selector>,
-    by_peer: HashMap<Peer, SelectorId>,
+    by_id: HashMap<SelectorId, Selector, FastHash>,
+    by_peer: HashMap<Peer, SelectorId, FastHash>,
     /// Selectors by a label that all have whom they select.
     by_label: LabelIndex<SelectorId>,
     /// The others by the namespaces that they select in, and those that select in any.
@@ -32,17 +77,17 @@ pub(super) struct Selectors {
 struct Selector {
     peer: Peer,
     uses: usize,
-    members: HashSet<NumericIdentity>,
+    members: HashSet<NumericIdentity, FastHash>,
 }
 
 impl Selectors {
-    /// The selector's number, one use more.
-    pub fn acquire(&mut self, peer: &Peer, context: &Context<'_>) -> SelectorId {
+    /// The selector's number, one use more; true if it is new.
+    pub fn acquire(&mut self, peer: &Peer, context: &Context<'_>) -> (SelectorId, bool) {
         if let Some(&id) = self.by_peer.get(peer) {
             if let Some(selector) = self.by_id.get_mut(&id) {
                 selector.uses += 1;
             }
-            return id;
+            return (id, false);
         }
         let id = self.next;
         self.next += 1;
@@ -54,8 +99,8 @@ impl Selectors {
                 self.by_namespace.entry(name.to_owned()).or_default().insert(id);
             }),
         }
-        self.by_id.insert(id, Selector { peer: peer.clone(), uses: 1, members: HashSet::new() });
-        id
+        self.by_id.insert(id, Selector { peer: peer.clone(), uses: 1, members: HashSet::default() });
+        (id, true)
     }
 
     /// One use more of a selector that is in use.
@@ -130,7 +175,7 @@ impl Selectors {
     }
 
     /// The selectors that select an identity.
-    pub fn selecting(&mut self, identity: &PeerIdentity, context: &Context<'_>) -> BTreeSet<SelectorId> {
+    pub fn selecting(&mut self, identity: &PeerIdentity, context: &Context<'_>) -> SelectorSet {
         let here = self.by_namespace.get(identity.namespace()).into_iter().flatten();
         let labels = identity.labels.iter();
         let by_label = labels.filter_map(|label| self.by_label.get(&label.key, &label.value)).flatten();
@@ -151,9 +196,9 @@ impl Selectors {
     }
 
     /// An identity was selected by some and is by others.
-    pub fn moved(&mut self, identity: NumericIdentity, from: &BTreeSet<SelectorId>, to: &BTreeSet<SelectorId>) {
-        from.difference(to).for_each(|id| self.set_member(*id, identity, false));
-        to.difference(from).for_each(|id| self.set_member(*id, identity, true));
+    pub fn moved(&mut self, identity: NumericIdentity, from: &SelectorSet, to: &SelectorSet) {
+        from.without(to).for_each(|id| self.set_member(id, identity, false));
+        to.without(from).for_each(|id| self.set_member(id, identity, true));
     }
 
     /// An identity is selected or is not any more.

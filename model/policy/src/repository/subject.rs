@@ -1,9 +1,10 @@
 //! Which tables do the endpoints of one identity get, and what does one peer more or less change in them?
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use abi::policy::{CLASS_OTHERS, Class, VerdictEntry, VerdictKey};
+use foldhash::fast::RandomState as FastHash;
 use identity::NumericIdentity;
 
 use super::identities::Identity;
@@ -29,16 +30,17 @@ struct Signature {
 #[derive(Clone)]
 pub(super) struct SubjectTables {
     rules: SubjectRules,
-    by_selector: HashMap<SelectorId, u32>,
+    by_selector: HashMap<SelectorId, u32, FastHash>,
     directions: [Places; 2],
-    signatures: HashMap<Signature, Class>,
+    signatures: HashMap<Signature, Class, FastHash>,
     next_class: Class,
     classes: BTreeMap<NumericIdentity, Class>,
     verdicts: BTreeMap<VerdictKey, VerdictEntry>,
     rule_sets: BTreeMap<u32, RuleSet>,
-    known_deciders: HashMap<(usize, Deciders), u32>,
+    known_deciders: HashMap<(usize, Deciders), u32, FastHash>,
     error: Option<Arc<str>>,
-    snapshot: Option<Arc<EndpointPolicy>>,
+    /// What was last handed out, as long as somebody has it.
+    snapshot: Weak<EndpointPolicy>,
 }
 
 /// Candidates of a direction by prefix and peer selector, as numbers into the rules' candidates.
@@ -61,14 +63,14 @@ impl SubjectTables {
             rules,
             by_selector,
             directions,
-            signatures: HashMap::new(),
+            signatures: HashMap::default(),
             next_class: CLASS_OTHERS + 1,
             classes: BTreeMap::new(),
             verdicts: BTreeMap::new(),
             rule_sets: BTreeMap::new(),
-            known_deciders: HashMap::new(),
+            known_deciders: HashMap::default(),
             error,
-            snapshot: None,
+            snapshot: Weak::new(),
         };
         tables.add_class(CLASS_OTHERS, Signature::default(), rule_sets);
         tables
@@ -96,8 +98,8 @@ impl SubjectTables {
 
     /// The tables as they are now. `revision` is the repository's: they hold for it.
     pub fn snapshot(&mut self, revision: u64) -> Arc<EndpointPolicy> {
-        if let Some(policy) = self.snapshot.as_ref().filter(|policy| policy.revision == revision) {
-            return policy.clone();
+        if let Some(policy) = self.snapshot.upgrade().filter(|policy| policy.revision == revision) {
+            return policy;
         }
         let policy = Arc::new(EndpointPolicy {
             revision,
@@ -108,7 +110,7 @@ impl SubjectTables {
             error: self.error.clone(),
             entries: Entries::new(self.verdicts.iter().map(|(key, entry)| (*key, *entry)).collect()),
         });
-        self.snapshot = Some(policy.clone());
+        self.snapshot = Arc::downgrade(&policy);
         policy
     }
 
@@ -120,14 +122,14 @@ impl SubjectTables {
     /// The policies as they are now cannot be put together: the tables stay.
     pub fn fail(&mut self, error: Arc<str>) {
         self.error = Some(error);
-        self.snapshot = None;
+        self.snapshot = Weak::new();
     }
 
     /// A peer is gone. True if it had a class.
     pub fn remove(&mut self, peer: NumericIdentity) -> bool {
         let had = self.classes.remove(&peer).is_some();
         if had {
-            self.snapshot = None;
+            self.snapshot = Weak::new();
         }
         had
     }
@@ -155,12 +157,12 @@ impl SubjectTables {
 
     fn set_class(&mut self, peer: NumericIdentity, class: Class) {
         self.classes.insert(peer, class);
-        self.snapshot = None;
+        self.snapshot = Weak::new();
     }
 
     fn signature(&self, known: &Identity) -> Signature {
         let mut selectors: Vec<u32> =
-            known.selectors.iter().filter_map(|selector| self.by_selector.get(selector)).copied().collect();
+            known.selectors.iter().filter_map(|selector| self.by_selector.get(&selector)).copied().collect();
         selectors.sort_unstable();
         let names = self.directions.iter().flat_map(|placed| &placed.names);
         let named = names.filter_map(|name| Some((name.clone(), known.port_of(name)?)));
