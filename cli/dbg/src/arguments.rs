@@ -43,6 +43,9 @@ pub enum Command {
     /// Manage endpoints
     #[command(subcommand)]
     Endpoint(EndpointCommand),
+    /// Manage fqdn proxy
+    #[command(subcommand)]
+    Fqdn(FqdnCommand),
     /// Manage security identities
     #[command(subcommand)]
     Identity(IdentityCommand),
@@ -116,6 +119,55 @@ pub enum ListCommand {
     /// List all entries
     #[command(visible_alias = "ls")]
     List(Output),
+}
+
+#[derive(Subcommand, Debug)]
+pub enum FqdnCommand {
+    /// Manage fqdn proxy cache
+    #[command(subcommand)]
+    Cache(FqdnCacheCommand),
+    /// Show internal state Cilium has for DNS names / regexes
+    Names,
+    /// Show by which names an endpoint may reach an address: answer, time and rules
+    Why {
+        /// The address
+        address: String,
+        /// Pod of this node, as NAMESPACE/NAME or as NAME in the namespace default
+        #[arg(long, conflicts_with = "endpoint", required_unless_present = "endpoint")]
+        pod: Option<String>,
+        /// Endpoint of this node, by number
+        #[arg(short, long)]
+        endpoint: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum FqdnCacheCommand {
+    /// List fqdn cache contents
+    List {
+        /// List cache entries for a specific endpoint id
+        #[arg(short, long)]
+        endpoint: Option<String>,
+        /// List cache entries with FQDN that match matchpattern
+        #[arg(short = 'p', long)]
+        matchpattern: Option<String>,
+        /// List cache entries from a specific source (lookup, connection)
+        #[arg(short, long)]
+        source: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Clean fqdn cache
+    Clean {
+        /// Skip confirmation
+        #[arg(short, long)]
+        force: bool,
+        /// Delete cache entries with FQDNs that match matchpattern
+        #[arg(short = 'p', long)]
+        matchpattern: Option<String>,
+    },
 }
 
 #[derive(Subcommand, Debug)]
@@ -400,6 +452,11 @@ mod tests {
             "metrics list -p cilium_drop.* -o json",
             "policy selectors -v",
             "policy get -o json",
+            "fqdn cache list -e 5 -p *.cilium.io -s lookup -o json",
+            "fqdn cache clean -f -p *.cilium.io",
+            "fqdn names",
+            "fqdn why 1.1.1.1 --pod default/web",
+            "fqdn why 1.1.1.1 -e 5",
         ] {
             let words = std::iter::once("cilium-dbg").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_ok(), "{line}");

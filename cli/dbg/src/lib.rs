@@ -2,6 +2,7 @@
 
 mod arguments;
 mod datapath;
+mod fqdn;
 pub mod lists;
 pub mod monitor;
 pub mod output;
@@ -64,6 +65,7 @@ async fn run(cli: Cli) -> Result<()> {
             show(&config, &output, |config| configuration(config, all))
         }
         Command::Endpoint(command) => endpoint(&client, command).await,
+        Command::Fqdn(command) => fqdn::run(&client, command).await,
         Command::Identity(command) => identity(&client, command).await,
         Command::Ip(command) => ip(&client, command).await,
         Command::Map(ListCommand::List(output)) => {

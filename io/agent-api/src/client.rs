@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use crate::fqdn::{CacheQuery, DnsLookup, NameReason};
 use crate::model::{Endpoint, EndpointChangeRequest, IpamResponse, MonitorEvent};
 
 /// Why there is no answer.
@@ -80,6 +81,21 @@ impl Client {
     /// `GET` of a path such as `/v1/endpoint`.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.json(Method::GET, path, Vec::new()).await
+    }
+
+    /// `GET /v1/fqdn/cache`.
+    pub async fn name_cache(&self, query: &CacheQuery) -> Result<Vec<DnsLookup>, ClientError> {
+        self.get(&format!("/v1/fqdn/cache?{}", pairs(query))).await
+    }
+
+    /// `DELETE /v1/fqdn/cache`.
+    pub async fn clean_names(&self, query: &CacheQuery) -> Result<(), ClientError> {
+        self.request(Method::DELETE, &format!("/v1/fqdn/cache?{}", pairs(query)), Vec::new()).await.map(drop)
+    }
+
+    /// `GET /v1/fqdn/why`.
+    pub async fn why_name(&self, query: &CacheQuery) -> Result<Vec<NameReason>, ClientError> {
+        self.get(&format!("/v1/fqdn/why?{}", pairs(query))).await
     }
 
     /// `POST /v1/ipam`.
@@ -175,6 +191,14 @@ async fn refusal(request: String, response: Response<Incoming>) -> ClientError {
 }
 
 /// Percent-encodes everything that may not stand in a path or a query value.
+/// As the query of a URL.
+fn pairs(query: &CacheQuery) -> String {
+    let CacheQuery { matchpattern, source, endpoint, address } = query;
+    let all = [("matchpattern", matchpattern), ("source", source), ("endpoint", endpoint), ("address", address)];
+    let given = all.iter().filter_map(|(name, value)| Some(format!("{name}={}", escape(value.as_deref()?))));
+    given.collect::<Vec<_>>().join("&")
+}
+
 fn escape(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~:/".contains(&b);
     text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()

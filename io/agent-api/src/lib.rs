@@ -3,11 +3,13 @@
 //! The paths and the JSON follow Cilium's agent API (version 1), as far as an answer exists.
 
 pub mod client;
+mod fqdn;
 pub mod model;
 pub mod queue;
 pub mod server;
 
 pub use client::{Client, ClientError};
+pub use fqdn::{CacheQuery, DnsLookup, NameManager, NameReason, NameSelector};
 pub use model::*;
 pub use server::{Agent, ApiError, serve};
 

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 
+use crate::fqdn::{CacheQuery, DnsLookup, NameManager, NameReason};
 use crate::model::{
     DaemonConfig, Endpoint, EndpointChangeRequest, Identity, IpEntry, IpamResponse, Map, Metric, MonitorEvent, Node,
     Policy, Selector, Service, StatusResponse,
@@ -75,6 +76,14 @@ pub trait Agent: Send + Sync + 'static {
     fn policy(&self) -> impl Future<Output = Answer<Policy>> + Send;
     /// `GET /v1/policy/selectors`
     fn selectors(&self) -> impl Future<Output = Answer<Vec<Selector>>> + Send;
+    /// `GET /v1/fqdn/cache`
+    fn name_cache(&self, query: CacheQuery) -> impl Future<Output = Answer<Vec<DnsLookup>>> + Send;
+    /// `DELETE /v1/fqdn/cache`: forgets names.
+    fn clean_names(&self, query: CacheQuery) -> impl Future<Output = Answer<()>> + Send;
+    /// `GET /v1/fqdn/names`
+    fn names(&self) -> impl Future<Output = Answer<NameManager>> + Send;
+    /// `GET /v1/fqdn/why`: of an endpoint and an address.
+    fn why_name(&self, query: CacheQuery) -> impl Future<Output = Answer<Vec<NameReason>>> + Send;
     /// `GET /v1/config`
     fn configuration(&self) -> impl Future<Output = Answer<DaemonConfig>> + Send;
     /// `GET /v1/service`
@@ -118,6 +127,9 @@ pub fn router<A: Agent>(agent: Arc<A>) -> Router {
         .route("/v1/ip", get(async |State(a): State<Arc<A>>| a.ips().await.map(Json)))
         .route("/v1/policy", get(async |State(a): State<Arc<A>>| a.policy().await.map(Json)))
         .route("/v1/policy/selectors", get(async |State(a): State<Arc<A>>| a.selectors().await.map(Json)))
+        .route("/v1/fqdn/cache", get(name_cache::<A>).delete(clean_names::<A>))
+        .route("/v1/fqdn/names", get(async |State(a): State<Arc<A>>| a.names().await.map(Json)))
+        .route("/v1/fqdn/why", get(why_name::<A>))
         .route("/v1/config", get(async |State(a): State<Arc<A>>| a.configuration().await.map(Json)))
         .route("/v1/service", get(async |State(a): State<Arc<A>>| a.services().await.map(Json)))
         .route("/v1/cluster/nodes", get(async |State(a): State<Arc<A>>| a.nodes().await.map(Json)))
@@ -150,6 +162,21 @@ async fn remove_endpoint<A: Agent>(State(a): State<Arc<A>>, UrlPath(selector): U
 async fn one_identity<A: Agent>(State(a): State<Arc<A>>, UrlPath(id): UrlPath<u32>) -> Answer<Json<Identity>> {
     let found = a.identities().await?.into_iter().find(|identity| identity.id == id);
     found.map(Json).ok_or_else(|| ApiError::NotFound(format!("identity {id} not found")))
+}
+
+async fn name_cache<A: Agent>(
+    State(a): State<Arc<A>>,
+    Query(query): Query<CacheQuery>,
+) -> Answer<Json<Vec<DnsLookup>>> {
+    a.name_cache(query).await.map(Json)
+}
+
+async fn clean_names<A: Agent>(State(a): State<Arc<A>>, Query(query): Query<CacheQuery>) -> Answer<()> {
+    a.clean_names(query).await
+}
+
+async fn why_name<A: Agent>(State(a): State<Arc<A>>, Query(query): Query<CacheQuery>) -> Answer<Json<Vec<NameReason>>> {
+    a.why_name(query).await.map(Json)
 }
 
 #[derive(Deserialize)]

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use agent_api::server::{Answer, EndpointSelector};
 use agent_api::{
-    AddressPair, ApiError, DaemonConfig, Endpoint, EndpointChangeRequest, Identity, IpEntry, IpamResponse, Map,
-    MonitorEvent, Node, Policy, Selector, Service, StatusResponse,
+    AddressPair, ApiError, CacheQuery, DaemonConfig, DnsLookup, Endpoint, EndpointChangeRequest, Identity, IpEntry,
+    IpamResponse, Map, MonitorEvent, NameManager, NameReason, Node, Policy, Selector, Service, StatusResponse,
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use crate::core::State;
+use crate::core::{self, State};
 use crate::daemon::{Daemon, Message, Sender};
 use crate::network::TUNNEL_OVERHEAD;
 use crate::{metrics, status};
@@ -113,6 +113,26 @@ impl agent_api::Agent for Answers {
 
     async fn policy(&self) -> Answer<Policy> {
         self.ask(|d| Policy { policy: d.core.engine().describe(), revision: d.core.engine().revision() }).await
+    }
+
+    async fn name_cache(&self, query: CacheQuery) -> Answer<Vec<DnsLookup>> {
+        self.ask(move |d| d.core.describe_names(&query)).await?
+    }
+
+    async fn clean_names(&self, query: CacheQuery) -> Answer<()> {
+        let pattern = query.matchpattern;
+        self.ask(move |d| {
+            d.core.clean_names(|name| pattern.as_deref().is_none_or(|pattern| core::is_meant(pattern, name)));
+        })
+        .await
+    }
+
+    async fn names(&self) -> Answer<NameManager> {
+        self.ask(|d| NameManager { selectors: d.core.engine().names() }).await
+    }
+
+    async fn why_name(&self, query: CacheQuery) -> Answer<Vec<NameReason>> {
+        self.ask(move |d| d.core.why_name(&query)).await?
     }
 
     async fn selectors(&self) -> Answer<Vec<Selector>> {

@@ -21,7 +21,7 @@ use ipnet::IpNet;
 use labels::{LabelFilter, Labels};
 
 pub use endpoints::{Endpoint, EndpointRecord, Kind, State};
-pub use names::{SharedNames, read as read_names};
+pub use names::{SharedNames, is_meant, read as read_names};
 pub use view::View;
 
 use crate::config::Enforcement;

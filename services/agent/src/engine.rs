@@ -102,6 +102,10 @@ pub trait Engine: Send {
     fn policy_count(&self) -> usize;
     /// The policies as JSON text.
     fn describe(&self) -> String;
+    /// The names and patterns of policies with their addresses.
+    fn names(&self) -> Vec<agent_api::NameSelector>;
+    /// The rules for an identity that speak of a name.
+    fn rules_for_name(&self, subject: Identity, name: &str) -> Vec<String>;
     /// Selectors, what they select and how many rules use them.
     fn selectors(&self) -> Vec<agent_api::Selector>;
 }

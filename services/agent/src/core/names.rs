@@ -1,10 +1,12 @@
 //! What follows from DNS answers: which addresses the names of policies stand for, and for how long.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use fqdn::{Answer, Cache, Change};
+use agent_api::server::EndpointSelector;
+use agent_api::{ApiError, CacheQuery, DnsLookup, NameReason};
+use fqdn::{Answer, Cache, Change, Found, Source};
 
 use super::Core;
 
@@ -62,6 +64,86 @@ impl Core {
             self.dirty.policies = true;
         }
         change
+    }
+}
+
+/// Whether a name that is known is one that a pattern means, as users write patterns.
+pub fn is_meant(pattern: &str, name: &str) -> bool {
+    let pattern = policy::canonical_name(pattern);
+    if pattern.contains('*') { policy::name_matches(&pattern, name) } else { pattern == name }
+}
+
+impl Core {
+    /// What DNS answers said, as far as it is asked for.
+    pub fn describe_names(&self, query: &CacheQuery) -> Result<Vec<DnsLookup>, ApiError> {
+        let endpoint = query.endpoint.as_deref().map(|text| self.endpoint_named(text)).transpose()?;
+        let mut lookups: BTreeMap<_, DnsLookup> = BTreeMap::new();
+        for found in read(&self.names).iter() {
+            let pattern = query.matchpattern.as_deref();
+            let asked = endpoint.is_none_or(|id| found.endpoint == id)
+                && pattern.is_none_or(|pattern| is_meant(pattern, found.name))
+                && query.source.as_deref().is_none_or(|source| source == source_name(found.source))
+                && query.address.as_ref().is_none_or(|address| *address == found.address.to_string());
+            if asked {
+                let key =
+                    (found.endpoint, found.name.to_owned(), found.looked_up, found.expires, source_name(found.source));
+                let lookup = lookups.entry(key).or_insert_with(|| lookup(&found));
+                lookup.ips.push(found.address.to_string());
+            }
+        }
+        Ok(lookups.into_values().collect())
+    }
+
+    /// By which names an endpoint may reach an address, and which rules say so.
+    pub fn why_name(&self, query: &CacheQuery) -> Result<Vec<NameReason>, ApiError> {
+        let wanted = |what: &str| ApiError::Invalid(format!("{what} is missing"));
+        let id = self.endpoint_named(query.endpoint.as_deref().ok_or_else(|| wanted("endpoint"))?)?;
+        let text = query.address.as_deref().ok_or_else(|| wanted("address"))?;
+        let address: IpAddr =
+            text.parse().map_err(|_| ApiError::Invalid(format!("address {text:?}: expected an IP address")))?;
+        let subject = self.endpoints.get(&id).and_then(Core::subject);
+        let names = read(&self.names);
+        // Rules for a name hold on the node, whoever asked for it; who asked itself comes first.
+        let own = names.why(id, address);
+        let others = names.names_of(address).filter_map(|name| {
+            let asked = names.why(id, address).any(|found| found.name == name);
+            if asked { None } else { names.iter().find(|found| found.address == address && found.name == name) }
+        });
+        let reason = |found: Found<'_>| {
+            let rules = subject.map(|subject| self.engine.rules_for_name(subject, found.name)).unwrap_or_default();
+            NameReason { lookup: DnsLookup { ips: vec![address.to_string()], ..lookup(&found) }, rules }
+        };
+        Ok(own.chain(others).map(reason).collect())
+    }
+
+    /// The number of an endpoint that somebody names.
+    fn endpoint_named(&self, text: &str) -> Result<u32, ApiError> {
+        let wanted = EndpointSelector::parse(text)?;
+        let found = self.describe_endpoints().into_iter().find(|endpoint| wanted.matches(endpoint));
+        found.map(|endpoint| endpoint.id).ok_or_else(|| ApiError::NotFound(format!("endpoint {text} not found")))
+    }
+}
+
+fn source_name(source: Source) -> &'static str {
+    match source {
+        Source::Lookup => "lookup",
+        Source::Connection => "connection",
+    }
+}
+
+fn lookup(found: &Found<'_>) -> DnsLookup {
+    let time = |seconds: u64| {
+        let time = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+        time.map(|time| time.strftime("%Y-%m-%dT%H:%M:%S.000Z").to_string()).unwrap_or_default()
+    };
+    DnsLookup {
+        endpoint_id: found.endpoint,
+        fqdn: format!("{}.", found.name),
+        ips: Vec::new(),
+        lookup_time: time(found.looked_up),
+        ttl: found.ttl,
+        expiration_time: time(found.expires),
+        source: source_name(found.source).into(),
     }
 }
 

@@ -73,6 +73,12 @@ impl Engine for Fake {
         self.revision += 1;
         self.prefixes.clear();
     }
+    fn names(&self) -> Vec<agent_api::NameSelector> {
+        Vec::new()
+    }
+    fn rules_for_name(&self, _: Identity, _: &str) -> Vec<String> {
+        Vec::new()
+    }
     fn set_names(&mut self, _: &fqdn::Change) {}
     fn set_service(&mut self, _: &Key, _: Option<(&ServiceLabels, BTreeSet<IpAddr>)>) {}
     fn set_cidr_group(&mut self, _: &str, _: &crds::CiliumCIDRGroup) {}

@@ -14,7 +14,8 @@ pub struct Names {
     wanted: HashMap<Learned, BTreeMap<IpAddr, usize>>,
 }
 
-fn is_meant(learned: &Learned, name: &str) -> bool {
+/// Whether a policy that waits for this means a name.
+pub fn is_meant(learned: &Learned, name: &str) -> bool {
     match learned {
         Learned::Name(wanted) => wanted == name,
         Learned::Pattern(pattern) => policy::name_matches(pattern, name),
@@ -69,6 +70,19 @@ impl Names {
             self.wanted.insert(learned.clone(), counts);
         }
         self.wanted.get(learned).into_iter().flat_map(BTreeMap::keys).map(|address| IpNet::from(*address)).collect()
+    }
+
+    /// What policies wait for, with its addresses.
+    pub fn wanted(&self) -> impl Iterator<Item = agent_api::NameSelector> + '_ {
+        self.wanted.iter().filter_map(|(learned, addresses)| {
+            let selector = match learned {
+                Learned::Name(name) => format!("MatchName: {name}., MatchPattern: "),
+                Learned::Pattern(pattern) => format!("MatchName: , MatchPattern: {pattern}"),
+                Learned::Group(..) | Learned::Groups(..) | Learned::Service(..) | Learned::Services(..) => return None,
+            };
+            let addresses = addresses.keys().map(ToString::to_string).collect();
+            Some(agent_api::NameSelector { selector, addresses })
+        })
     }
 
     /// Forgets what no policy waits for any more.

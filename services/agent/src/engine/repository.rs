@@ -12,7 +12,7 @@ use policy::{
     AllowLocalhost, Change, EndpointPolicy, Known, Learned, Mode, Peer, PolicyRef, Repository, RuleSet, What,
 };
 
-use super::names::Names;
+use super::names::{self, Names};
 use super::{Engine, NamedPorts, RulePolicy, TableChange, Tables, rules};
 use crate::config::{Enforcement, Settings};
 use crate::objects::{Key, ServiceLabels};
@@ -287,6 +287,35 @@ impl Engine for Policies {
     fn describe(&self) -> String {
         let rules = self.objects.iter().flat_map(|(key, object)| rules::of(key, object));
         format!("{:#}", serde_json::Value::Array(rules.collect()))
+    }
+
+    fn names(&self) -> Vec<agent_api::NameSelector> {
+        let mut all: Vec<_> = self.names.wanted().collect();
+        all.sort_by(|one, two| one.selector.cmp(&two.selector));
+        all
+    }
+
+    fn rules_for_name(&self, subject: Identity, name: &str) -> Vec<String> {
+        let Some(labels) =
+            self.repository.identities().find(|(number, _)| *number == subject).map(|(_, labels)| labels)
+        else {
+            return Vec::new();
+        };
+        let subject = policy::PeerIdentity::new(subject, labels.clone());
+        let mut found = Vec::new();
+        for object in self.repository.policies() {
+            for rule in object.rules.iter().filter(|rule| rule.subject.selects(&subject)) {
+                let origin = &rule.origin;
+                for peer in &rule.peers {
+                    if let Peer::Learned(learned @ (Learned::Name(text) | Learned::Pattern(text))) = peer
+                        && names::is_meant(learned, name)
+                    {
+                        found.push(format!("{}: {}[{}] {text}", object.reference, origin.section(), origin.index));
+                    }
+                }
+            }
+        }
+        found
     }
 
     fn selectors(&self) -> Vec<agent_api::Selector> {
