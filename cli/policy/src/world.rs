@@ -76,6 +76,7 @@ pub fn settings(config: &Config) -> Result<Settings, String> {
     }
     let matches = |mode: &str| config.cidr_match_mode.iter().any(|one| one == mode);
     Ok(Settings {
+        first_rule_set: 1,
         mode,
         cluster_name: config.cluster_name.clone(),
         cluster_id: config.cluster_id,

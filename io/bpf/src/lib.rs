@@ -25,6 +25,7 @@ pub use error::{Error, Result};
 pub use events::EventReader;
 pub use layout::Sizes;
 pub use maps::Maps;
+pub use abi::policy::{DIR_EGRESS as EGRESS, DIR_INGRESS as INGRESS};
 pub use proxy::{ProxyMaps, Redirected};
 pub use slots::{PolicySlots, SlotDump};
 pub use table::{PerCpuTable, Sum, Table};

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use abi::config::NodeConfig;
+use abi::config::{FLAG_PROXY, NodeConfig};
 use abi::conntrack::{CtEntry, CtKey4, CtKey6};
 use abi::endpoint::{Endpoint, EndpointPolicy};
 use abi::fragment::{FragmentKey4, FragmentKey6, FragmentPorts};
@@ -141,10 +141,22 @@ impl Maps {
         Ok(self.node_config.get(&0)?.unwrap_or_default())
     }
 
-    /// Replaces the configuration; the IP cache generation of the running one is kept.
+    /// Replaces the configuration; of the running one the IP cache generation is kept, and that there is a proxy, whose
+    /// connections may still run.
     pub fn set_config(&self, config: &NodeConfig) -> Result<()> {
-        let ipcache_generation = self.config()?.ipcache_generation.max(config.ipcache_generation).max(1);
-        self.node_config.insert(&0, &NodeConfig { ipcache_generation, ..*config })
+        let running = self.config()?;
+        let ipcache_generation = running.ipcache_generation.max(config.ipcache_generation).max(1);
+        let flags = config.flags | running.flags & FLAG_PROXY;
+        self.node_config.insert(&0, &NodeConfig { ipcache_generation, flags, ..*config })
+    }
+
+    /// Makes the programs look for connections of the proxy, from now on. One caller at a time, as below.
+    pub fn look_for_proxy(&self) -> Result<()> {
+        let config = self.config()?;
+        if config.flags & FLAG_PROXY != 0 {
+            return Ok(());
+        }
+        self.node_config.insert(&0, &NodeConfig { flags: config.flags | FLAG_PROXY, ..config })
     }
 
     /// Makes every connection ask again for identities and policy. Call it after an IP cache change that makes earlier

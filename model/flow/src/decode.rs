@@ -5,6 +5,7 @@ mod icmp;
 mod packet;
 
 use abi::{
+    identity::Identity,
     DropReason,
     event::{self, Event},
     policy,
@@ -92,6 +93,11 @@ pub fn decode_record(record: &Record, directory: &(impl Directory + ?Sized)) -> 
         flow.proxy_port = u32::from(event.proxy_port.number());
     }
     flow
+}
+
+/// One side of what a proxy tells: who has an address, with the identity by which policy was decided.
+pub fn party(address: std::net::IpAddr, identity: Identity, directory: &(impl Directory + ?Sized)) -> flow::Endpoint {
+    endpoint::resolve(directory.peer(address).as_deref(), identity, directory)
 }
 
 /// Under which name flows are emitted; clients know this one.

@@ -111,6 +111,7 @@ impl Repository {
         let mut selectors = Selectors::default();
         let localhost = Peer::Entity { entity: Entity::Host, sum: false };
         let (host, _) = selectors.acquire(&localhost, &Context::of(&settings));
+        let rule_sets = RuleSets::starting_at(settings.first_rule_set);
         Repository {
             settings,
             revision: 1,
@@ -119,7 +120,7 @@ impl Repository {
             labels: KnownLabels::default(),
             selectors,
             prefixes: Prefixes::default(),
-            rule_sets: RuleSets::default(),
+            rule_sets,
             groups: Groups::default(),
             host,
             compiled: 0,
@@ -166,6 +167,11 @@ impl Repository {
     /// A rule set of some subject's tables.
     pub fn rule_set(&self, id: u32) -> Option<&RuleSet> {
         self.rule_sets.get(id)
+    }
+
+    /// The number that the next rule set gets that is not known yet.
+    pub fn next_rule_set(&self) -> u32 {
+        self.rule_sets.next()
     }
 
     /// The prefixes that need identities of their own, so that each address outside of the cluster gets, by its

@@ -71,6 +71,9 @@ pub struct Settings {
     pub icmp_rules: bool,
     /// How closely objects must fit the schema of their kind.
     pub schema: SchemaMode,
+    /// Number of the first rule set. Whoever begins anew while something remembers numbers of before begins with one that
+    /// was never given.
+    pub first_rule_set: u32,
 }
 
 impl Default for Settings {
@@ -90,6 +93,7 @@ impl Default for Settings {
             l7_proxy: true,
             icmp_rules: true,
             schema: SchemaMode::Reject,
+            first_rule_set: 1,
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::kernel;
 use crate::network::{self, Devices};
 use crate::ops::Op;
 use crate::pressure::Pressure;
+use crate::proxy::{Numbers, Proxy, Tally};
 use crate::state::StateDir;
 use crate::watch::Told;
 
@@ -69,6 +70,11 @@ pub struct Daemon {
     pub hubble: Option<hubble::Hubble>,
     /// The health endpoint, if it is on.
     pub health: Option<crate::health::Health>,
+    /// The proxy, if rules at the application's level are on.
+    pub proxy: Option<Proxy>,
+    /// What was said through the proxy.
+    pub tally: Tally,
+    pub(crate) numbers: Numbers,
     /// How full the datapath's tables are.
     pub pressure: Pressure,
     /// Lost events that Hubble was told of.
@@ -126,11 +132,17 @@ impl Daemon {
     /// Does what follows from what was taken.
     pub async fn flush(&mut self) {
         let mut ops = self.core.flush();
+        self.tell_proxy().await;
         let failed = self.apply(&ops);
         for (slot, why) in failed {
             let lock_down = self.core.policy_failed(slot, &why);
             self.apply(&lock_down);
             ops.extend(lock_down);
+        }
+        if self.core.is_synced()
+            && let Some(proxy) = &mut self.proxy
+        {
+            proxy.retain(&self.core.redirects(), Instant::now());
         }
         let changed = !ops.is_empty();
         ops.into_iter().for_each(|op| self.dispatch(op));
@@ -144,6 +156,22 @@ impl Daemon {
             self.write_cni();
         }
         self.flushed.send_modify(|count| *count += 1);
+    }
+
+    /// Rules first, then the tables that name them.
+    async fn tell_proxy(&mut self) {
+        if let Err(error) = self.numbers.reserve(self.core.engine().next_rule_set()) {
+            tracing::error!(%error, "numbers of rule sets cannot be reserved: the next run may give them again");
+        }
+        let Some(proxy) = &self.proxy else { return };
+        let redirects = self.core.redirects();
+        if redirects.is_empty() {
+            return;
+        }
+        proxy.offer(&redirects).await;
+        if let Err(error) = self.datapath.maps().look_for_proxy() {
+            tracing::error!(%error, "the datapath cannot be told of the proxy: what is redirected will be dropped");
+        }
     }
 
     /// Does operations; slots whose policy could not be written, and why.

@@ -31,7 +31,12 @@ pub struct Tables {
     pub verdicts: Vec<(VerdictKey, VerdictEntry)>,
     /// Rule set to the policies that it stands for.
     pub rule_sets: RuleSets,
+    /// Rule set to what the proxy asks, of those that redirect.
+    pub redirects: Redirects,
 }
+
+/// What the proxy asks, by number of the rule set.
+pub type Redirects = BTreeMap<u32, Arc<proxy_api::RuleSet>>;
 
 /// Rule sets by number, with the policies that each stands for.
 pub type RuleSets = BTreeMap<u32, Arc<[RulePolicy]>>;
@@ -98,6 +103,8 @@ pub trait Engine: Send {
     fn prefixes_changed(&mut self) -> bool;
     /// The identity has no endpoints on this node any more.
     fn release(&mut self, subject: Identity);
+    /// The number of the next new rule set.
+    fn next_rule_set(&self) -> u32;
     /// How many policy objects there are.
     fn policy_count(&self) -> usize;
     /// The policies as JSON text.

@@ -28,13 +28,24 @@ pub fn hubble(
     if !settings.hubble {
         return Ok(None);
     }
+    let capacity = hubble::Capacity::new(settings.hubble_capacity as u64)?;
+    let config = hubble::Config { capacity, ..hubble::Config::default() };
+    Ok(Some(Hubble::new(config, Arc::new(directory(settings, devices, node, view, names)))))
+}
+
+/// What the agent knows of addresses, for whoever tells of flows.
+pub fn directory(
+    settings: &Settings,
+    devices: &Devices,
+    node: &Node,
+    view: &Arc<ArcSwap<View>>,
+    names: &SharedNames,
+) -> Snapshot {
     let known = [&devices.host, &devices.net, &devices.tunnel, &devices.uplink];
     let devices: HashMap<u32, Arc<str>> = known.iter().map(|link| (link.index, link.name.as_str().into())).collect();
     let labels = node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let own = flow::Node { cluster: settings.cluster.clone(), name: settings.node.clone(), labels };
-    let capacity = hubble::Capacity::new(settings.hubble_capacity as u64)?;
-    let config = hubble::Config { capacity, ..hubble::Config::default() };
-    Ok(Some(Hubble::new(config, Arc::new(Snapshot::new(own, devices, view.clone(), names.clone())))))
+    Snapshot::new(own, devices, view.clone(), names.clone())
 }
 
 /// Reads events for ever; counts them.

@@ -20,6 +20,7 @@ pub mod objects;
 pub mod ops;
 pub mod own_node;
 pub mod pressure;
+mod proxy;
 pub mod programs;
 pub mod readiness;
 pub mod services;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink::{Link, Netlink, Route, Veth, Vxlan, write_sysctl};
+use netlink::{Link, Netlink, Route, Rule, Veth, Vxlan, write_sysctl};
 
 use crate::config::Settings;
 use crate::objects::Node;
@@ -58,6 +58,9 @@ pub async fn set_up(netlink: &Netlink, settings: &Settings, routers: &[IpAddr]) 
         netlink.add_vxlan(&vxlan).await?;
     }
     prepare_kernel(settings, &uplink.name)?;
+    for ipv6 in [false, true].into_iter().filter(|ipv6| if *ipv6 { settings.ipv6 } else { settings.ipv4 }) {
+        redirected(netlink, ipv6, settings.l7_proxy).await?;
+    }
     // Neighbours are not asked for: the programs know where every pod is.
     for device in [HOST, NET] {
         netlink.set_no_arp(device).await?;
@@ -77,6 +80,21 @@ pub async fn set_up(netlink: &Netlink, settings: &Settings, routers: &[IpAddr]) 
         mtu,
         addresses,
     })
+}
+
+/// The table in which all is the node's, and the rule for whom it counts. The numbers are Cilium's.
+const TO_PROXY_TABLE: u32 = 2004;
+const TO_PROXY_PRIORITY: u32 = 9;
+
+/// What the programs mark for the proxy is the node's, whatever its address.
+async fn redirected(netlink: &Netlink, ipv6: bool, on: bool) -> netlink::Result<()> {
+    let mark = Some((abi::proxy::MARK_TO_PROXY, abi::proxy::MARK_MASK));
+    let rule = Rule { ipv6, priority: TO_PROXY_PRIORITY, table: TO_PROXY_TABLE, mark, source: None };
+    if !on {
+        return netlink.delete_rule(&rule).await;
+    }
+    netlink.take_everything(ipv6, TO_PROXY_TABLE).await?;
+    netlink.add_rule(&rule).await
 }
 
 async fn uplink(netlink: &Netlink, settings: &Settings) -> netlink::Result<Link> {
@@ -100,6 +118,8 @@ fn prepare_kernel(settings: &Settings, uplink: &str) -> netlink::Result<()> {
     for device in ["all", HOST, NET, TUNNEL] {
         write_sysctl(&["net", "ipv4", "conf", device, "rp_filter"], "0")?;
     }
+    // what the node itself sends to the proxy in a pod's place comes in again there
+    write_sysctl(&["net", "ipv4", "conf", NET, "accept_local"], "1")?;
     for device in [HOST, NET, TUNNEL] {
         write_sysctl(&["net", "ipv4", "conf", device, "forwarding"], "1")?;
         write_sysctl(&["net", "ipv4", "conf", device, "send_redirects"], "0")?;

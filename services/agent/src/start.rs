@@ -20,6 +20,7 @@ use crate::ipam::{Pool, Waiting};
 use crate::network::{self, Devices};
 use crate::objects::Node;
 use crate::pressure::Pressure;
+use crate::proxy::{Numbers, Observer, Ports, Proxy, Tally};
 use crate::state::StateDir;
 use crate::{chores, engine, flows, health, kernel, own_node, programs, readiness};
 
@@ -32,9 +33,9 @@ pub fn main_with<I: IntoIterator<Item = String>>(arguments: I) -> ExitCode {
     }
     let environment = std::env::vars().collect();
     let result = settings(&arguments, &environment).and_then(|settings| {
-        let engine = engine::repository(&settings).map_err(anyhow::Error::msg)?;
+        let parts = Parts::new(&settings)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        runtime.block_on(run(settings, engine))
+        runtime.block_on(run(settings, parts))
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -65,11 +66,34 @@ fn settings(arguments: &[String], environment: &config::Values) -> Result<Settin
     Ok(settings)
 }
 
+/// What is made of settings and of what earlier runs left in the agent's folder.
+pub struct Parts {
+    engine: Box<dyn engine::Engine>,
+    proxy: Option<Proxy>,
+    numbers: Numbers,
+}
+
+impl Parts {
+    /// As the settings say.
+    pub fn new(settings: &Settings) -> Result<Parts> {
+        let folder = &settings.state_dir;
+        let numbers = Numbers::after_earlier_runs(folder, rand::random());
+        let numbers = numbers.with_context(|| format!("reserve numbers of rule sets in {}", folder.display()))?;
+        let ports = match settings.l7_proxy {
+            true => Some(Ports::choose(folder, settings.proxy_ports.clone()).map_err(anyhow::Error::msg)?),
+            false => None,
+        };
+        let engine = engine::repository(settings, ports, numbers.first()).map_err(anyhow::Error::msg)?;
+        let proxy = ports.map(|ports| Proxy::new(ports, proxy_api::Settings::default(), rand::random()));
+        Ok(Parts { engine, proxy, numbers })
+    }
+}
+
 /// Runs the agent until it is told to stop. Programs, maps, links and devices stay in place.
-pub async fn run(settings: Settings, engine: Box<dyn engine::Engine>) -> Result<()> {
+pub async fn run(settings: Settings, parts: Parts) -> Result<()> {
     let mut stop = Stop::new()?;
     tokio::select! {
-        result = serve(settings, engine, stop.receiver.clone()) => result,
+        result = serve(settings, parts, stop.receiver.clone()) => result,
         () = stop.wait() => Ok(()),
     }
 }
@@ -103,7 +127,8 @@ impl Stop {
     }
 }
 
-async fn serve(settings: Settings, engine: Box<dyn engine::Engine>, stop: watch::Receiver<bool>) -> Result<()> {
+async fn serve(settings: Settings, parts: Parts, stop: watch::Receiver<bool>) -> Result<()> {
+    let Parts { engine, proxy, numbers } = parts;
     let cluster = Cluster::new(cluster::client(&settings).await.map_err(anyhow::Error::msg)?);
     let node = own_node::own_node(&cluster, &settings).await;
     let netlink = Netlink::open()?;
@@ -120,6 +145,13 @@ async fn serve(settings: Settings, engine: Box<dyn engine::Engine>, stop: watch:
     let view = Arc::new(ArcSwap::from_pointee(View::default()));
     let events_read = Arc::new(AtomicU64::new(0));
     let hubble = flows::hubble(&settings, &devices, &node, &view, &names)?;
+    let tally = Tally::default();
+    if let Some(proxy) = &proxy {
+        let directory = Box::new(flows::directory(&settings, &devices, &node, &view, &names));
+        let observer = Observer::new(hubble.clone(), directory, tally.clone());
+        let socket = settings.state_dir.join("proxy.sock");
+        proxy.serve(&socket, observer).context("listen for the proxy")?;
+    }
     let core = Core::new(facts, engine, kernel::found(datapath.maps())?);
     let reader = datapath.events()?;
     let mut daemon = Daemon {
@@ -135,6 +167,9 @@ async fn serve(settings: Settings, engine: Box<dyn engine::Engine>, stop: watch:
         events_read: events_read.clone(),
         hubble: hubble.clone(),
         health: None,
+        proxy,
+        tally,
+        numbers,
         pressure: Pressure::default(),
         losses_told: 0,
         cni_written: false,

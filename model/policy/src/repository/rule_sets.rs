@@ -32,11 +32,12 @@ pub(super) struct RuleSets {
 /// Sets that are kept for those who still ask for them, though no table names them.
 const SPARE: usize = 4096;
 
-impl Default for RuleSets {
-    fn default() -> Self {
+impl RuleSets {
+    /// No sets but that without rules, which is 0; the next one gets this number.
+    pub fn starting_at(first: u32) -> Self {
         let none = Wanted { implicit: Some(Implicit::NotEnforced), ..Wanted::default() }.into_set();
         let by_content = HashMap::from_iter([(none.clone(), 0)]);
-        RuleSets { by_content, by_id: HashMap::from_iter([(0, none)]), next: 1, limit: SPARE }
+        RuleSets { by_content, by_id: HashMap::from_iter([(0, none)]), next: first.max(1), limit: SPARE }
     }
 }
 
@@ -65,10 +66,16 @@ impl RuleSets {
             return known.clone();
         }
         let set = RuleSet { id: self.next, ..content.clone() };
-        self.next += 1;
+        // after all four thousand million it begins again, and 0 stays what it is
+        self.next = self.next.checked_add(1).unwrap_or(1);
         self.by_content.insert(content, set.id);
         self.by_id.insert(set.id, set.clone());
         set
+    }
+
+    /// The number of the next new set.
+    pub fn next(&self) -> u32 {
+        self.next
     }
 
     /// The set of a number.

@@ -88,6 +88,8 @@ pub(super) const USED: &[&str] = &[
     "monitor-aggregation",
     "mtu",
     "policy-audit-mode",
+    "proxy-portrange-max",
+    "proxy-portrange-min",
     "routing-mode",
     "socket-path",
     "state-dir",
@@ -176,6 +178,10 @@ pub struct Settings {
     pub kube_proxy_replacement: bool,
     /// How much of what DNS answers say is kept, and for how long.
     pub names: fqdn::Limits,
+    /// Rules at the application's level are enforced, by a proxy.
+    pub l7_proxy: bool,
+    /// Where its ports are.
+    pub proxy_ports: std::ops::RangeInclusive<u16>,
     /// NetworkPolicy objects count.
     pub network_policy: bool,
     /// ClusterNetworkPolicy objects count.
@@ -208,6 +214,16 @@ pub struct Settings {
     pub cluster_pools: Vec<ipnet::IpNet>,
     /// Everything that was given, for `GET /v1/config`.
     pub given: Values,
+}
+
+/// `proxy-portrange-min` to `proxy-portrange-max`.
+fn proxy_ports(read: &Reader<'_>) -> Result<std::ops::RangeInclusive<u16>, ConfigError> {
+    let low = read.parsed("proxy-portrange-min", "a port number")?.unwrap_or(10_000u16);
+    let high = read.parsed("proxy-portrange-max", "a port number")?.unwrap_or(20_000u16);
+    if low == 0 || high < low {
+        return Err(wrong("proxy-portrange-max", &high.to_string(), "a port that is not below proxy-portrange-min"));
+    }
+    Ok(low..=high)
 }
 
 struct Reader<'a>(&'a Values);
@@ -318,6 +334,8 @@ impl Settings {
                 && read.switch("enable-health-checking", true)?,
             kube_proxy_replacement: read.switch("kube-proxy-replacement", true)?,
             names: names(&read)?,
+            l7_proxy: read.switch("enable-l7-proxy", true)?,
+            proxy_ports: proxy_ports(&read)?,
             network_policy: read.switch("enable-k8s-networkpolicy", true)?,
             cluster_network_policy: read.switch("enable-k8s-cluster-network-policy", false)?,
             socket: read.path("socket-path", agent_api::DEFAULT_SOCKET),

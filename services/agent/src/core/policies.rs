@@ -8,7 +8,7 @@ use abi::identity::Identity;
 
 use super::endpoints::{Applied, Kind, State};
 use super::{Core, Endpoint};
-use crate::engine::{RuleSets, TableChange, Tables};
+use crate::engine::{Redirects, RuleSets, TableChange, Tables};
 use crate::ops::Op;
 
 const REVISION_BITS: u32 = 0x3fff_ffff;
@@ -38,6 +38,7 @@ struct Installed {
     ingress: bool,
     egress: bool,
     rule_sets: Arc<RuleSets>,
+    redirects: Redirects,
     /// A known peer is another one to it now: connections must be judged again.
     moved: bool,
 }
@@ -95,7 +96,7 @@ impl Slots {
         let classes = tables.classes.into_iter().collect();
         ops.push(Op::InstallPolicy { slot, classes, verdicts: tables.verdicts });
         let (ingress, egress, rule_sets) = (tables.ingress, tables.egress, Arc::new(tables.rule_sets));
-        let new = Installed { slot, ingress, egress, rule_sets, moved: false };
+        let new = Installed { slot, ingress, egress, rule_sets, redirects: tables.redirects, moved: false };
         if let Some(old) = self.installed.insert(subject, new) {
             self.leave(old.slot, late);
         }
@@ -278,6 +279,18 @@ impl Core {
     /// How many policies are in the datapath, and how many can be.
     pub fn policy_slots(&self) -> (u32, u32) {
         (u32::try_from(self.slots.used.len()).unwrap_or(u32::MAX), self.slots.most.saturating_sub(1))
+    }
+
+    /// What the proxy asks, by rule set, for all policies that are or are to be in the datapath.
+    pub fn redirects(&self) -> Redirects {
+        let all = self.slots.installed.values().flat_map(|installed| &installed.redirects);
+        all.map(|(id, rules)| (*id, rules.clone())).collect()
+    }
+
+    /// How many rule sets of an endpoint's policy redirect.
+    pub fn redirects_of(&self, endpoint: &Endpoint) -> usize {
+        let installed = Core::subject(endpoint).and_then(|subject| self.slots.installed.get(&subject));
+        installed.map_or(0, |installed| installed.redirects.len())
     }
 
     /// The rule sets of an endpoint's policy.

@@ -116,6 +116,9 @@ impl Engine for Fake {
     fn release(&mut self, subject: Identity) {
         self.told.remove(&subject);
     }
+    fn next_rule_set(&self) -> u32 {
+        1
+    }
     fn policy_count(&self) -> usize {
         0
     }

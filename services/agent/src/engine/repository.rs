@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ::identity::Families;
+use abi::Port;
 use abi::identity::Identity;
+use abi::policy::{VERDICT_REDIRECT, VerdictEntry, VerdictKey};
 use ipnet::IpNet;
 use labels::Labels;
 use policy::{
@@ -13,13 +15,13 @@ use policy::{
 };
 
 use super::names::{self, Names};
-use super::{Engine, NamedPorts, RulePolicy, TableChange, Tables, rules};
+use super::{Engine, NamedPorts, Redirects, RulePolicy, TableChange, Tables, rules};
 use crate::config::{Enforcement, Settings};
 use crate::objects::{Key, ServiceLabels};
 use crate::ops::{PolicyKey, PolicyKind};
 
 /// The implementation over the policy language's repository.
-pub fn repository(settings: &Settings) -> Result<Box<dyn Engine>, String> {
+pub fn repository(settings: &Settings, proxy: Option<Ports>, first_rule_set: u32) -> Result<Box<dyn Engine>, String> {
     let allow_localhost = match settings.given.get("allow-localhost").map(String::as_str) {
         None | Some("" | "auto" | "always") => AllowLocalhost::EvenWithoutRules,
         Some("policy") => AllowLocalhost::Policy,
@@ -35,12 +37,13 @@ pub fn repository(settings: &Settings) -> Result<Box<dyn Engine>, String> {
         cluster_name: settings.cluster.clone(),
         families: Families { ipv4: settings.ipv4, ipv6: settings.ipv6 },
         allow_localhost,
-        // There is no proxy yet: rules at the application's level are refused rather than taken for wider ones.
-        l7_proxy: false,
+        l7_proxy: proxy.is_some(),
+        first_rule_set,
         ..policy::Settings::default()
     };
     Ok(Box::new(Policies {
         repository: Repository::new(settings),
+        ports: proxy.unwrap_or_default(),
         groups: BTreeMap::new(),
         services: BTreeMap::new(),
         names: Names::default(),
@@ -52,6 +55,8 @@ pub fn repository(settings: &Settings) -> Result<Box<dyn Engine>, String> {
 
 struct Policies {
     repository: Repository,
+    /// Where the proxy listens.
+    ports: Ports,
     groups: BTreeMap<String, Group>,
     services: BTreeMap<Key, Service>,
     names: Names,
@@ -114,7 +119,7 @@ impl Policies {
 
     fn tables(&mut self, subject: Identity) -> Option<Tables> {
         let policy = self.repository.subject_policy(subject)?;
-        Some(tables(&policy, self.repository.revision()))
+        Some(tables(&policy, self.repository.revision(), &self.ports))
     }
 
     /// Tells the repository the prefixes of the groups that its policies name.
@@ -280,6 +285,10 @@ impl Engine for Policies {
         self.changes.remove(&subject);
     }
 
+    fn next_rule_set(&self) -> u32 {
+        self.repository.next_rule_set()
+    }
+
     fn policy_count(&self) -> usize {
         self.repository.policies().count()
     }
@@ -345,14 +354,25 @@ fn in_namespace(service: &Key, namespace: &str) -> bool {
     namespace.is_empty() || service.0 == namespace
 }
 
-fn tables(policy: &EndpointPolicy, revision: u64) -> Tables {
+fn tables(policy: &EndpointPolicy, revision: u64, ports: &Ports) -> Tables {
+    let redirects = policy.rule_sets.iter().filter_map(crate::proxy::rule_set);
+    let redirects: Redirects = redirects.map(|set| (set.id, Arc::new(set))).collect();
+    let verdicts = policy.verdicts().iter().map(|(key, entry)| (*key, redirected(key, entry, &redirects, ports)));
     Tables {
         ingress: policy.ingress_enforced,
         egress: policy.egress_enforced,
         classes: policy.classes.clone(),
-        verdicts: policy.verdicts().to_vec(),
+        verdicts: verdicts.collect(),
         rule_sets: policy.rule_sets.iter().map(|set| (set.id, describe_rules(set, revision))).collect(),
+        redirects,
     }
+}
+
+/// An entry that redirects names the proxy's port. Without one it drops.
+fn redirected(key: &VerdictKey, entry: &VerdictEntry, redirects: &Redirects, ports: &Ports) -> VerdictEntry {
+    let rules = redirects.get(&entry.rule_set).filter(|_| entry.verdict == VERDICT_REDIRECT);
+    let port = rules.map_or(0, |rules| ports.of(rules.parser, key.direction));
+    VerdictEntry { proxy_port: Port::new(port), ..*entry }
 }
 
 /// The policies of a rule set's rules; of several rules of one policy that have the same labels, one.

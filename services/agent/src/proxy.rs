@@ -1,0 +1,211 @@
+//! How does the agent give the proxy its rules, before the datapath's tables name them, and keep them as long as anything does?
+//!
+//! Rule sets are told additively: a connection that was judged under an earlier one, also of an earlier run of the agent,
+//! goes on until its next packet, so the proxy knows both for a while. Only then are those that nobody names taken away.
+
+mod flows;
+mod numbers;
+mod ports;
+mod rules;
+mod session;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use proxy_api::{AgentHello, RuleSet, Server, Settings};
+use tokio::sync::watch;
+
+pub use flows::{Observer, Tally};
+pub use numbers::Numbers;
+pub use ports::Ports;
+pub use rules::rule_set;
+
+/// How long tables wait for the proxy to know their rules. After that they are switched: what the proxy does not know it
+/// refuses.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long rules are kept that no table names any more.
+const KEPT: Duration = Duration::from_secs(30);
+
+/// Rules by number. Shared, because sessions send them without waiting for the daemon.
+#[derive(Debug, Default)]
+struct Told {
+    revision: u64,
+    sets: BTreeMap<u32, Arc<RuleSet>>,
+    /// Everything that a table names is in `sets`, and has been long enough for older ones to be over.
+    whole: bool,
+    /// What each proxy that is connected has in force.
+    realised: BTreeMap<u64, u64>,
+    /// Counters of each proxy that is connected.
+    counters: BTreeMap<u64, BTreeMap<String, u64>>,
+}
+
+/// What daemon and sessions share.
+#[derive(Debug)]
+struct Shared {
+    told: Mutex<Told>,
+    changed: watch::Sender<u64>,
+    hello: AgentHello,
+}
+
+impl Shared {
+    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+}
+
+/// The daemon's side.
+#[derive(Debug)]
+pub struct Proxy {
+    shared: Arc<Shared>,
+    ports: Ports,
+    /// Since when no table names a rule set.
+    leaving: BTreeMap<u32, Instant>,
+    /// When the tables of this run were first in place.
+    settled: Option<Instant>,
+}
+
+impl Proxy {
+    /// For listeners at these ports. `epoch` differs for each run.
+    pub fn new(ports: Ports, settings: Settings, epoch: u64) -> Proxy {
+        let hello = AgentHello { version: proxy_api::VERSION, epoch, listeners: ports.listeners(), settings };
+        let (changed, _) = watch::channel(0);
+        let shared = Arc::new(Shared { told: Mutex::default(), changed, hello });
+        Proxy { shared, ports, leaving: BTreeMap::new(), settled: None }
+    }
+
+    /// Listens for proxies. What they tell goes to the observer.
+    pub fn serve(&self, socket: &Path, observer: Observer) -> Result<(), proxy_api::Error> {
+        let server = Server::bind(socket, None)?;
+        tokio::spawn(session::serve(server, self.shared.clone(), Arc::new(observer)));
+        Ok(())
+    }
+
+    /// Tells rule sets that tables are about to name, and waits, with a bound, until each proxy has them in force.
+    pub async fn offer(&self, sets: &BTreeMap<u32, Arc<RuleSet>>) {
+        let wanted = {
+            let mut told = self.shared.told();
+            let before = told.sets.len();
+            let fresh: Vec<_> = sets.iter().filter(|(id, set)| told.sets.get(*id) != Some(*set)).collect();
+            if fresh.is_empty() {
+                return;
+            }
+            told.sets.extend(fresh.into_iter().map(|(id, set)| (*id, set.clone())));
+            told.revision += 1;
+            tracing::debug!(before, now = told.sets.len(), "rule sets for the proxy");
+            told.revision
+        };
+        let mut changes = self.shared.changed.subscribe();
+        self.shared.change();
+        let known = async {
+            while !self.shared.told().realised.values().all(|revision| *revision >= wanted) {
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(PATIENCE, known).await.is_err() {
+            tracing::warn!("the proxy does not know new rules yet: it refuses what they are for");
+        }
+    }
+
+    /// Takes away what no table has named for a while. `in_use`: what the tables name now.
+    pub fn retain(&mut self, in_use: &BTreeMap<u32, Arc<RuleSet>>, now: Instant) {
+        let settled = *self.settled.get_or_insert(now);
+        let mut told = self.shared.told();
+        self.leaving.retain(|id, _| !in_use.contains_key(id));
+        for id in told.sets.keys().filter(|id| !in_use.contains_key(id)) {
+            self.leaving.entry(*id).or_insert(now);
+        }
+        let over: Vec<u32> = self.leaving.iter().filter(|(_, since)| now - **since >= KEPT).map(|(id, _)| *id).collect();
+        let whole = !told.whole && now - settled >= KEPT;
+        if over.is_empty() && !whole {
+            return;
+        }
+        told.whole |= whole;
+        for id in over {
+            told.sets.remove(&id);
+            self.leaving.remove(&id);
+        }
+        told.revision += 1;
+        drop(told);
+        self.shared.change();
+    }
+
+    /// How many rule sets there are, for each way by which they read.
+    pub fn redirects(&self) -> BTreeMap<&'static str, usize> {
+        let mut counts = BTreeMap::new();
+        for set in self.shared.told().sets.values() {
+            *counts.entry(rules::name(set.parser)).or_default() += 1;
+        }
+        counts
+    }
+
+    /// True while a proxy is connected.
+    pub fn is_there(&self) -> bool {
+        !self.shared.told().realised.is_empty()
+    }
+
+    /// The ports of its listeners.
+    pub fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    /// What all proxies that are connected counted.
+    pub fn counters(&self) -> BTreeMap<String, u64> {
+        let mut all = BTreeMap::new();
+        for (name, value) in self.shared.told().counters.values().flatten() {
+            *all.entry(name.clone()).or_default() += value;
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proxy_api::Parser;
+
+    fn sets(ids: &[u32]) -> BTreeMap<u32, Arc<RuleSet>> {
+        ids.iter().map(|id| (*id, Arc::new(RuleSet::open(*id, Parser::Http)))).collect()
+    }
+
+    fn known(proxy: &Proxy) -> Vec<u32> {
+        proxy.shared.told().sets.keys().copied().collect()
+    }
+
+    #[tokio::test]
+    async fn what_no_table_names_is_kept_for_a_while() {
+        let mut proxy = Proxy::new(Ports::default(), Settings::default(), 1);
+        let start = Instant::now();
+        proxy.offer(&sets(&[1, 2])).await;
+        proxy.retain(&sets(&[1, 2]), start);
+        proxy.offer(&sets(&[2, 3])).await;
+        proxy.retain(&sets(&[2, 3]), start + Duration::from_secs(1));
+        assert_eq!(known(&proxy), [1, 2, 3]);
+        assert!(!proxy.shared.told().whole, "what an earlier run told may be in use");
+        proxy.retain(&sets(&[2, 3]), start + Duration::from_secs(32));
+        assert_eq!(known(&proxy), [2, 3]);
+        assert!(proxy.shared.told().whole);
+    }
+
+    #[tokio::test]
+    async fn tables_wait_for_a_proxy_that_is_there_but_not_for_ever() {
+        let proxy = Proxy::new(Ports::default(), Settings::default(), 1);
+        proxy.offer(&sets(&[1])).await;
+        proxy.shared.told().realised.insert(7, 0);
+        let started = Instant::now();
+        proxy.offer(&sets(&[2])).await;
+        assert!(started.elapsed() >= PATIENCE);
+        proxy.shared.told().realised.insert(7, 3);
+        let started = Instant::now();
+        proxy.offer(&sets(&[3])).await;
+        assert!(started.elapsed() < PATIENCE, "it has them in force");
+    }
+}

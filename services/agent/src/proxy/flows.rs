@@ -1,0 +1,184 @@
+//! How do a proxy's records become flows and counters?
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use flow::Directory;
+use flow::proto::flow::{
+    CiliumEventType, Dns, Flow, FlowType, Http, HttpHeader, Ip, IpVersion, L7FlowType, Layer4, Layer7, LostEventSource,
+    Tcp, TrafficDirection, Udp, Verdict, layer4, layer7,
+};
+use flow::wkt::{BoolValue, Timestamp};
+use hubble::Hubble;
+use proxy_api::{Application, Direction, Kind, Party, Protocol, Record, Records};
+
+/// How often what was said with which result: proxy type and rule (`received`, `forwarded`, `denied`, `parse_errors`).
+pub type Tally = Arc<Mutex<BTreeMap<(&'static str, &'static str), u64>>>;
+
+/// Where records go.
+pub struct Observer {
+    hubble: Option<Hubble>,
+    directory: Box<dyn Directory>,
+    tally: Tally,
+}
+
+impl Observer {
+    /// Flows go to Hubble, with the names of the directory; what is counted goes to the tally.
+    pub fn new(hubble: Option<Hubble>, directory: Box<dyn Directory>, tally: Tally) -> Self {
+        Observer { hubble, directory, tally }
+    }
+
+    /// Takes records.
+    pub fn observe(&self, records: &Records) {
+        for record in &records.records {
+            self.count(record);
+            if let Some(hubble) = &self.hubble {
+                hubble.push_flow(flow(record, self.directory.as_ref()));
+            }
+        }
+        if let Some(hubble) = self.hubble.as_ref().filter(|_| records.lost > 0) {
+            hubble.push_lost(LostEventSource::ObserverEventsQueue, records.lost);
+        }
+    }
+
+    fn count(&self, record: &Record) {
+        if record.kind != Kind::Request {
+            return;
+        }
+        let kind = match &record.application {
+            Application::Http(_) => "http",
+            Application::Dns(_) => "fqdn",
+            Application::Tls(_) => "tls",
+        };
+        let result = match record.verdict {
+            proxy_api::Verdict::Forwarded => "forwarded",
+            proxy_api::Verdict::Denied => "denied",
+            proxy_api::Verdict::Error => "parse_errors",
+        };
+        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        for rule in ["received", result] {
+            *tally.entry((kind, rule)).or_default() += 1;
+        }
+    }
+}
+
+/// Number of requests and answers among Cilium's event types.
+const TYPE_L7: i32 = flow::decode::TYPE_L7;
+
+/// The flow of a record. Of an answer it names the sender first, as of a packet.
+fn flow(record: &Record, directory: &dyn Directory) -> Flow {
+    let (from, to) = match record.kind {
+        Kind::Request => (&record.source, &record.destination),
+        Kind::Response => (&record.destination, &record.source),
+    };
+    let side = |party: &Party| flow::decode::party(party.address.ip(), party.identity, directory);
+    let service = |party: &Party| directory.service(party.address.ip(), party.address.port());
+    let (source, destination) = (side(from), side(to));
+    let names = |asker: u32, of: &Party| {
+        let names = directory.names(asker, of.address.ip());
+        names.as_deref().unwrap_or_default().to_vec()
+    };
+    let reply = record.kind == Kind::Response;
+    let mut flow = Flow {
+        time: Some(Timestamp::from_nanos(i64::try_from(record.time).unwrap_or(i64::MAX))),
+        verdict: match record.verdict {
+            proxy_api::Verdict::Forwarded => Verdict::Forwarded,
+            proxy_api::Verdict::Denied => Verdict::Dropped,
+            proxy_api::Verdict::Error => Verdict::Error,
+        }
+        .into(),
+        ip: Some(ip(from.address, to.address)),
+        l4: Some(l4(record.protocol, from.address, to.address)),
+        r#type: FlowType::L7.into(),
+        node_labels: directory.node().labels.clone(),
+        source_names: names(destination.id, from),
+        destination_names: names(source.id, to),
+        l7: Some(l7(record)),
+        event_type: Some(CiliumEventType { r#type: TYPE_L7, sub_type: 0 }),
+        source_service: service(from),
+        destination_service: service(to),
+        traffic_direction: match record.direction {
+            Direction::Ingress => TrafficDirection::Ingress,
+            Direction::Egress => TrafficDirection::Egress,
+        }
+        .into(),
+        is_reply: Some(BoolValue::from(reply)),
+        source: Some(source),
+        destination: Some(destination),
+        ..Flow::default()
+    };
+    #[allow(deprecated)]
+    {
+        flow.reply = reply;
+    }
+    attribute(&mut flow, record, directory);
+    flow
+}
+
+fn attribute(flow: &mut Flow, record: &Record, directory: &dyn Directory) {
+    let Some(policies) = directory.policies(record.endpoint, record.rule_set) else { return };
+    let policies = policies.to_vec();
+    match (record.direction, record.verdict) {
+        (Direction::Ingress, proxy_api::Verdict::Denied) => flow.ingress_denied_by = policies,
+        (Direction::Egress, proxy_api::Verdict::Denied) => flow.egress_denied_by = policies,
+        (Direction::Ingress, _) => flow.ingress_allowed_by = policies,
+        (Direction::Egress, _) => flow.egress_allowed_by = policies,
+    }
+}
+
+fn ip(from: SocketAddr, to: SocketAddr) -> Ip {
+    let version = if from.is_ipv4() { IpVersion::IPv4 } else { IpVersion::IPv6 };
+    Ip {
+        source: from.ip().to_string(),
+        destination: to.ip().to_string(),
+        ip_version: version.into(),
+        ..Ip::default()
+    }
+}
+
+fn l4(protocol: Protocol, from: SocketAddr, to: SocketAddr) -> Layer4 {
+    let (source_port, destination_port) = (u32::from(from.port()), u32::from(to.port()));
+    let protocol = match protocol {
+        Protocol::Tcp => layer4::Protocol::Tcp(Tcp { source_port, destination_port, flags: None }),
+        Protocol::Udp => layer4::Protocol::Udp(Udp { source_port, destination_port }),
+    };
+    Layer4 { protocol: Some(protocol) }
+}
+
+fn l7(record: &Record) -> Layer7 {
+    let kind = match record.kind {
+        Kind::Request => L7FlowType::Request,
+        Kind::Response => L7FlowType::Response,
+    };
+    let (latency, what) = match &record.application {
+        Application::Http(http) => (http.latency, Some(layer7::Record::Http(of_http(http)))),
+        Application::Dns(dns) => (dns.latency, Some(layer7::Record::Dns(of_dns(dns)))),
+        Application::Tls(_) => (None, None),
+    };
+    Layer7 { r#type: kind.into(), latency_ns: latency.unwrap_or(0), record: what }
+}
+
+fn of_http(http: &proxy_api::Http) -> Http {
+    let headers = http.headers.iter().map(|(key, value)| HttpHeader { key: key.clone(), value: value.clone() });
+    Http {
+        code: http.code.unwrap_or(0).into(),
+        method: http.method.clone(),
+        url: http.url.clone(),
+        protocol: http.protocol.clone(),
+        headers: headers.collect(),
+    }
+}
+
+fn of_dns(dns: &proxy_api::Dns) -> Dns {
+    Dns {
+        query: dns.query.clone(),
+        ips: dns.addresses.iter().map(ToString::to_string).collect(),
+        ttl: dns.ttl.unwrap_or(0),
+        cnames: dns.cnames.clone(),
+        observation_source: "proxy".into(),
+        rcode: dns.code.unwrap_or(0).into(),
+        qtypes: dns.query_types.clone(),
+        rrtypes: dns.answer_types.clone(),
+    }
+}

@@ -1,0 +1,105 @@
+//! How does the agent speak with one proxy? Rules go down as they change, records and counters come up.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proxy_api::{FromAgent, FromProxy, NamesHeld, RuleSet, RulesUpdate, Server, Session};
+
+use super::{Observer, Shared};
+
+/// Takes in proxies for ever. Two are there at a time while one takes over from the other.
+pub async fn serve(server: Server, shared: Arc<Shared>, observer: Arc<Observer>) {
+    for number in 0u64.. {
+        match server.accept().await {
+            Ok(greeting) => {
+                let (shared, observer) = (shared.clone(), observer.clone());
+                tokio::spawn(async move {
+                    let over = match greeting.greet(shared.hello.clone()).await {
+                        Ok(session) => speak(session, number, &shared, &observer).await,
+                        Err(error) => Err(error),
+                    };
+                    let mut told = shared.told();
+                    told.realised.remove(&number);
+                    told.counters.remove(&number);
+                    drop(told);
+                    shared.change();
+                    match over {
+                        Ok(()) => tracing::info!(number, "a proxy is gone"),
+                        Err(error) => tracing::warn!(number, %error, "a proxy is gone"),
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a proxy could not connect");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// What one proxy was told.
+#[derive(Default)]
+struct Sent {
+    revision: Option<u64>,
+    sets: BTreeMap<u32, Arc<RuleSet>>,
+    whole: bool,
+}
+
+impl Sent {
+    /// What has changed since.
+    fn update(&mut self, shared: &Shared) -> Option<RulesUpdate> {
+        let told = shared.told();
+        if self.revision == Some(told.revision) {
+            return None;
+        }
+        let whole = told.whole && !self.whole;
+        let fresh = told.sets.iter().filter(|(id, set)| whole || self.sets.get(*id) != Some(*set));
+        let update = RulesUpdate {
+            revision: told.revision,
+            whole,
+            last: true,
+            set: fresh.map(|(_, set)| RuleSet::clone(set)).collect(),
+            removed: self.sets.keys().filter(|id| !told.sets.contains_key(id)).copied().collect(),
+        };
+        self.whole |= whole;
+        self.sets.clone_from(&told.sets);
+        self.revision = Some(told.revision);
+        Some(update)
+    }
+}
+
+async fn speak(session: Session, number: u64, shared: &Shared, observer: &Observer) -> Result<(), proxy_api::Error> {
+    let Session { hello, mut reader, mut writer } = session;
+    tracing::info!(number, pid = hello.pid, version = hello.program, "a proxy is there");
+    let mut changes = shared.changed.subscribe();
+    let mut sent = Sent::default();
+    // until its first answer nobody waits for it: what it does not know it refuses
+    loop {
+        if let Some(update) = sent.update(shared) {
+            writer.send_rules(update).await?;
+        }
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return Ok(()) },
+            message = reader.next() => match message? {
+                None => return Ok(()),
+                Some(FromProxy::Realised(realised)) if realised.epoch == shared.hello.epoch => {
+                    if !realised.listening {
+                        tracing::warn!(number, "a proxy could not bind all of its listeners");
+                    }
+                    shared.told().realised.insert(number, realised.revision);
+                    shared.change();
+                }
+                Some(FromProxy::Records(records)) => observer.observe(&records),
+                Some(FromProxy::Counters(counters)) => {
+                    shared.told().counters.insert(number, counters.0);
+                }
+                Some(FromProxy::Learned(learned)) => {
+                    // no table is built of names by this agent: nothing is to be waited for
+                    let numbers = vec![learned.number];
+                    writer.send(&FromAgent::NamesHeld(NamesHeld { numbers })).await?;
+                }
+                Some(FromProxy::Realised(_) | FromProxy::Hello(_)) => {}
+            },
+        }
+    }
+}
