@@ -49,11 +49,6 @@ const COMMANDS: &[Command] = &[
         cni::main_with(words(args))
     }),
     #[cfg(feature = "datapath")]
-    shown("proxy", "judges what is said on connections that policies redirect", |args| {
-        logged_at("info");
-        proxy::main_with(words(args), crate::redirected::open)
-    }),
-    #[cfg(feature = "datapath")]
     inner("cilium-health-responder", |args| agent::health::responder_main(words(args))),
     inner("lab-reaper", |args| done(cluster::reaper::main(&words(args)))),
     inner("lab-supervisor", |args| done(cluster::supervisor::main(&words(args)))),

@@ -2,8 +2,6 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod commands;
-#[cfg(feature = "datapath")]
-mod redirected;
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -3,19 +3,34 @@
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
+use std::time::Duration;
 
 use abi::policy::{DIR_EGRESS, DIR_INGRESS};
 use anyhow::{Context, Result};
 use proxy_api::{Direction, Facts, Protocol, Redirected};
 
+/// The agent may come later than the proxy: how often, and how far apart, its tables are looked for.
+const TRIES: u32 = 240;
+const PAUSE: Duration = Duration::from_millis(500);
+
 /// The datapath's tables.
 pub struct Datapath(bpf::ProxyMaps);
 
 impl Datapath {
-    /// Opens the tables that are pinned in this folder.
+    /// Opens the tables that are pinned in this folder, as soon as an agent has made them.
     pub fn open(folder: &Path) -> Result<Datapath> {
-        let maps = bpf::ProxyMaps::open(folder);
-        maps.map(Datapath).with_context(|| format!("tables of the datapath in {}", folder.display()))
+        for tries in 0.. {
+            match bpf::ProxyMaps::open(folder) {
+                Ok(maps) => return Ok(Datapath(maps)),
+                Err(error) if tries == TRIES => {
+                    return Err(error).with_context(|| format!("tables of the datapath in {}", folder.display()));
+                }
+                Err(error) if tries == 0 => tracing::info!(%error, "waiting for the agent to load the datapath"),
+                Err(_) => {}
+            }
+            std::thread::sleep(PAUSE);
+        }
+        unreachable!("the last try returns")
     }
 }
 
