@@ -93,7 +93,16 @@ pub fn full(status: &StatusResponse, more: More) -> String {
             on(masquerade.ipv6)
         ),
     );
-    line("Proxy Status", "No managed proxy redirect".into());
+    let proxy = &status.proxy;
+    let (ip, ports, redirects) = (&proxy.ip, &proxy.port_range, proxy.total_redirects);
+    line(
+        "Proxy Status",
+        match proxy.state.as_str() {
+            "Ok" => format!("OK, ip {ip}, {redirects} redirects active on ports {ports}, Envoy: external"),
+            "Warning" => format!("No proxy is connected: {redirects} redirects are refused, ip {ip}, ports {ports}"),
+            _ => "No managed proxy redirect".into(),
+        },
+    );
     line(
         "Global Identity Range",
         format!("min {}, max {}", abi::identity::MINIMAL_ALLOCATED, abi::identity::MAXIMAL_ALLOCATED),

@@ -374,6 +374,22 @@ pub struct StatusResponse {
     pub policies: PolicyTables,
     /// How full the datapath's tables are.
     pub tables: Vec<TableFill>,
+    /// The proxy.
+    pub proxy: ProxyStatus,
+}
+
+/// The proxy for rules at the application's level.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct ProxyStatus {
+    /// `Ok`; `Warning`: there is none, and what is redirected is refused; `Disabled`.
+    pub state: String,
+    /// Address of `cilium_host`.
+    pub ip: String,
+    /// Range of its ports.
+    pub port_range: String,
+    /// Rule sets that redirect.
+    pub total_redirects: u32,
 }
 
 /// Policies in the datapath.

@@ -13,6 +13,7 @@ pub fn of(daemon: &Daemon) -> bpf::Result<Vec<Metric>> {
     let mut all = Vec::new();
     endpoints(daemon, &mut all);
     policies(daemon, &mut all);
+    proxy(daemon, &mut all);
     identities(daemon, &mut all);
     tables(daemon, &mut all);
     events(daemon, &mut all);
@@ -54,6 +55,20 @@ fn policies(daemon: &Daemon, all: &mut Vec<Metric>) {
     all.push(metric("axoneme_policy_slots", &[("state", "used")], used.into()));
     all.push(metric("axoneme_policy_slots", &[("state", "free")], most.saturating_sub(used).into()));
     all.push(metric("axoneme_policy_locked_identities", &[], core.locked().len() as f64));
+}
+
+fn proxy(daemon: &Daemon, all: &mut Vec<Metric>) {
+    let Some(proxy) = &daemon.proxy else { return };
+    for (protocol, count) in proxy.redirects() {
+        all.push(metric("cilium_proxy_redirects", &[("protocol", protocol)], count as f64));
+    }
+    let tally = daemon.tally.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    for ((kind, rule), count) in tally.iter() {
+        all.push(metric("cilium_policy_l7_total", &[("proxy_type", kind), ("rule", rule)], *count as f64));
+    }
+    for (name, value) in proxy.counters() {
+        all.push(metric("axoneme_proxy", &[("what", &name)], value as f64));
+    }
 }
 
 fn identities(daemon: &Daemon, all: &mut Vec<Metric>) {

@@ -91,6 +91,7 @@ pub fn of(daemon: &mut Daemon) -> StatusResponse {
         ],
         policy_revision: daemon.core.engine().revision(),
         policies: policies(daemon),
+        proxy: proxy(daemon),
         tables: daemon.pressure.tables().map(|(name, fill)| table(daemon, name, fill)).collect(),
     }
 }
@@ -114,6 +115,20 @@ fn health(daemon: &mut Daemon) -> agent_api::Status {
         Some(true) => ok(""),
         Some(false) => agent_api::Status { state: "Failure".into(), msg: "the responder has ended".into() },
         None => agent_api::Status { state: "Disabled".into(), msg: String::new() },
+    }
+}
+
+fn proxy(daemon: &Daemon) -> agent_api::ProxyStatus {
+    let Some(proxy) = &daemon.proxy else {
+        return agent_api::ProxyStatus { state: "Disabled".into(), ..Default::default() };
+    };
+    let range = &daemon.settings.proxy_ports;
+    let router = daemon.core.facts().routers.first();
+    agent_api::ProxyStatus {
+        state: if proxy.is_there() { "Ok" } else { "Warning" }.into(),
+        ip: router.map(ToString::to_string).unwrap_or_default(),
+        port_range: format!("{}-{}", range.start(), range.end()),
+        total_redirects: u32::try_from(proxy.redirects().values().sum::<usize>()).unwrap_or(u32::MAX),
     }
 }
 

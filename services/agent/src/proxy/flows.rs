@@ -111,6 +111,7 @@ fn flow(record: &Record, directory: &dyn Directory) -> Flow {
     #[allow(deprecated)]
     {
         flow.reply = reply;
+        flow.summary = summary(record);
     }
     attribute(&mut flow, record, directory);
     flow
@@ -159,6 +160,49 @@ fn l7(record: &Record) -> Layer7 {
     Layer7 { r#type: kind.into(), latency_ns: latency.unwrap_or(0), record: what }
 }
 
+/// What was said in one line, as Hubble's clients print it.
+fn summary(record: &Record) -> String {
+    match (&record.application, record.kind) {
+        (Application::Http(http), kind) => {
+            let (protocol, request) = (&http.protocol, format!("{} {}", http.method, http.url));
+            let milliseconds = http.latency.unwrap_or(0) / 1_000_000;
+            match kind {
+                Kind::Request => format!("{protocol} {request}"),
+                Kind::Response => format!("{protocol} {} {milliseconds}ms ({request})", http.code.unwrap_or(0)),
+            }
+        }
+        (Application::Dns(dns), kind) => {
+            let question = format!("{} {}", dns.query, dns.query_types.join(","));
+            match kind {
+                Kind::Request => format!("DNS Query {question}"),
+                Kind::Response => {
+                    format!("DNS Answer {} TTL: {} (Proxy {question})", answer(dns), dns.ttl.unwrap_or(0))
+                }
+            }
+        }
+        (Application::Tls(tls), _) => format!("TLS {}", tls.server_name.as_deref().unwrap_or("without a server name")),
+    }
+}
+
+fn answer(dns: &proxy_api::Dns) -> String {
+    let code = match dns.code.unwrap_or(0) {
+        0 => None,
+        1 => Some("Format Error".to_owned()),
+        2 => Some("Server Failure".to_owned()),
+        3 => Some("Non-Existent Domain".to_owned()),
+        4 => Some("Not Implemented".to_owned()),
+        5 => Some("Query Refused".to_owned()),
+        other => Some(other.to_string()),
+    };
+    if let Some(code) = code {
+        return format!("RCode: {code}");
+    }
+    let addresses: Vec<String> = dns.addresses.iter().map(ToString::to_string).collect();
+    let parts = [("", addresses.join(",")), ("CNAMEs: ", dns.cnames.join(","))];
+    let parts = parts.iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| format!("{name}{text:?}"));
+    parts.collect::<Vec<_>>().join(" ")
+}
+
 fn of_http(http: &proxy_api::Http) -> Http {
     let headers = http.headers.iter().map(|(key, value)| HttpHeader { key: key.clone(), value: value.clone() });
     Http {
@@ -180,5 +224,111 @@ fn of_dns(dns: &proxy_api::Dns) -> Dns {
         rcode: dns.code.unwrap_or(0).into(),
         qtypes: dns.query_types.clone(),
         rrtypes: dns.answer_types.clone(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    struct Nobody;
+
+    impl Directory for Nobody {
+        fn node(&self) -> Arc<flow::Node> {
+            Arc::default()
+        }
+        fn peer(&self, _: std::net::IpAddr) -> Option<Arc<flow::Peer>> {
+            None
+        }
+        fn labels(&self, _: u32) -> Option<Arc<[String]>> {
+            None
+        }
+        fn names(&self, _: u32, _: std::net::IpAddr) -> Option<Arc<[String]>> {
+            None
+        }
+        fn service(&self, _: std::net::IpAddr, _: u16) -> Option<flow::proto::flow::Service> {
+            None
+        }
+        fn interface(&self, _: u32) -> Option<Arc<str>> {
+            None
+        }
+        fn policies(&self, endpoint: u32, rule_set: u32) -> Option<Arc<[flow::proto::flow::Policy]>> {
+            assert_eq!((endpoint, rule_set), (7, 9));
+            Some(Arc::new([flow::proto::flow::Policy { name: "rule1".into(), ..Default::default() }]))
+        }
+    }
+
+    fn record(kind: Kind, verdict: proxy_api::Verdict, application: Application) -> Record {
+        let party = |identity, text: &str| Party { identity, address: text.parse().unwrap() };
+        Record {
+            time: 1,
+            verdict,
+            kind,
+            endpoint: 7,
+            direction: Direction::Ingress,
+            rule_set: 9,
+            protocol: Protocol::Tcp,
+            source: party(1001, "10.0.1.11:4000"),
+            destination: party(1002, "10.0.1.12:80"),
+            info: String::new(),
+            application,
+        }
+    }
+
+    fn said(record: &Record) -> (String, Flow) {
+        let flow = flow(record, &Nobody);
+        #[allow(deprecated)]
+        (flow.summary.clone(), flow)
+    }
+
+    #[test]
+    fn requests_and_answers_look_as_hubble_s_clients_know_them() {
+        let http = proxy_api::Http {
+            method: "PUT".into(),
+            url: "http://deathstar/v1/exhaust-port".into(),
+            protocol: "HTTP/1.1".into(),
+            ..Default::default()
+        };
+        let request = record(Kind::Request, proxy_api::Verdict::Denied, Application::Http(http.clone()));
+        let (summary, flow) = said(&request);
+        assert_eq!(summary, "HTTP/1.1 PUT http://deathstar/v1/exhaust-port");
+        assert_eq!((flow.verdict(), flow.ingress_denied_by.len()), (Verdict::Dropped, 1));
+        assert_eq!(flow.source.unwrap().identity, 1001);
+        let answer = proxy_api::Http { code: Some(403), latency: Some(2_600_000), ..http };
+        let (summary, flow) = said(&record(Kind::Response, proxy_api::Verdict::Forwarded, Application::Http(answer)));
+        assert_eq!(summary, "HTTP/1.1 403 2ms (PUT http://deathstar/v1/exhaust-port)");
+        assert_eq!((flow.source.unwrap().identity, flow.is_reply.unwrap().value), (1002, true), "the sender comes first");
+    }
+
+    #[test]
+    fn names_and_addresses_are_told_with_their_time() {
+        let dns = proxy_api::Dns {
+            query: "example.com.".into(),
+            query_types: vec!["A".into()],
+            addresses: vec!["1.2.3.4".parse().unwrap(), "1.2.3.5".parse().unwrap()],
+            ttl: Some(30),
+            ..Default::default()
+        };
+        let answer = record(Kind::Response, proxy_api::Verdict::Forwarded, Application::Dns(dns.clone()));
+        assert_eq!(said(&answer).0, "DNS Answer \"1.2.3.4,1.2.3.5\" TTL: 30 (Proxy example.com. A)");
+        let dns = proxy_api::Dns { code: Some(5), ..dns };
+        let refused = record(Kind::Response, proxy_api::Verdict::Forwarded, Application::Dns(dns));
+        assert!(said(&refused).0.starts_with("DNS Answer RCode: Query Refused"));
+    }
+
+    #[test]
+    fn what_is_said_is_counted_once() {
+        let observer = Observer::new(None, Box::new(Nobody), Tally::default());
+        let http = Application::Http(proxy_api::Http::default());
+        let records = vec![
+            record(Kind::Request, proxy_api::Verdict::Forwarded, http.clone()),
+            record(Kind::Response, proxy_api::Verdict::Forwarded, http.clone()),
+            record(Kind::Request, proxy_api::Verdict::Denied, http),
+        ];
+        observer.observe(&Records { lost: 0, records });
+        let tally = observer.tally.lock().unwrap().clone();
+        assert_eq!(tally[&("http", "received")], 2);
+        assert_eq!((tally[&("http", "forwarded")], tally[&("http", "denied")]), (1, 1));
     }
 }
