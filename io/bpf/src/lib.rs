@@ -18,6 +18,7 @@ mod sys;
 mod table;
 mod test_run;
 
+pub use abi::policy::{DIR_EGRESS as EGRESS, DIR_INGRESS as INGRESS};
 pub use attach::{Attachment, Hook, SocketHook, attach_pinned};
 pub use conntrack::Sweep;
 pub use datapath::{Datapath, Options};
@@ -25,7 +26,6 @@ pub use error::{Error, Result};
 pub use events::EventReader;
 pub use layout::Sizes;
 pub use maps::Maps;
-pub use abi::policy::{DIR_EGRESS as EGRESS, DIR_INGRESS as INGRESS};
 pub use proxy::{ProxyMaps, Redirected};
 pub use slots::{PolicySlots, SlotDump};
 pub use table::{PerCpuTable, Sum, Table};

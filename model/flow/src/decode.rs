@@ -5,9 +5,9 @@ mod icmp;
 mod packet;
 
 use abi::{
-    identity::Identity,
     DropReason,
     event::{self, Event},
+    identity::Identity,
     policy,
 };
 

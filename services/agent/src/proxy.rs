@@ -122,7 +122,8 @@ impl Proxy {
         for id in told.sets.keys().filter(|id| !in_use.contains_key(id)) {
             self.leaving.entry(*id).or_insert(now);
         }
-        let over: Vec<u32> = self.leaving.iter().filter(|(_, since)| now - **since >= KEPT).map(|(id, _)| *id).collect();
+        let over: Vec<u32> =
+            self.leaving.iter().filter(|(_, since)| now - **since >= KEPT).map(|(id, _)| *id).collect();
         let whole = !told.whole && now - settled >= KEPT;
         if over.is_empty() && !whole {
             return;

@@ -46,7 +46,8 @@ fn hosts(lab: &Lab, pod: &str) -> Result<Vec<String>> {
 
 /// Body and code of the answer; code 0: there was none.
 fn get(lab: &Lab, from: &str, url: &str) -> Result<(String, u16)> {
-    let run = lab.exec("default", from, &["sh", "-c", &format!("curl -s --max-time 3 -w '\n%{{http_code}}' '{url}'; true")])?;
+    let run =
+        lab.exec("default", from, &["sh", "-c", &format!("curl -s --max-time 3 -w '\n%{{http_code}}' '{url}'; true")])?;
     let text = run.ok()?;
     let (body, code) = text.trim_end().rsplit_once('\n').unwrap_or(("", text.trim_end()));
     Ok((body.to_owned(), code.parse().with_context(|| format!("a code, found {text:?}"))?))
@@ -74,7 +75,10 @@ fn asked(paths: &[&str]) -> String {
 }
 
 fn asks(subject: &str, paths: &[&str]) -> String {
-    policy(subject, &format!("egress:\n  - toPorts:\n    - {}\n    - {}", requests("8080", paths), requests("80", &["/"])))
+    policy(
+        subject,
+        &format!("egress:\n  - toPorts:\n    - {}\n    - {}", requests("8080", paths), requests("80", &["/"])),
+    )
 }
 
 fn requests(port: &str, paths: &[&str]) -> String {
@@ -95,7 +99,8 @@ fn no_policies(lab: &Lab) -> Result<()> {
 /// The answer names the client's own address.
 fn sees(lab: &Lab, from: &str, host: &str, body: &str) -> Result<()> {
     let own = hosts(lab, from)?;
-    let wanted = own.iter().find(|a| a.starts_with('[') == host.starts_with('[')).context("an address of the family")?;
+    let wanted =
+        own.iter().find(|a| a.starts_with('[') == host.starts_with('[')).context("an address of the family")?;
     ensure!(body.starts_with(&format!("{wanted}:")), "{from} at {host}: the server sees {body}, not {wanted}");
     Ok(())
 }
@@ -154,17 +159,16 @@ fn told(lab: &Lab) -> Result<()> {
         ] {
             ensure!(flows.contains(&wanted), "{wanted} in {flows}");
         }
-        let verdicts = lab.hubble(&["observe", "--type", "policy-verdict", "--to-pod", "default/server", "--last", "20"])?.ok()?;
+        let verdicts =
+            lab.hubble(&["observe", "--type", "policy-verdict", "--to-pod", "default/server", "--last", "20"])?.ok()?;
         ensure!(verdicts.contains("INGRESS REDIRECTED"), "{verdicts}");
         let traces = lab.hubble(&["observe", "--type", "trace:to-proxy", "--last", "20"])?.ok()?;
         ensure!(traces.contains("to-proxy FORWARDED"), "{traces}");
         Ok(())
     })?;
     let agent = lab.pods("kube-system", "k8s-app=cilium")?;
-    let statuses: Vec<String> = agent
-        .iter()
-        .map(|pod| lab.exec("kube-system", pod, &["cilium-dbg", "status"])?.ok())
-        .collect::<Result<_>>()?;
+    let statuses: Vec<String> =
+        agent.iter().map(|pod| lab.exec("kube-system", pod, &["cilium-dbg", "status"])?.ok()).collect::<Result<_>>()?;
     let says = |wanted: &str| statuses.iter().any(|status| status.contains(wanted));
     ensure!(says("1 redirects active on ports 10000-20000, Envoy: external"), "{statuses:?}");
     no_policies(lab)
@@ -174,7 +178,8 @@ fn changed(lab: &Lab) -> Result<()> {
     lab.apply(&asked(&["/clientip"]))?;
     let host = hosts(lab, "server")?.remove(0);
     expect(lab, "far", &format!("http://{host}:8080/hostname"), 403)?;
-    let request = |path: &str| format!("printf 'GET {path} HTTP/1.1\\r\\nHost: {host}:8080\\r\\n\\r\\n' >&3; head -n 1 <&3");
+    let request =
+        |path: &str| format!("printf 'GET {path} HTTP/1.1\\r\\nHost: {host}:8080\\r\\n\\r\\n' >&3; head -n 1 <&3");
     // one connection, of whose answers only the heads' first lines are looked at
     let script = format!(
         "exec 3<>/dev/tcp/{host}/8080; {}; sleep 4; {}; cat <&3 & sleep 1; kill $!",

@@ -19,6 +19,7 @@ use super::{Engine, NamedPorts, Redirects, RulePolicy, TableChange, Tables, rule
 use crate::config::{Enforcement, Settings};
 use crate::objects::{Key, ServiceLabels};
 use crate::ops::{PolicyKey, PolicyKind};
+use crate::proxy::Ports;
 
 /// The implementation over the policy language's repository.
 pub fn repository(settings: &Settings, proxy: Option<Ports>, first_rule_set: u32) -> Result<Box<dyn Engine>, String> {

@@ -130,12 +130,7 @@ fn attribute(flow: &mut Flow, record: &Record, directory: &dyn Directory) {
 
 fn ip(from: SocketAddr, to: SocketAddr) -> Ip {
     let version = if from.is_ipv4() { IpVersion::IPv4 } else { IpVersion::IPv6 };
-    Ip {
-        source: from.ip().to_string(),
-        destination: to.ip().to_string(),
-        ip_version: version.into(),
-        ..Ip::default()
-    }
+    Ip { source: from.ip().to_string(), destination: to.ip().to_string(), ip_version: version.into(), ..Ip::default() }
 }
 
 fn l4(protocol: Protocol, from: SocketAddr, to: SocketAddr) -> Layer4 {
@@ -298,7 +293,11 @@ mod tests {
         let answer = proxy_api::Http { code: Some(403), latency: Some(2_600_000), ..http };
         let (summary, flow) = said(&record(Kind::Response, proxy_api::Verdict::Forwarded, Application::Http(answer)));
         assert_eq!(summary, "HTTP/1.1 403 2ms (PUT http://deathstar/v1/exhaust-port)");
-        assert_eq!((flow.source.unwrap().identity, flow.is_reply.unwrap().value), (1002, true), "the sender comes first");
+        assert_eq!(
+            (flow.source.unwrap().identity, flow.is_reply.unwrap().value),
+            (1002, true),
+            "the sender comes first"
+        );
     }
 
     #[test]
