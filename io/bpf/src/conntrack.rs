@@ -1,5 +1,6 @@
 //! Which connections and translations are over, and how are they removed?
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use abi::conntrack::{CtEntry, CtKey};
@@ -20,10 +21,13 @@ pub struct Sweep {
 }
 
 impl Maps {
-    /// Removes connections whose time is over, IPv4 and IPv6; `uptime` is the time since boot (`CLOCK_MONOTONIC`).
-    pub fn sweep_conntrack(&self, uptime: Duration) -> Result<[Sweep; 2]> {
+    /// Removes connections whose time is over, IPv4 and IPv6; `uptime` is the time since boot (`CLOCK_MONOTONIC`). The
+    /// addresses of those that stay are shown.
+    pub fn sweep_conntrack(&self, uptime: Duration, alive: &mut dyn FnMut(IpAddr, IpAddr)) -> Result<[Sweep; 2]> {
         let now = uptime.as_secs() as u32;
-        Ok([sweep_ct(&self.ct4, now)?, sweep_ct(&self.ct6, now)?])
+        let v4 = sweep_ct(&self.ct4, now, &mut |one: Ipv4Addr, other| alive(one.into(), other.into()))?;
+        let v6 = sweep_ct(&self.ct6, now, &mut |one: Ipv6Addr, other| alive(one.into(), other.into()))?;
+        Ok([v4, v6])
     }
 
     /// Removes masquerading entries that were not used for `idle`, IPv4 and IPv6.
@@ -51,11 +55,21 @@ impl Maps {
     }
 }
 
-fn sweep_ct<A: Copy>(table: &Table<CtKey<A>, CtEntry>, now: u32) -> Result<Sweep>
+fn sweep_ct<A: Copy + Into<Ip>, Ip>(
+    table: &Table<CtKey<A>, CtEntry>,
+    now: u32,
+    alive: &mut dyn FnMut(Ip, Ip),
+) -> Result<Sweep>
 where
     CtKey<A>: Plain,
 {
-    remove_where(table, |_, entry| entry.expires.get() < now)
+    remove_where(table, |key, entry| {
+        let over = entry.expires.get() < now;
+        if !over {
+            alive(key.addr_a.into(), key.addr_b.into());
+        }
+        over
+    })
 }
 
 fn sweep_nat<A: Copy>(table: &Table<NatKey<A>, NatEntry<A>>, oldest: u32) -> Result<Sweep>
@@ -73,7 +87,7 @@ where
     remove_where(table, |key, _| key.addr_a == address || key.addr_b == address)
 }
 
-fn remove_where<K: Plain, V: Plain>(table: &Table<K, V>, over: impl Fn(&K, &V) -> bool) -> Result<Sweep> {
+fn remove_where<K: Plain, V: Plain>(table: &Table<K, V>, mut over: impl FnMut(&K, &V) -> bool) -> Result<Sweep> {
     let entries = table.entries()?;
     let all = entries.len();
     let dead: Vec<K> = entries.into_iter().filter(|(k, v)| over(k, v)).map(|(k, _)| k).collect();

@@ -123,6 +123,7 @@ pub struct Cache {
     by_name: BTreeMap<String, BTreeMap<IpAddr, usize>>,
     /// The names of an address.
     by_address: HashMap<IpAddr, BTreeSet<String>>,
+    version: u64,
 }
 
 impl Cache {
@@ -134,6 +135,7 @@ impl Cache {
     /// An endpoint got an answer. What it says holds at least as long as any earlier answer said of the same address.
     pub fn learn(&mut self, endpoint: u32, answer: &Answer, now: u64) -> Change {
         let mut change = Change::default();
+        self.version += 1;
         let ttl = answer.ttl.max(self.limits.min_ttl);
         let expires = now.saturating_add(ttl.into());
         let names = self.endpoints.entry(endpoint).or_default();
@@ -180,6 +182,7 @@ impl Cache {
                 }
             }
         }
+        self.version += u64::from(!gone.is_empty());
         for (endpoint, name, address) in gone {
             self.drop_entry(endpoint, &name, address, &mut change);
         }
@@ -193,6 +196,7 @@ impl Cache {
     /// The endpoint is gone, and with it what only it knew.
     pub fn forget(&mut self, endpoint: u32) -> Change {
         let mut change = Change::default();
+        self.version += 1;
         let names: Vec<String> =
             self.endpoints.get(&endpoint).into_iter().flat_map(|all| all.keys().cloned()).collect();
         names.iter().for_each(|name| self.drop_name(endpoint, name, &mut change));
@@ -203,6 +207,7 @@ impl Cache {
     /// Forgets names of every endpoint, as users ask for: answers and what connections hold.
     pub fn clean(&mut self, is_meant: impl Fn(&str) -> bool) -> Change {
         let mut change = Change::default();
+        self.version += 1;
         let all = self.endpoints.iter();
         let meant: Vec<(u32, String)> = all
             .flat_map(|(endpoint, names)| names.keys().map(move |name| (*endpoint, name)))
@@ -245,6 +250,11 @@ impl Cache {
             let entry = self.endpoints.get(&endpoint)?.get(name)?.get(&address)?;
             Some(found(endpoint, name, address, entry))
         })
+    }
+
+    /// Grows with everything that may be worth saving.
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// What is to survive a restart.

@@ -1,5 +1,7 @@
 //! What is done now and then?
 
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -7,8 +9,10 @@ use abi::pins;
 use agent_api::queue::Queue;
 use flow::proto::flow::LostEventSource;
 
+use crate::core::{Event, SharedNames, read_names};
 use crate::daemon::{Daemon, Message, Sender};
 use crate::pressure::{Fill, News};
+use crate::state::StateDir;
 
 const INTERVAL: Duration = Duration::from_secs(30);
 /// Translations that nobody used for so long are over; running connections send something more often.
@@ -35,6 +39,40 @@ fn sweep(daemon: &mut Daemon) {
     }
 }
 
+/// Remembers names soon after they changed, so that the next run knows what connections were allowed by.
+pub async fn save_names(names: SharedNames, folder: PathBuf) {
+    let (state, mut saved) = (StateDir::new(&folder), None);
+    let mut interval = tokio::time::interval(Duration::from_secs(1));
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        let (version, all) = {
+            let names = read_names(&names);
+            let version = names.version();
+            if saved == Some(version) {
+                continue;
+            }
+            (version, names.save())
+        };
+        let state = state.clone();
+        match tokio::task::spawn_blocking(move || state.save_names(&all)).await {
+            Ok(Ok(())) => saved = Some(version),
+            Ok(Err(error)) => tracing::error!(%error, "names cannot be remembered"),
+            Err(_) => return,
+        }
+    }
+}
+
+/// Names whose time is over go, unless a connection uses their addresses.
+fn expire_names(daemon: &mut Daemon, now: u64, in_use: &HashSet<(IpAddr, IpAddr)>) {
+    let endpoints = daemon.core.endpoints().values();
+    let owners = endpoints.flat_map(|endpoint| endpoint.addresses().into_iter().map(|own| (own, endpoint.record.id)));
+    let owners: HashMap<IpAddr, u32> = owners.collect();
+    let pairs = in_use.iter().filter_map(|(one, other)| Some((*owners.get(one)?, *other)));
+    let pairs = pairs.collect();
+    daemon.core.handle(Event::Elapsed(now, pairs));
+}
+
 fn tell_losses(daemon: &mut Daemon) {
     let (_, lost, _) = daemon.event_counts();
     let before = std::mem::replace(&mut daemon.losses_told, lost);
@@ -46,7 +84,17 @@ fn tell_losses(daemon: &mut Daemon) {
 fn sweep_tables(daemon: &mut Daemon) -> Result<(), Box<dyn std::error::Error>> {
     let uptime = Duration::from(nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?);
     let maps = daemon.datapath.maps();
-    let connections = maps.sweep_conntrack(uptime)?.map(|swept| swept.alive);
+    let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0);
+    let over: HashSet<IpAddr> = read_names(daemon.core.names())
+        .iter()
+        .filter(|found| found.expires <= now)
+        .map(|found| found.address)
+        .collect();
+    let mut in_use = HashSet::new();
+    let connections = maps.sweep_conntrack(uptime, &mut |one, other| {
+        in_use.extend([(one, other), (other, one)].into_iter().filter(|(_, other)| over.contains(other)));
+    })?;
+    let connections = connections.map(|swept| swept.alive);
     let translations = maps.sweep_nat(uptime, IDLE_TRANSLATION)?.map(|swept| swept.alive);
     let sizes = crate::programs::sizes(&daemon.settings);
     let entries = [
@@ -58,6 +106,7 @@ fn sweep_tables(daemon: &mut Daemon) -> Result<(), Box<dyn std::error::Error>> {
     for (table, entries, most) in entries {
         note(daemon, table, Fill { entries: entries as u64, most: most.into() });
     }
+    expire_names(daemon, now, &in_use);
     let (used, most) = daemon.core.policy_slots();
     note(daemon, pins::POLICY_VERDICTS, Fill { entries: used.into(), most: most.into() });
     Ok(())

@@ -75,6 +75,8 @@ pub struct Daemon {
     /// What was said through the proxy.
     pub tally: Tally,
     pub(crate) numbers: Numbers,
+    /// Who waits for the datapath's tables to hold what DNS answers taught, and the numbers of these.
+    pub(crate) learning: Vec<(mpsc::UnboundedSender<u64>, u64)>,
     /// How full the datapath's tables are.
     pub pressure: Pressure,
     /// Lost events that Hubble was told of.
@@ -143,6 +145,10 @@ impl Daemon {
             && let Some(proxy) = &mut self.proxy
         {
             proxy.retain(&self.core.redirects(), Instant::now());
+        }
+        for (held, number) in self.learning.drain(..) {
+            // A proxy that has gone waits for nothing.
+            let _ = held.send(number);
         }
         let changed = !ops.is_empty();
         ops.into_iter().for_each(|op| self.dispatch(op));

@@ -21,6 +21,7 @@ pub use flows::{Observer, Tally};
 pub use numbers::Numbers;
 pub use ports::Ports;
 pub use rules::rule_set;
+pub use session::Learner;
 
 /// How long tables wait for the proxy to know their rules. After that they are switched: what the proxy does not know it
 /// refuses.
@@ -80,9 +81,9 @@ impl Proxy {
     }
 
     /// Listens for proxies. What they tell goes to the observer.
-    pub fn serve(&self, socket: &Path, observer: Observer) -> Result<(), proxy_api::Error> {
+    pub fn serve(&self, socket: &Path, observer: Observer, learner: Learner) -> Result<(), proxy_api::Error> {
         let server = Server::bind(socket, None)?;
-        tokio::spawn(session::serve(server, self.shared.clone(), Arc::new(observer)));
+        tokio::spawn(session::serve(server, self.shared.clone(), Arc::new(observer), learner));
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use crate::answers::Answers;
 use crate::cluster::{self, Cluster};
 use crate::config::{self, Settings};
-use crate::core::{Core, EndpointRecord, Facts, Kind, SharedNames, View};
+use crate::core::{Core, EndpointRecord, Event, Facts, Kind, SharedNames, View};
 use crate::daemon::{Daemon, Message};
 use crate::ipam::{Pool, Waiting};
 use crate::network::{self, Devices};
@@ -150,7 +150,7 @@ async fn serve(settings: Settings, parts: Parts, stop: watch::Receiver<bool>) ->
         let directory = Box::new(flows::directory(&settings, &devices, &node, &view, &names));
         let observer = Observer::new(hubble.clone(), directory, tally.clone());
         let socket = settings.state_dir.join("proxy.sock");
-        proxy.serve(&socket, observer).context("listen for the proxy")?;
+        proxy.serve(&socket, observer, learner(sender.clone())).context("listen for the proxy")?;
     }
     let core = Core::new(facts, engine, kernel::found(datapath.maps())?);
     let reader = datapath.events()?;
@@ -170,6 +170,7 @@ async fn serve(settings: Settings, parts: Parts, stop: watch::Receiver<bool>) ->
         proxy,
         tally,
         numbers,
+        learning: Vec::new(),
         pressure: Pressure::default(),
         losses_told: 0,
         cni_written: false,
@@ -200,6 +201,7 @@ async fn serve(settings: Settings, parts: Parts, stop: watch::Receiver<bool>) ->
     });
     tokio::spawn(readiness::serve(settings.health_port, sender.clone()));
     tokio::spawn(chores::sweeps(sender.clone()));
+    tokio::spawn(chores::save_names(names, settings.state_dir.clone()));
     tokio::spawn(chores::replay_deletions(settings.state_dir.join("deleteQueue"), sender.clone()));
     let object = own_node::own_object(&daemon, &node, &health_addresses);
     tokio::spawn(own_node::publish_node(cluster.clone(), settings.node.clone(), object));
@@ -216,6 +218,23 @@ async fn serve(settings: Settings, parts: Parts, stop: watch::Receiver<bool>) ->
     });
     daemon.run(messages, stop).await;
     Ok(())
+}
+
+/// Answers of DNS go to the daemon with all else that happens; who waits is told when it has been done.
+fn learner(sender: crate::daemon::Sender) -> crate::proxy::Learner {
+    Arc::new(move |learned, held| {
+        let proxy_api::Learned { number, endpoint, name, addresses, time } = learned;
+        let ttl = addresses.iter().map(|(_, ttl)| *ttl).min().unwrap_or(0);
+        let addresses = addresses.into_iter().map(|(address, _)| address).collect();
+        let answer = fqdn::Answer { name: policy::canonical_name(&name), addresses, ttl };
+        let call = Box::new(move |daemon: &mut Daemon| {
+            daemon.core.handle(Event::Answered(endpoint, answer, time / 1_000_000_000));
+            daemon.learning.push((held, number));
+        });
+        if sender.try_send(Message::Call(call)).is_err() {
+            tracing::warn!("an answer of DNS is not learned: the agent has too much to do");
+        }
+    })
 }
 
 /// The pools, and the gateway's address in each: the one that an earlier run had, if there was one.
@@ -263,6 +282,10 @@ async fn restore(daemon: &mut Daemon, netlink: &Netlink) -> Result<()> {
     let devices = records.iter().map(|r| r.ifindex).collect();
     kernel::forget_strangers(daemon.datapath.maps(), &addresses, &devices)?;
     daemon.restore(records, &links);
+    match daemon.state.load_names() {
+        Ok(names) => daemon.core.restore_names(names),
+        Err(error) => tracing::error!(%error, "remembered names cannot be read: they must be asked for again"),
+    }
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::core::EndpointRecord;
 
 const FILE: &str = "ep_config.json";
+const NAMES: &str = "names.json";
 
 /// The folder of remembered endpoints.
 #[derive(Clone, Debug)]
@@ -32,6 +33,20 @@ impl StateDir {
         }
     }
 
+    /// Remembers which addresses names stand for.
+    pub fn save_names(&self, names: &fqdn::Saved) -> io::Result<()> {
+        write_atomically(&self.0.join(NAMES), &serde_json::to_vec(names)?)
+    }
+
+    /// The names of the earlier run; none if there was none.
+    pub fn load_names(&self) -> io::Result<fqdn::Saved> {
+        match std::fs::read(self.0.join(NAMES)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(fqdn::Saved::default()),
+            Err(error) => Err(error),
+            Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
+        }
+    }
+
     /// All endpoints; files that cannot be read are named.
     pub fn load(&self) -> io::Result<(Vec<EndpointRecord>, Vec<String>)> {
         let (mut records, mut unreadable) = (Vec::new(), Vec::new());
@@ -41,6 +56,9 @@ impl StateDir {
         };
         for entry in entries {
             let folder = entry?.path();
+            if folder.file_name().is_some_and(|name| name == NAMES) {
+                continue;
+            }
             let record = std::fs::read(folder.join(FILE)).ok();
             let record = record.and_then(|bytes| serde_json::from_slice::<EndpointRecord>(&bytes).ok());
             let name = folder.file_name().and_then(|n| n.to_str()).and_then(|n| n.parse::<u32>().ok());
@@ -87,6 +105,15 @@ mod tests {
         assert_eq!((records, unreadable.len()), (vec![record], 1));
         state.remove(7).unwrap();
         state.remove(7).unwrap();
+        let mut names = fqdn::Cache::default();
+        let addresses = vec![[1, 1, 1, 1].into()];
+        names.learn(7, &fqdn::Answer { name: "a.example".into(), addresses, ttl: 30 }, 100);
+        assert_eq!(state.load_names().unwrap(), fqdn::Saved::default());
+        state.save_names(&names.save()).unwrap();
+        assert_eq!(state.load_names().unwrap(), names.save());
+        assert_eq!(state.load().unwrap().1.len(), 1, "names are no endpoint");
+        std::fs::write(folder.join("state/names.json"), b"{\"7\":").unwrap();
+        assert!(state.load_names().is_err());
         std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -24,7 +24,7 @@ fn a_full_table_of_connections_takes_new_ones_and_stays_within_policy() {
     let connections = ct.entries().unwrap().len();
     assert!((1000..=4096).contains(&connections), "{connections}");
     let far = Duration::from_secs(1 << 31);
-    assert_eq!(node.datapath.maps().sweep_conntrack(far).unwrap().map(|one| one.alive), [0, 0]);
+    assert_eq!(node.datapath.maps().sweep_conntrack(far, &mut |_, _| {}).unwrap().map(|one| one.alive), [0, 0]);
     assert!(ct.entries().unwrap().is_empty());
 }
 

@@ -3,19 +3,24 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use proxy_api::{FromAgent, FromProxy, NamesHeld, RuleSet, RulesUpdate, Server, Session};
+use proxy_api::{FromAgent, FromProxy, Learned, NamesHeld, RuleSet, RulesUpdate, Server, Session};
+
+use tokio::sync::mpsc;
 
 use super::{Observer, Shared};
 
+/// Takes what an answer of DNS taught; its number is sent once the datapath's tables hold it.
+pub type Learner = Arc<dyn Fn(Learned, mpsc::UnboundedSender<u64>) + Send + Sync>;
+
 /// Takes in proxies for ever. Two are there at a time while one takes over from the other.
-pub async fn serve(server: Server, shared: Arc<Shared>, observer: Arc<Observer>) {
+pub async fn serve(server: Server, shared: Arc<Shared>, observer: Arc<Observer>, learner: Learner) {
     for number in 0u64.. {
         match server.accept().await {
             Ok(greeting) => {
-                let (shared, observer) = (shared.clone(), observer.clone());
+                let (shared, observer, learner) = (shared.clone(), observer.clone(), learner.clone());
                 tokio::spawn(async move {
                     let over = match greeting.greet(shared.hello.clone()).await {
-                        Ok(session) => speak(session, number, &shared, &observer).await,
+                        Ok(session) => speak(session, number, &shared, &observer, &learner).await,
                         Err(error) => Err(error),
                     };
                     let mut told = shared.told();
@@ -68,11 +73,18 @@ impl Sent {
     }
 }
 
-async fn speak(session: Session, number: u64, shared: &Shared, observer: &Observer) -> Result<(), proxy_api::Error> {
+async fn speak(
+    session: Session,
+    number: u64,
+    shared: &Shared,
+    observer: &Observer,
+    learner: &Learner,
+) -> Result<(), proxy_api::Error> {
     let Session { hello, mut reader, mut writer } = session;
     tracing::info!(number, pid = hello.pid, version = hello.program, "a proxy is there");
     let mut changes = shared.changed.subscribe();
     let mut sent = Sent::default();
+    let (held, mut held_now) = mpsc::unbounded_channel();
     // until its first answer nobody waits for it: what it does not know it refuses
     loop {
         if let Some(update) = sent.update(shared) {
@@ -80,6 +92,13 @@ async fn speak(session: Session, number: u64, shared: &Shared, observer: &Observ
         }
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return Ok(()) },
+            Some(number) = held_now.recv() => {
+                let mut numbers = vec![number];
+                while let Ok(number) = held_now.try_recv() {
+                    numbers.push(number);
+                }
+                writer.send(&FromAgent::NamesHeld(NamesHeld { numbers })).await?;
+            }
             message = reader.next() => match message? {
                 None => return Ok(()),
                 Some(FromProxy::Realised(realised)) if realised.epoch == shared.hello.epoch => {
@@ -93,11 +112,7 @@ async fn speak(session: Session, number: u64, shared: &Shared, observer: &Observ
                 Some(FromProxy::Counters(counters)) => {
                     shared.told().counters.insert(number, counters.0);
                 }
-                Some(FromProxy::Learned(learned)) => {
-                    // no table is built of names by this agent: nothing is to be waited for
-                    let numbers = vec![learned.number];
-                    writer.send(&FromAgent::NamesHeld(NamesHeld { numbers })).await?;
-                }
+                Some(FromProxy::Learned(learned)) => learner(learned, held.clone()),
                 Some(FromProxy::Realised(_) | FromProxy::Hello(_)) => {}
             },
         }
