@@ -9,6 +9,7 @@ mod others;
 use std::net::SocketAddr;
 
 use anyhow::Result;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::report::{Demand, Figure, Row};
 use crate::rounds::Plan;
@@ -19,8 +20,10 @@ use middle::Middle;
 const BENCH: &str = "http";
 /// Connections that request at a time.
 const CLIENTS: usize = 8;
-/// Connections that are open and idle when memory is read.
+/// Connections that are open and idle when memory is read; fewer where so many files may not be open.
 const IDLE: usize = 10_000;
+/// Files beside those of connections.
+const SPARE: u64 = 1_000;
 
 /// One that is measured.
 struct Measured {
@@ -34,7 +37,7 @@ struct Measured {
 pub fn measure(plan: &Plan) -> Result<Vec<Row>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let origin = runtime.block_on(load::origin())?;
-    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, 100_000, 100_000)?;
+    let idle = IDLE.min(usize::try_from((raise_file_limit()? - SPARE) / 2)?);
     let mut all = vec![Measured::new("direct", None, origin)?];
     for (name, middle) in [
         ("copy of bytes", middle::copy(origin)),
@@ -55,8 +58,15 @@ pub fn measure(plan: &Plan) -> Result<Vec<Row>> {
         }
     }
     let mut rows = rates(&all);
-    rows.extend(memory(&all)?);
+    rows.extend(memory(&all, idle)?);
     Ok(rows)
+}
+
+/// As many files as may be open; how many.
+fn raise_file_limit() -> Result<u64> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok(hard)
 }
 
 impl Measured {
@@ -98,15 +108,15 @@ fn rates(all: &[Measured]) -> Vec<Row> {
 }
 
 /// Memory of the process between, for each connection that is open after a request.
-fn memory(all: &[Measured]) -> Result<Vec<Row>> {
+fn memory(all: &[Measured], idle: usize) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for one in all {
         let Some(middle) = &one.middle else { continue };
         let before = middle.resident()?;
-        let held = Load::connect(middle.address, IDLE)?;
+        let held = Load::connect(middle.address, idle)?;
         held.each_once()?;
-        let each = middle.resident()?.saturating_sub(before) as f64 / IDLE as f64 / 1024.0;
-        let what = format!("memory of an idle HTTP connection, of {IDLE}, {}", one.name);
+        let each = middle.resident()?.saturating_sub(before) as f64 / idle as f64 / 1024.0;
+        let what = format!("memory of an idle HTTP connection, of {idle}, {}", one.name);
         let row = Row::new(BENCH, what, each, "KiB");
         rows.push(if one.name.starts_with("ours") { row.goal(13, Demand::AtMost(20.0)) } else { row });
     }

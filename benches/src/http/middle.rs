@@ -147,7 +147,7 @@ pub fn main() -> Option<ExitCode> {
 
 fn copies(port: &str, server: &str) -> Result<()> {
     let (port, server): (u16, SocketAddr) = (port.parse()?, server.parse()?);
-    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, 100_000, 100_000)?;
+    super::raise_file_limit()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let socket = tokio::net::TcpSocket::new_v4()?;

@@ -13,8 +13,8 @@ pub fn nginx(server: SocketAddr) -> Result<Middle> {
     let text = |folder: &Path, port: u16| {
         let folder = folder.display();
         format!(
-            "daemon off; master_process off; worker_rlimit_nofile 100000; pid {folder}/pid; error_log stderr crit;
-events {{ worker_connections 50000; }}
+            "daemon off; master_process off; pid {folder}/pid; error_log stderr crit;
+events {{ worker_connections 20000; }}
 http {{
   access_log off; keepalive_requests 1000000000; keepalive_timeout 1h;
   client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
@@ -36,7 +36,7 @@ pub fn haproxy(server: SocketAddr) -> Result<Middle> {
     let text = |_: &Path, port: u16| {
         format!(
             "global
-  maxconn 40000
+  maxconn 9800
   nbthread 1
 defaults
   mode http

@@ -4,19 +4,20 @@ use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use proxy_api::{FromProxy, Record, Records};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 /// Records that wait at most.
 const MOST: usize = 16_384;
 /// Records in one message.
-const BATCH: usize = 256;
-/// How often waiting records are sent.
-const PAUSE: Duration = Duration::from_millis(20);
+const BATCH: usize = 64;
+/// How long records wait for others.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Takes records without ever waiting; what does not fit is counted.
 #[derive(Debug, Default)]
 pub struct Recorder {
     waiting: Mutex<Records>,
+    first: Notify,
 }
 
 impl Recorder {
@@ -25,6 +26,9 @@ impl Recorder {
         let mut waiting = self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if waiting.records.len() < MOST {
             waiting.records.push(record);
+            if waiting.records.len() == 1 {
+                self.first.notify_one();
+            }
         } else {
             waiting.lost += 1;
         }
@@ -38,25 +42,21 @@ impl Recorder {
     /// Sends what waits, for ever. While nobody takes it, what comes is lost once [`MOST`] wait.
     pub async fn run(&self, agent: mpsc::Sender<FromProxy>, lost: &crate::counters::Count) {
         loop {
+            self.first.notified().await;
             tokio::time::sleep(PAUSE).await;
             // Room first, so that records wait here, where they are counted.
             let Ok(room) = agent.reserve().await else { return };
-            let Records { lost: missing, mut records } = self.take();
+            let Records { lost: missing, records } = self.take();
             lost.add_many(missing);
-            let rest = records.split_off(BATCH.min(records.len()));
-            if missing == 0 && records.is_empty() {
-                continue;
-            }
-            room.send(FromProxy::Records(Records { lost: missing, records }));
-            let mut rest = rest.into_iter();
-            loop {
-                let records: Vec<Record> = rest.by_ref().take(BATCH).collect();
-                if records.is_empty() {
-                    break;
-                }
+            let mut records = records.into_iter();
+            room.send(FromProxy::Records(Records { lost: missing, records: records.by_ref().take(BATCH).collect() }));
+            while records.len() > 0 {
+                let records = records.by_ref().take(BATCH).collect();
                 if agent.send(FromProxy::Records(Records { lost: 0, records })).await.is_err() {
                     return;
                 }
+                // Turning them into text takes time, which requests must not wait for.
+                tokio::task::yield_now().await;
             }
         }
     }
