@@ -169,7 +169,7 @@ impl Daemon {
         if let Err(error) = self.numbers.reserve(self.core.engine().next_rule_set()) {
             tracing::error!(%error, "numbers of rule sets cannot be reserved: the next run may give them again");
         }
-        let Some(proxy) = &self.proxy else { return };
+        let Some(proxy) = &mut self.proxy else { return };
         let redirects = self.core.redirects();
         if redirects.is_empty() {
             return;

@@ -26,6 +26,8 @@ pub use session::Learner;
 /// How long tables wait for the proxy to know their rules. After that they are switched: what the proxy does not know it
 /// refuses.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the first tables of a run wait for a proxy that served in an earlier one: it may take two seconds to come back.
+const RETURN: Duration = Duration::from_secs(4);
 /// How long rules are kept that no table names any more.
 const KEPT: Duration = Duration::from_secs(30);
 
@@ -64,11 +66,12 @@ impl Shared {
 #[derive(Debug)]
 pub struct Proxy {
     shared: Arc<Shared>,
-    ports: Ports,
     /// Since when no table names a rule set.
     leaving: BTreeMap<u32, Instant>,
     /// When the tables of this run were first in place.
     settled: Option<Instant>,
+    /// A proxy served in an earlier run, and has not come back yet.
+    expected: bool,
 }
 
 impl Proxy {
@@ -77,7 +80,12 @@ impl Proxy {
         let hello = AgentHello { version: proxy_api::VERSION, epoch, listeners: ports.listeners(), settings };
         let (changed, _) = watch::channel(0);
         let shared = Arc::new(Shared { told: Mutex::default(), changed, hello });
-        Proxy { shared, ports, leaving: BTreeMap::new(), settled: None }
+        Proxy { shared, leaving: BTreeMap::new(), settled: None, expected: false }
+    }
+
+    /// A proxy served in an earlier run: its connections are judged by rules of this one as soon as tables are switched.
+    pub fn expect(&mut self) {
+        self.expected = true;
     }
 
     /// Listens for proxies. What they tell goes to the observer.
@@ -88,7 +96,7 @@ impl Proxy {
     }
 
     /// Tells rule sets that tables are about to name, and waits, with a bound, until each proxy has them in force.
-    pub async fn offer(&self, sets: &BTreeMap<u32, Arc<RuleSet>>) {
+    pub async fn offer(&mut self, sets: &BTreeMap<u32, Arc<RuleSet>>) {
         let wanted = {
             let mut told = self.shared.told();
             let before = told.sets.len();
@@ -103,14 +111,21 @@ impl Proxy {
         };
         let mut changes = self.shared.changed.subscribe();
         self.shared.change();
+        let expected = std::mem::take(&mut self.expected);
+        let shared = &self.shared;
+        let in_force = move || {
+            let told = shared.told();
+            !(expected && told.realised.is_empty()) && told.realised.values().all(|revision| *revision >= wanted)
+        };
         let known = async {
-            while !self.shared.told().realised.values().all(|revision| *revision >= wanted) {
+            while !in_force() {
                 if changes.changed().await.is_err() {
                     return;
                 }
             }
         };
-        if tokio::time::timeout(PATIENCE, known).await.is_err() {
+        let patience = if expected { RETURN } else { PATIENCE };
+        if tokio::time::timeout(patience, known).await.is_err() {
             tracing::warn!("the proxy does not know new rules yet: it refuses what they are for");
         }
     }
@@ -139,23 +154,9 @@ impl Proxy {
         self.shared.change();
     }
 
-    /// How many rule sets there are, for each way by which they read.
-    pub fn redirects(&self) -> BTreeMap<&'static str, usize> {
-        let mut counts = BTreeMap::new();
-        for set in self.shared.told().sets.values() {
-            *counts.entry(rules::name(set.parser)).or_default() += 1;
-        }
-        counts
-    }
-
     /// True while a proxy is connected.
     pub fn is_there(&self) -> bool {
         !self.shared.told().realised.is_empty()
-    }
-
-    /// The ports of its listeners.
-    pub fn ports(&self) -> &Ports {
-        &self.ports
     }
 
     /// What all proxies that are connected counted.
@@ -166,6 +167,15 @@ impl Proxy {
         }
         all
     }
+}
+
+/// How many rule sets there are, for each way by which they read.
+pub fn counted(sets: &BTreeMap<u32, Arc<RuleSet>>) -> BTreeMap<&'static str, usize> {
+    let mut counts = BTreeMap::new();
+    for set in sets.values() {
+        *counts.entry(rules::name(set.parser)).or_default() += 1;
+    }
+    counts
 }
 
 #[cfg(test)]
@@ -199,7 +209,7 @@ mod tests {
 
     #[tokio::test]
     async fn tables_wait_for_a_proxy_that_is_there_but_not_for_ever() {
-        let proxy = Proxy::new(Ports::default(), Settings::default(), 1);
+        let mut proxy = Proxy::new(Ports::default(), Settings::default(), 1);
         proxy.offer(&sets(&[1])).await;
         proxy.shared.told().realised.insert(7, 0);
         let started = Instant::now();
@@ -209,5 +219,21 @@ mod tests {
         let started = Instant::now();
         proxy.offer(&sets(&[3])).await;
         assert!(started.elapsed() < PATIENCE, "it has them in force");
+    }
+
+    #[tokio::test]
+    async fn the_first_tables_of_a_run_wait_for_the_proxy_of_the_last_one() {
+        let mut proxy = Proxy::new(Ports::default(), Settings::default(), 1);
+        proxy.expect();
+        let shared = proxy.shared.clone();
+        let back = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(1200)).await;
+            shared.told().realised.insert(0, 1);
+            shared.change();
+        });
+        let started = Instant::now();
+        proxy.offer(&sets(&[1])).await;
+        assert!((Duration::from_millis(1100)..RETURN).contains(&started.elapsed()));
+        back.await.unwrap();
     }
 }

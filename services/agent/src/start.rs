@@ -128,7 +128,7 @@ impl Stop {
 }
 
 async fn serve(settings: Settings, parts: Parts, stop: watch::Receiver<bool>) -> Result<()> {
-    let Parts { engine, proxy, numbers } = parts;
+    let Parts { engine, mut proxy, numbers } = parts;
     let cluster = Cluster::new(cluster::client(&settings).await.map_err(anyhow::Error::msg)?);
     let node = own_node::own_node(&cluster, &settings).await;
     let netlink = Netlink::open()?;
@@ -146,7 +146,10 @@ async fn serve(settings: Settings, parts: Parts, stop: watch::Receiver<bool>) ->
     let events_read = Arc::new(AtomicU64::new(0));
     let hubble = flows::hubble(&settings, &devices, &node, &view, &names)?;
     let tally = Tally::default();
-    if let Some(proxy) = &proxy {
+    if let Some(proxy) = &mut proxy {
+        if datapath.maps().config()?.flags & abi::config::FLAG_PROXY != 0 {
+            proxy.expect();
+        }
         let directory = Box::new(flows::directory(&settings, &devices, &node, &view, &names));
         let observer = Observer::new(hubble.clone(), directory, tally.clone());
         let socket = settings.state_dir.join("proxy.sock");

@@ -128,7 +128,7 @@ fn proxy(daemon: &Daemon) -> agent_api::ProxyStatus {
         state: if proxy.is_there() { "Ok" } else { "Warning" }.into(),
         ip: router.map(ToString::to_string).unwrap_or_default(),
         port_range: format!("{}-{}", range.start(), range.end()),
-        total_redirects: u32::try_from(proxy.redirects().values().sum::<usize>()).unwrap_or(u32::MAX),
+        total_redirects: u32::try_from(daemon.core.redirects().len()).unwrap_or(u32::MAX),
     }
 }
 
