@@ -16,10 +16,10 @@ pub fn native(node: &Node, hook: Hook, packet: &[u8], now: u32) -> Outcome {
         Hook::FromHost => native::Hook::Host,
         Hook::FromNetdev => native::Hook::Netdev,
         Hook::ToNetdev => native::Hook::ToNetdev,
-        // outside of a tunnel there is no tunnel's key
-        Hook::FromOverlay => native::Hook::Overlay(0, abi::V4(0)),
         // nor is a packet marked that nothing has marked
         Hook::ToHost => native::Hook::ToHost(0),
+        // outside of a tunnel there is no tunnel's key
+        Hook::FromOverlay => native::Hook::Overlay(0, abi::V4(0)),
     };
     native::run(node, &Input { hook, ifindex: CLIENT_IF, packet, now, seed: 1 })
 }
@@ -27,11 +27,13 @@ pub fn native(node: &Node, hook: Hook, packet: &[u8], now: u32) -> Outcome {
 /// The first difference between two outcomes of a packet.
 pub fn outcomes(native: &Outcome, real: &Real) -> Result<(), String> {
     let action = match native.action {
-        Action::Stack | Action::Proxy(_) | Action::Marked(_) => 0,
+        Action::Stack | Action::Marked(_) | Action::Proxy(_) => 0,
         Action::Dropped => 2,
         Action::Peer(_) | Action::Device(_) | Action::Tunnel { .. } => 7,
     };
     same("action", &action, &real.action)?;
+    let mark = if let Action::Marked(mark) = native.action { mark } else { 0 };
+    same("mark", &mark, &if action == 2 { mark } else { real.mark })?;
     same("number of events", &native.events.len(), &real.events.len())?;
     for (a, b) in native.events.iter().zip(&real.events) {
         same("event", &timeless(a), &timeless(b))?;

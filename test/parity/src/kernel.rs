@@ -1,6 +1,6 @@
 //! How does the kernel's datapath get a node and a packet?
 
-use crate::state::CLIENT_IF;
+use crate::state::{CLIENT_IF, PROXY_PORT};
 use crate::tables::Tables;
 use abi::event::Event;
 use anyhow::{Context, Result};
@@ -8,6 +8,8 @@ use bpf::{Datapath, EventReader, Hook, Maps, Options, Sizes, Table, TestInput};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use std::cell::RefCell;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
+use std::process::Command;
 use tempfile::TempDir;
 
 /// The programs, loaded and attached to nothing.
@@ -16,6 +18,8 @@ pub struct Kernel {
     events: RefCell<EventReader>,
     counted: RefCell<Vec<(abi::metrics::MetricKey, u64)>>,
     folder: TempDir,
+    /// Where the proxy would listen. Test runs give no packet to a socket, but find it.
+    _listeners: Vec<(TcpListener, UdpSocket)>,
 }
 
 /// What became of a packet.
@@ -27,6 +31,8 @@ pub struct Real {
     pub packet: Vec<u8>,
     /// What was told.
     pub events: Vec<Event>,
+    /// The mark that it has then.
+    pub mark: u32,
 }
 
 impl Kernel {
@@ -52,7 +58,15 @@ impl Kernel {
         };
         let datapath = Datapath::open(&Options { sizes, ..Options::new(folder.path().join("pins")) })?;
         let events = RefCell::new(datapath.events()?);
-        Ok(Kernel { datapath, events, counted: RefCell::default(), folder })
+        let done = Command::new("ip").args(["link", "set", "lo", "up"]).status().context("run ip")?;
+        anyhow::ensure!(done.success(), "bring lo up: {done}");
+        let loopbacks = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        let listen = |loopback| -> Result<_> {
+            let at = (loopback, PROXY_PORT.number());
+            Ok((TcpListener::bind(at)?, UdpSocket::bind(at)?))
+        };
+        let listeners = loopbacks.into_iter().map(listen).collect::<Result<_>>().context("listen as the proxy")?;
+        Ok(Kernel { datapath, events, counted: RefCell::default(), folder, _listeners: listeners })
     }
 
     /// The tables.
@@ -111,7 +125,7 @@ impl Kernel {
         let out = self.datapath.test_run(hook, &TestInput { packet, ifindex: CLIENT_IF, repeat: 1 })?;
         let mut events = Vec::new();
         self.events.borrow_mut().drain(usize::MAX, |event| events.push(event));
-        Ok(Real { action: out.action, packet: out.packet, events })
+        Ok(Real { action: out.action, packet: out.packet, events, mark: out.mark })
     }
 
     fn metrics(&self) -> Result<Vec<(abi::metrics::MetricKey, u64)>> {

@@ -92,6 +92,8 @@ impl Who {
     }
 }
 
+/// Where the proxy listens.
+pub const PROXY_PORT: Port = Port::new(10_001);
 /// The interface at which the tests' packets are: the loopback, which every network namespace has.
 pub const CLIENT_IF: u32 = 1;
 const SERVER_IF: u32 = 22;
@@ -230,6 +232,9 @@ fn random_config(rng: &mut StdRng) -> NodeConfig {
         | config::FLAG_POLICY_VERDICT_EVENTS
         | config::FLAG_DROP_EVENTS
         | config::FLAG_TRACE_EVENTS;
+    if rng.random() {
+        flags |= config::FLAG_PROXY;
+    }
     for flag in [config::FLAG_IPV6, config::FLAG_POLICY_AUDIT, config::FLAG_DROP_EVENTS, config::FLAG_TRACE_EVENTS] {
         if rng.random_ratio(1, 10) {
             flags ^= flag;
@@ -307,6 +312,6 @@ fn entry(rng: &mut StdRng) -> VerdictEntry {
         rule_set: rng.random_range(1..100),
         verdict,
         match_type: rng.random_range(0..7),
-        proxy_port: Port(0),
+        proxy_port: *[Port(0), PROXY_PORT, PROXY_PORT, Port::new(PROXY_PORT.number() + 1)].choose(rng).unwrap_or(&PROXY_PORT),
     }
 }

@@ -4,6 +4,7 @@ use abi::config::NodeConfig;
 use abi::endpoint::{Endpoint, EndpointPolicy};
 use abi::ipcache::{IpcacheKey, RemoteEndpoint};
 use abi::service::{Backend, ReverseNat, Service, ServiceKey};
+use crate::state::PROXY_PORT;
 use abi::{V4, V6};
 use bpf::SlotDump;
 use pipeline::native::{self, Node, Policy};
@@ -43,6 +44,9 @@ impl Tables {
     /// A native node with these tables.
     pub fn native(self) -> Node {
         let mut node = Node::default();
+        node.listeners.extend([(wire::TCP, PROXY_PORT), (wire::UDP, PROXY_PORT)]);
+        // nor do test runs in the kernel give a packet to a socket
+        node.assigns = false;
         self.renew(&mut node);
         node
     }
