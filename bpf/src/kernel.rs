@@ -16,7 +16,8 @@ use abi::service::{Backend, ReverseNat, Service, ServiceKey};
 use abi::{Addr, Mac, Plain, Port, V4, V6};
 use aya_ebpf::bindings::{
     __sk_buff, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
-    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2, bpf_tunnel_key, bpf_tunnel_key__bindgen_ty_1, bpf_tunnel_key__bindgen_ty_2, bpf_tunnel_key__bindgen_ty_3,
+    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2, bpf_tunnel_key, bpf_tunnel_key__bindgen_ty_1,
+    bpf_tunnel_key__bindgen_ty_2, bpf_tunnel_key__bindgen_ty_3,
 };
 use aya_ebpf::helpers::*;
 use aya_ebpf::programs::TcContext;

@@ -312,6 +312,8 @@ fn entry(rng: &mut StdRng) -> VerdictEntry {
         rule_set: rng.random_range(1..100),
         verdict,
         match_type: rng.random_range(0..7),
-        proxy_port: *[Port(0), PROXY_PORT, PROXY_PORT, Port::new(PROXY_PORT.number() + 1)].choose(rng).unwrap_or(&PROXY_PORT),
+        proxy_port: *[Port(0), PROXY_PORT, PROXY_PORT, Port::new(PROXY_PORT.number() + 1)]
+            .choose(rng)
+            .unwrap_or(&PROXY_PORT),
     }
 }

@@ -1,10 +1,10 @@
 //! What does a node's datapath know, independent of which of the two datapaths it is?
 
+use crate::state::PROXY_PORT;
 use abi::config::NodeConfig;
 use abi::endpoint::{Endpoint, EndpointPolicy};
 use abi::ipcache::{IpcacheKey, RemoteEndpoint};
 use abi::service::{Backend, ReverseNat, Service, ServiceKey};
-use crate::state::PROXY_PORT;
 use abi::{V4, V6};
 use bpf::SlotDump;
 use pipeline::native::{self, Node, Policy};

@@ -113,7 +113,10 @@ fn broken_packets_at_every_program_are_dropped_with_a_reason_and_counted_once() 
         let counted = kernel.counted().unwrap();
         let drops: BTreeMap<_, u64> = counted.iter().copied().filter(|((reason, _), _)| *reason != 0).collect();
         assert_eq!(drops, told, "{hook:?}");
-        assert!(told.len() > 1 || [Hook::ToNetdev, Hook::FromNetdev, Hook::ToHost].contains(&hook), "{hook:?}: {told:?}");
+        assert!(
+            told.len() > 1 || [Hook::ToNetdev, Hook::FromNetdev, Hook::ToHost].contains(&hook),
+            "{hook:?}: {told:?}"
+        );
         let forwarded: u64 = counted.iter().filter(|((reason, _), _)| *reason == 0).map(|(_, count)| *count).sum();
         if hook == Hook::FromContainer {
             // answers to ARP and neighbour solicitations are the program's own, everything else of a pod is counted

@@ -159,7 +159,19 @@ fn told(lab: &Lab) -> Result<()> {
         ] {
             ensure!(flows.contains(&wanted), "{wanted} in {flows}");
         }
-        let verdicts = lab.hubble(&["observe", "--type", "policy-verdict", "--verdict", "REDIRECTED", "--to-pod", "default/server", "--last", "20"])?.ok()?;
+        let verdicts = lab
+            .hubble(&[
+                "observe",
+                "--type",
+                "policy-verdict",
+                "--verdict",
+                "REDIRECTED",
+                "--to-pod",
+                "default/server",
+                "--last",
+                "20",
+            ])?
+            .ok()?;
         ensure!(verdicts.contains("policy-verdict:L4-Only INGRESS ALLOWED"), "{verdicts}");
         let traces = lab.hubble(&["observe", "--type", "trace:to-proxy", "--last", "20"])?.ok()?;
         ensure!(traces.contains("to-proxy FORWARDED"), "{traces}");
