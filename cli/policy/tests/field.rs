@@ -94,6 +94,31 @@ fn labels_of_all_groups_around_an_address_are_asked_together() {
 }
 
 #[test]
+fn what_a_group_leaves_out_may_be_wider_than_the_group() {
+    let case = "{endpoints: [{name: a}], flows: [{src: a, dst: 10.1.2.3}]}";
+    let groups = group("g", "{role: db}", "10.1.2.3/32");
+    let without = |select: &str, part: &str| {
+        groups.clone() + &cnp(&format!("egress: [{{toCIDRSet: [{{{select}, except: [{part}]}}]}}]"))
+    };
+    for select in ["cidrGroupRef: g", "cidrGroupSelector: {matchLabels: {role: db}}"] {
+        check(case, &without(select, "10.1.2.0/24"), "egress", ("deny", "none", &[]));
+        check(case, &without(select, "10.1.3.0/24"), "egress", ("allow", "l3-only", CNP));
+    }
+}
+
+#[test]
+fn empty_lists_of_names_groups_and_services_add_nothing_to_other_peers() {
+    for empty in ["toGroups", "toFQDNs", "toServices"] {
+        let policy = cnp(&format!("egress: [{{toEntities: [cluster], {empty}: []}}]"));
+        check(PODS, &policy, "egress", ("allow", "all", CNP));
+    }
+    for empty in ["toEndpoints", "toCIDR", "toCIDRSet"] {
+        let policy = cnp(&format!("egress: [{{toEntities: [cluster], {empty}: []}}]"));
+        check(PODS, &policy, "egress", ("deny", "none", &[]));
+    }
+}
+
+#[test]
 fn addresses_of_groups_count_as_addresses_of_their_own() {
     let case = "{endpoints: [{name: a}], flows: [{src: a, dst: 10.1.9.9}]}";
     let policies = cnp("egress: [{toEntities: [world]}]") + &group("g", "{}", "10.1.0.0/16");
@@ -282,6 +307,7 @@ fn numbers_that_are_none_are_refused_whatever_the_schema() {
         "toPorts: [{ports: [{port: '1_0'}]}]",
         "icmps: [{fields: [{type: 256}]}]",
         "toFQDNs: [{}]",
+        "authentication: {mode: x}",
     ] {
         assert_eq!(taken(&cnp(&format!("egress: [{{{rule}}}]"))), [false, false], "{rule}");
     }

@@ -363,8 +363,9 @@ impl Peer {
                     return false;
                 }
                 let by_prefix = learned.prefixes.iter().any(|prefix| {
-                    let except = what.except().iter().copied();
-                    selects_addresses(peer, context, &CidrSet::new(*prefix, except))
+                    // What is left out may be wider than what there is of a group: then nothing of it is left.
+                    let set = CidrSet { prefix: prefix.trunc(), except: what.except().to_vec() };
+                    selects_addresses(peer, context, &set)
                 });
                 by_prefix || learned.selectors.iter().any(|selector| selector.matches(&peer.as_peer))
             }

@@ -18,6 +18,14 @@ fn ccnp(name: &str, spec: &str) -> String {
     )
 }
 
+/// Takes a policy of namespace a away.
+fn remove(cluster: &mut Cluster, name: &str) {
+    let kind = policy::PolicyKind::CiliumNetworkPolicy;
+    let reference = policy::PolicyRef { kind, namespace: "a".to_owned(), name: name.to_owned() };
+    let change = cluster.repository.remove_policy(&reference);
+    cluster.take(change);
+}
+
 fn cluster() -> Cluster {
     Cluster::default_mode().pod("a/web", &["app=web"]).pod("a/db", &["app=db"]).pod("b/web", &["app=web"])
 }
@@ -303,4 +311,89 @@ fn host_policies_are_for_the_own_node_if_the_host_firewall_is_on() {
     check("a/web", protocol::TCP, 4244, "none");
     assert_eq!(cluster.enforced("host"), (true, false));
     assert_eq!(cluster.enforced("a/web"), (false, false));
+}
+
+#[test]
+fn a04_rules_for_requests_are_never_skipped_while_policies_change() {
+    let mut cluster = cluster();
+    let http = "ingress: [{fromEndpoints: [{}], toPorts: [{ports: [{port: \"80\", protocol: TCP}], rules: {http: [{path: /ok}]}}]}]";
+    cluster.apply_text(&cnp("http", http));
+    let (subject, peer) = (cluster.identity("a/web"), cluster.identity("a/db"));
+    let others = [
+        "ingress: [{fromEndpoints: [{matchLabels: {app: db}}], toPorts: [{ports: [{port: \"81\"}]}]}]",
+        "egress: [{toEntities: [world]}]",
+        "ingress: [{fromEntities: [host]}]",
+    ];
+    for at in 0..3_000 {
+        if at % 2 == 0 {
+            cluster.apply_text(&cnp("other", others[at / 2 % 3]));
+        } else {
+            remove(&mut cluster, "other");
+        }
+        let tables = cluster.repository.subject_policy(subject).expect("tables");
+        let entry = tables.verdict(peer, Direction::Ingress, protocol::TCP, 80);
+        assert_eq!(entry.verdict, abi::policy::VERDICT_REDIRECT, "change {at}");
+        let set = tables.rule_set(entry.rule_set).expect("a rule set");
+        let rules = set.redirects.iter().filter_map(|redirect| redirect.rules.as_ref()?.http.as_ref());
+        assert_eq!(rules.map(Vec::len).sum::<usize>(), 1, "change {at}");
+        assert!(!set.redirects.iter().any(|redirect| redirect.is_open()), "change {at}");
+    }
+}
+
+#[test]
+fn a14_many_policies_and_priorities_keep_their_order() {
+    let rule = |action: &str| {
+        format!(
+            "{{action: {action}, to: [{{namespaces: {{}}}}], protocols: [{{tcp: {{destinationPort: {{number: 80}}}}}}]}}"
+        )
+    };
+    let policy = |name: usize, priority: usize, rules: &[String]| {
+        format!(
+            "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {{name: k{name}}}\nspec: {{tier: Admin, priority: {priority}, subject: {{namespaces: {{}}}}, egress: [{}]}}\n",
+            rules.join(", ")
+        )
+    };
+    for first in ["Deny", "Accept"] {
+        let second = if first == "Deny" { "Accept" } else { "Deny" };
+        let mut cluster = cluster();
+        // As many rules as a policy can have, as many priorities as there are: only the first of all decides.
+        let passing: Vec<String> = (0..25).map(|_| rule("Pass")).collect();
+        for priority in (1..=1_000).rev().step_by(9) {
+            let mut rules = passing.clone();
+            rules[24] = rule(second);
+            cluster.apply_text(&policy(priority, priority, &rules));
+        }
+        cluster.apply_text(&policy(0, 0, &[rule(first)]));
+        let (subject, peer) = (cluster.identity("a/web"), cluster.identity("a/db"));
+        let tables = cluster.repository.subject_policy(subject).expect("tables");
+        let entry = tables.verdict(peer, Direction::Egress, protocol::TCP, 80);
+        let expected = if first == "Deny" { abi::policy::VERDICT_DENY } else { abi::policy::VERDICT_ALLOW };
+        assert_eq!(entry.verdict, expected, "{first}");
+    }
+}
+
+#[test]
+fn a17_dots_in_names_are_dots() {
+    assert!(policy::name_matches("a.b.example", "a.b.example"));
+    for other in ["axb.example", "a.bxexample", "aab.example", "a-b.example"] {
+        assert!(!policy::name_matches("a.b.example", other), "{other}");
+        assert!(!policy::name_matches("*.b.example", other), "{other}");
+    }
+    assert!(!policy::name_matches("*.example", "xexample"));
+}
+
+#[test]
+fn a18_what_clusterwide_policies_deny_stays_denied_when_a_namespace_loses_its_own() {
+    let mut cluster = cluster();
+    cluster.apply_text(&cnp("own", "ingress: [{}]"));
+    cluster
+        .apply_text(&ccnp("all", "endpointSelector: {}, ingressDeny: [{fromEndpoints: [{matchLabels: {app: web}}]}]"));
+    let (subject, peer) = (cluster.identity("a/db"), cluster.identity("b/web"));
+    for _ in 0..2 {
+        let tables = cluster.repository.subject_policy(subject).expect("tables");
+        assert!(tables.ingress_enforced);
+        let entry = tables.verdict(peer, Direction::Ingress, protocol::TCP, 80);
+        assert_eq!(entry.verdict, abi::policy::VERDICT_DENY);
+        remove(&mut cluster, "own");
+    }
 }

@@ -134,8 +134,10 @@ impl Reader<'_> {
         for (at, name) in lists.names.unwrap_or_default().iter().enumerate() {
             peers.extend(self.name(&format!("{}[{at}]", field("FQDNs")), name).map(Peer::Learned));
         }
-        // A kind that is there and empty names nobody, whatever else is there.
-        if given.iter().any(|(_, count)| *count == 0) {
+        // A kind that is there and empty names nobody, whatever else is there; but names, groups and services may add to
+        // nothing.
+        let adds = ["Groups", "Services", "FQDNs"];
+        if given.iter().any(|(kind, count)| *count == 0 && !adds.contains(kind)) {
             return Some(Vec::new());
         }
         peers.sort();
