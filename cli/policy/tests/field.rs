@@ -233,6 +233,18 @@ fn server_names_before_rules_get_them() {
 }
 
 #[test]
+fn what_is_allowed_is_put_together_before_denials_are_asked() {
+    let ports = "ports: [{port: '80', protocol: TCP}]";
+    let conflict = format!(
+        "egress: [{{toPorts: [{{{ports}, rules: {{http: [{{}}]}}}}]}}, {{toPorts: [{{{ports}, rules: {{dns: [{{matchPattern: '*'}}]}}}}]}}]"
+    );
+    let denial = format!("egressDeny: [{{toPorts: [{{{ports}}}]}}]");
+    let error = |spec: &str| judge("{endpoints: [{name: a}]}", &cnp(spec))["endpoints"][0]["error"].is_string();
+    assert!(error(&conflict));
+    assert!(error(&format!("{denial}, {conflict}")), "the denial comes behind both");
+}
+
+#[test]
 fn proof_is_not_taken_over_where_something_is_passed_on() {
     let policy = cnp("egress: [{toCIDRSet: [{cidr: 192.0.2.0/24}], authentication: {mode: required}}, \
          {toCIDR: [0.0.0.0/0], toPorts: [{ports: [{port: '80'}]}]}]");

@@ -26,7 +26,7 @@ pub(super) struct Compiled {
 }
 
 /// The order in which rules are asked; the names at the end make it the same wherever it is asked for.
-pub(super) type Order = (Tier, u32, Box<str>, usize, usize);
+pub(super) type Order = (Tier, u32, Box<str>, usize, bool, usize);
 
 impl Compiled {
     /// The rule at a place of its policy.
@@ -55,8 +55,11 @@ impl Compiled {
 }
 
 fn order(rule: &Rule) -> Order {
-    let id = resource_id(&rule.origin.policy).into_boxed_str();
-    (rule.tier, rule.priority, id, rule.origin.spec, rule.origin.index)
+    let origin = &rule.origin;
+    let id = resource_id(&origin.policy).into_boxed_str();
+    // Denials have sections of their own, behind those of what is allowed.
+    let denies = origin.section().ends_with("Deny");
+    (rule.tier, rule.priority, id, origin.spec, denies, origin.index)
 }
 
 fn resource_id(policy: &PolicyRef) -> String {
