@@ -49,6 +49,7 @@ pub fn check(object: &Value) -> Vec<FieldError> {
         match version.pointer("/schema/openAPIV3Schema") {
             None => errors.push(FieldError::required(format!("{path}.schema.openAPIV3Schema"), "schemas are required")),
             Some(schema) => {
+                errors.extend(of_metadata(schema, &path));
                 let mut bad = Vec::new();
                 custom::bad_patterns(schema, &format!("{path}.schema.openAPIV3Schema"), &mut bad);
                 for (place, pattern, why) in bad {
@@ -59,6 +60,17 @@ pub fn check(object: &Value) -> Vec<FieldError> {
         }
     }
     errors
+}
+
+/// Metadata has the same schema in all kinds: a definition says at most which names there may be.
+fn of_metadata(schema: &Value, path: &str) -> Option<FieldError> {
+    let said = schema.pointer("/properties/metadata")?.as_object()?;
+    let names = said.get("properties").and_then(Value::as_object);
+    let plain = said.keys().all(|name| ["type", "properties"].contains(&name.as_str()))
+        && names.into_iter().flatten().all(|(name, _)| ["name", "generateName"].contains(&name.as_str()));
+    let rule = "must not specify anything other than name and generateName, but metadata is implicitly specified";
+    let place = format!("{path}.schema.openAPIV3Schema.properties[metadata]");
+    (!plain).then(|| FieldError::forbidden(place, rule))
 }
 
 /// What a definition asks for that this server does not do: rules in CEL are kept and not evaluated.
@@ -131,5 +143,43 @@ pub fn remove_objects(tx: &mut Transaction<'_>, definition: &Value) {
         meta_collection(meta::text(definition, "/spec/names/plural"), meta::text(definition, "/spec/group"));
     for object in tx.list(&collection, None) {
         tx.delete(&Key::new(&collection, meta::namespace(&object.value), meta::name(&object.value)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::check as held;
+
+    #[test]
+    fn our_own_definitions_are_right() {
+        for definition in crds::custom_resource_definitions() {
+            let wrong: Vec<String> = check(&definition).into_iter().map(|error| error.message).collect();
+            assert_eq!(wrong, [""; 0], "{}", meta::name(&definition));
+        }
+    }
+
+    #[test]
+    fn nothing_is_said_of_metadata() {
+        let mut definition = crds::custom_resource_definitions().remove(0);
+        definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["metadata"]["description"] =
+            json!("names and labels");
+        let wrong = check(&definition);
+        assert!(wrong.len() == 1 && wrong[0].field.ends_with("properties[metadata]"), "{wrong:?}");
+    }
+
+    /// Each line was given to a Kubernetes API server that had Cilium 1.20.2's definitions, and to one that had ours.
+    #[test]
+    fn objects_are_taken_and_refused_as_by_kubernetes() {
+        let resources = crds::custom_resources();
+        for line in include_str!("crd/objects.txt").lines() {
+            let (verdict, rest) = line.split_at(8);
+            let (kind, text) = rest.split_once(' ').expect("a kind and its fields");
+            let resource = resources.iter().find(|one| one.kind == kind).expect("a kind of ours");
+            let text = format!("{{apiVersion: cilium.io/v2, kind: {kind}, metadata: {{name: x}}, {text}}}");
+            let object: Value = serde_saphyr::from_str(&text).expect("YAML");
+            let wrong = held::check(&custom::root(Some(&resource.schema())), &object);
+            assert_eq!(wrong.is_empty(), verdict.trim() == "takes", "{line}: {wrong:?}");
+        }
     }
 }
