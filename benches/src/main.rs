@@ -1,4 +1,4 @@
-//! How fast is the datapath, against what is possible and what was promised? One run measures and judges.
+//! How fast are datapath and policy engine, against what is possible and what was promised? One run measures and judges.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod http;
@@ -8,6 +8,7 @@ mod observer;
 mod packet;
 mod per_packet;
 mod policies;
+mod policy_scale;
 mod reference;
 mod report;
 mod rounds;
@@ -79,6 +80,12 @@ enum Bench {
     Slots,
     /// Requests through the proxy, and through others.
     Http,
+    /// Policies put together, in memory.
+    Policies,
+    /// Identities and policies that change, in memory.
+    Churn,
+    /// Memory for identities and policies, and those of a large cluster.
+    Footprint,
 }
 
 const WIRE: [Bench; 5] = [Bench::Stream, Bench::Rr, Bench::Crr, Bench::Udp, Bench::Services];
@@ -165,6 +172,9 @@ impl<'a> Session<'a> {
         self.run(Bench::Slots, |_| map_costs::slots(rounds));
         let plan = self.plan;
         self.run(Bench::Http, |_| http::measure(&plan));
+        self.run(Bench::Policies, |_| map_costs::pin_after(|| policy_scale::load(rounds)));
+        self.run(Bench::Churn, |_| map_costs::pin_after(|| policy_scale::changes(rounds)));
+        self.run(Bench::Footprint, |_| map_costs::pin_after(policy_scale::sizes));
     }
 
     fn measure_wire(&mut self, wire: &mut Wire) {

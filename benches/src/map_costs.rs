@@ -144,7 +144,7 @@ pub fn slots(rounds: usize) -> Result<Vec<Row>> {
 }
 
 /// On a thread that is bound to the processor of the measurements.
-fn pin_after(work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+pub fn pin_after<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let pinned = || pin().and_then(|()| work());
     std::thread::scope(|scope| scope.spawn(pinned).join()).map_err(|_| anyhow::anyhow!("the measurement panicked"))?
 }

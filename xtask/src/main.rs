@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod fuzz;
 mod layers;
 mod release;
 mod step;
@@ -17,6 +18,7 @@ usage: ./dev COMMAND
   build    the release binary and its command names, in dist/
   test     every test: units, properties, kernel programs, and the scenarios on a running lab
   parity   packets through policies, tables, native datapath and kernel, which must agree (--cases N --seed S)
+  fuzz     parsers on inputs that nobody thought of (TARGET... chooses some, --seconds N for each)
   bench    measurements against limits and peers, with ratios (names choose some)
   check    format, lints, layers, documentation";
 
@@ -55,6 +57,7 @@ fn run(words: &[String]) -> Result<()> {
         "build" => release::build(),
         "demo" => demo::run(rest),
         "bench" => bench(rest),
+        "fuzz" => fuzz::run(rest),
         "parity" => parity(rest),
         "test" => tests::run(rest),
         "check" => check::run(),

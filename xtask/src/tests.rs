@@ -1,7 +1,7 @@
 //! Does everything hold? The habits first, then units and properties, then the kernel's programs, then the scenarios on a lab.
 
-use crate::check;
 use crate::step::{cargo, command, step, succeed};
+use crate::{check, fuzz};
 use anyhow::Result;
 
 /// Runs all tests, or with words those packages' alone (`./dev test policy flow`).
@@ -14,6 +14,7 @@ pub fn run(packages: &[String]) -> Result<()> {
     step("testing units, properties and kernel programs", || {
         cargo(&["test", "--workspace", "--exclude", "scenarios", "--exclude", "bpf"])
     })?;
+    step("fuzzing what reads from outside, a few seconds each", || fuzz::run(&["--seconds".into(), "5".into()]))?;
     // one after the other: their packets have deadlines
     step("testing real packets between namespaces", || cargo(&["test", "--package", "bpf", "--", "--test-threads=1"]))?;
     // the same on a device as older kernels have it, in so far as the device matters
