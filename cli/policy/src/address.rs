@@ -6,12 +6,6 @@ use std::net::IpAddr;
 use identity::NumericIdentity;
 use ipnet::IpNet;
 
-/// A prefix, or an address as one.
-pub fn prefix(text: &str) -> Option<IpNet> {
-    let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
-    text.parse::<IpNet>().ok().map(|prefix| prefix.trunc()).or_else(address)
-}
-
 /// Identities by prefix; the longest one that holds an address counts.
 #[derive(Default)]
 pub struct Addresses {
@@ -52,7 +46,7 @@ mod tests {
     fn the_longest_prefix_counts() {
         let mut addresses = Addresses::default();
         for (text, number) in [("10.0.0.0/8", 1), ("10.1.0.0/16", 2), ("10.1.2.3", 3), ("::/0", 4)] {
-            addresses.set(prefix(text).unwrap(), number);
+            addresses.set(policy::parse_prefix_or_address(text).unwrap(), number);
         }
         for (text, number) in
             [("10.1.2.3", Some(3)), ("10.1.2.4", Some(2)), ("10.2.0.1", Some(1)), ("11.0.0.1", None), ("::1", Some(4))]

@@ -165,7 +165,7 @@ impl Objects {
         let labels = labels.map(|(key, value)| Label::new(source::CIDR_GROUP, key, value)).collect();
         let mut prefixes = Vec::new();
         for text in &group.spec.external_cidrs {
-            match crate::address::prefix(text) {
+            match policy::parse_prefix_or_address(text) {
                 Some(prefix) => prefixes.push(prefix),
                 None => {
                     let path = format!("CiliumCIDRGroup {}", name(&document.value));

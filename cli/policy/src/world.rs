@@ -14,7 +14,7 @@ use policy::{
     Settings, protocol,
 };
 
-use crate::address::{Addresses, prefix};
+use crate::address::Addresses;
 use crate::case::{Case, Config, Endpoint, Map, Node, Service};
 use crate::objects::Objects;
 
@@ -402,7 +402,7 @@ impl World {
     fn add_addresses(&mut self, case: &Case, objects: &Objects) -> Result<(), String> {
         let mut given: BTreeMap<IpNet, Vec<Label>> = BTreeMap::new();
         for one in &case.ip_labels {
-            let Some(prefix) = prefix(&one.prefix) else {
+            let Some(prefix) = policy::parse_prefix_or_address(&one.prefix) else {
                 return Err(format!("ip_labels: {:?} is not a prefix", one.prefix));
             };
             let labels = Labels::parse(one.labels.iter().map(String::as_str)).map_err(|error| error.to_string())?;

@@ -42,11 +42,6 @@ impl Pattern {
         Ok(Pattern { text: text.to_owned(), regex })
     }
 
-    /// As it was written.
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
-
     /// Whether the whole of it matches.
     pub fn matches(&self, text: impl AsRef<[u8]>) -> bool {
         self.regex.is_match(text.as_ref())

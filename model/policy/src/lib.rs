@@ -15,6 +15,7 @@ mod tables;
 pub use l7::dns::{canonical_name, name_matches};
 pub use origin::{Direction, Implicit, PolicyKind, PolicyRef, RuleOrigin, RuleSet};
 pub use parse::is_port_name;
+pub use parse::prefix::{parse_prefix, parse_prefix_or_address};
 pub use peer::{CidrSet, Context, ENTITIES, Entity, Known, Learned, Peer, PeerIdentity};
 pub use redirect::{Parser, Redirect};
 pub use repository::{Change, NamedPorts, Repository, TableChange, What};

@@ -7,6 +7,7 @@ mod l7;
 mod network_policy;
 mod peers;
 mod ports;
+pub mod prefix;
 
 use std::sync::OnceLock;
 

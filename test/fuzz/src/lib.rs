@@ -8,6 +8,7 @@ mod packets;
 mod patterns;
 mod policies;
 mod ports;
+mod proxies;
 mod selectors;
 
 /// Something that reads what others wrote.
@@ -27,6 +28,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "ports", what: "ports, ranges and prefixes", run: ports::run },
     Target { name: "patterns", what: "regular expressions and patterns of DNS names", run: patterns::run },
     Target { name: "cases", what: "cases and flows of `policy eval`", run: cases::run },
+    Target { name: "proxies", what: "first bytes of DNS, HTTP and TLS", run: proxies::run },
     Target { name: "packets", what: "packets through the datapath", run: packets::run },
 ];
 

@@ -9,7 +9,7 @@ use super::{PatternError, compile, refuse, whole};
 /// Distinct patterns, asked in one pass over the text, however many they are. A bad one matches nothing.
 #[derive(Debug, Clone, Default)]
 pub struct PatternSet {
-    texts: Vec<String>,
+    count: usize,
     regexes: Regexes,
 }
 
@@ -40,17 +40,12 @@ impl PatternSet {
             [] => Regexes::None,
             all => compile(all).map_or_else(|_| each(&texts, all, &mut problems), Regexes::One),
         };
-        (PatternSet { texts, regexes }, problems)
-    }
-
-    /// As they were written.
-    pub fn texts(&self) -> &[String] {
-        &self.texts
+        (PatternSet { count: texts.len(), regexes }, problems)
     }
 
     /// Which patterns the whole of the text matches.
     pub fn matches(&self, text: &[u8]) -> Matching {
-        let mut found = Matches::new(self.texts.len());
+        let mut found = Matches::new(self.count);
         match &self.regexes {
             Regexes::None => {}
             Regexes::One(regex) => regex.which_overlapping_matches(&Input::new(text), &mut found),

@@ -1,11 +1,10 @@
 //! Whom does a rule of cilium.io name?
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 use labels::{CLUSTER, NAMESPACE_LABELS, Operator, POD_NAMESPACE, Selector, SelectorKey, source};
 
 use super::Reader;
+use super::prefix::{parse_prefix, parse_prefix_or_address};
 use crate::peer::{CidrSet, ENTITIES, Entity, Learned, Peer};
 use crate::settings::SchemaMode;
 use l7::dns::canonical_name;
@@ -195,8 +194,7 @@ impl Reader<'_> {
     }
 
     fn cidr(&mut self, path: &str, text: &str) -> Option<Peer> {
-        let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
-        let Some(prefix) = parse_prefix(text).or_else(address) else {
+        let Some(prefix) = parse_prefix_or_address(text) else {
             let message = match text {
                 "" => "IP must be specified".to_owned(),
                 _ => format!("unable to parse CIDR: {text:?} is neither a prefix like 192.0.2.0/24 nor an address"),
@@ -342,14 +340,4 @@ impl Reader<'_> {
 fn keys(selector: &crds::LabelSelector) -> impl Iterator<Item = &str> {
     let equal = selector.match_labels.iter().flat_map(|labels| labels.keys().map(String::as_str));
     equal.chain(selector.match_expressions.iter().flatten().map(|expression| expression.key.as_str()))
-}
-
-/// A prefix as Go's `netip.ParsePrefix` reads it: no number has a leading zero, which some read as octal.
-fn parse_prefix(text: &str) -> Option<IpNet> {
-    let (address, bits) = text.split_once('/')?;
-    let leading_zero = bits.len() > 1 && bits.starts_with('0');
-    if leading_zero || !bits.bytes().all(|digit| digit.is_ascii_digit()) {
-        return None;
-    }
-    IpNet::new(address.parse().ok()?, bits.parse().ok()?).ok().map(|prefix| prefix.trunc())
 }
