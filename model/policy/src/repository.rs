@@ -393,7 +393,7 @@ impl Repository {
         let Some(peer) = self.selectors.peer(selector) else { return Vec::new() };
         let mut asked = self.identities.candidates(peer, &context);
         // Those that it selected need not be among those that it can select now.
-        asked.extend(self.selectors.members(&[selector]));
+        asked.extend(self.selectors.members(selector));
         asked.sort_unstable();
         asked.dedup();
         let mut moved = Vec::new();

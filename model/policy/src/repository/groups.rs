@@ -308,15 +308,21 @@ impl Repository {
         };
         let ports = ports.unwrap_or(&known.named_ports);
         let mut tables = SubjectTables::new(rules, ports, None, &mut self.rule_sets);
-        let members = if tables.asks_peers_for_names() {
-            self.identities.numbers().collect()
-        } else {
-            self.selectors.members(tables.selectors())
-        };
-        for identity in members {
-            if let Some(known) = self.identities.get(&identity) {
-                tables.classify(identity, known, &mut self.rule_sets);
+        if tables.asks_peers_for_names() {
+            let mut numbers: Vec<NumericIdentity> = self.identities.numbers().collect();
+            numbers.sort_unstable();
+            for identity in numbers {
+                if let Some(known) = self.identities.get(&identity) {
+                    tables.classify(identity, known, &mut self.rule_sets);
+                }
             }
+        } else {
+            let mut pairs: Vec<(NumericIdentity, u32)> = Vec::new();
+            for (number, selector) in (0..).zip(tables.selectors()) {
+                pairs.extend(self.selectors.members(*selector).map(|identity| (identity, number)));
+            }
+            pairs.sort_unstable();
+            tables.classify_all(&pairs, &mut self.rule_sets);
         }
         Some(Ok(tables))
     }

@@ -211,10 +211,9 @@ impl Selectors {
         }
     }
 
-    /// Whom some of these select.
-    pub fn members(&self, ids: &[SelectorId]) -> BTreeSet<NumericIdentity> {
-        let selectors = ids.iter().filter_map(|id| self.by_id.get(id));
-        selectors.flat_map(|selector| selector.members.iter().copied()).collect()
+    /// Whom a selector selects, in no order.
+    pub fn members(&self, id: SelectorId) -> impl Iterator<Item = NumericIdentity> {
+        self.by_id.get(&id).into_iter().flat_map(|selector| selector.members.iter().copied())
     }
 
     /// Whom a selector that some rule uses selects.

@@ -134,6 +134,30 @@ impl SubjectTables {
         had
     }
 
+    /// Puts all peers into their classes at once: pairs of a peer and the number of a selector that selects it, sorted.
+    /// For tables that have no peers yet and ask none for names.
+    pub fn classify_all(&mut self, pairs: &[(NumericIdentity, u32)], rule_sets: &mut RuleSets) {
+        let mut classes: Vec<(NumericIdentity, Class)> = Vec::new();
+        let mut signature = Signature::default();
+        for same in pairs.chunk_by(|(one, _), (next, _)| one == next) {
+            let Some((peer, _)) = same.first() else { continue };
+            signature.selectors.clear();
+            signature.selectors.extend(same.iter().map(|(_, number)| *number));
+            let class = match self.signatures.get(&signature) {
+                Some(class) => *class,
+                None => {
+                    let class = self.next_class;
+                    self.next_class += 1;
+                    self.add_class(class, signature.clone(), rule_sets);
+                    class
+                }
+            };
+            classes.push((*peer, class));
+        }
+        self.classes = classes.into_iter().collect();
+        self.snapshot = Weak::new();
+    }
+
     /// Puts a peer into its class; says what changes.
     pub fn classify(&mut self, peer: NumericIdentity, known: &Identity, rule_sets: &mut RuleSets) -> Option<What> {
         let signature = self.signature(known);
