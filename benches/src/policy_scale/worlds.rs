@@ -86,7 +86,7 @@ pub fn allowing(namespace: &str, name: &str, subject: Selector, peer: Selector, 
         effect: Effect::Allow,
         auth: None,
         default_deny: true,
-        peers: vec![Peer::of_selector(peer)],
+        peers: Peer::of_selector(peer),
         ports: Ports::Some(vec![PortSpec { protocol: protocol::TCP, range: PortRange::Numbers(port, port), l7: None }]),
     };
     PolicyObject {

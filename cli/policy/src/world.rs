@@ -553,7 +553,7 @@ fn port_labels(endpoint: &Endpoint) -> Vec<Label> {
 /// True if the node serves the Kubernetes API, by what is said of it or of its address.
 fn serves_api(case: &Case, node: &Node, address: Option<IpAddr>) -> bool {
     let around = case.ip_labels.iter().filter(|one| {
-        let prefix = prefix(&one.prefix);
+        let prefix = policy::parse_prefix_or_address(&one.prefix);
         prefix.is_some_and(|prefix| address.is_some_and(|address| prefix.contains(&address)))
     });
     node.kube_apiserver || around.flat_map(|one| &one.labels).any(|label| label == "reserved:kube-apiserver")
