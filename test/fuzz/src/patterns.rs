@@ -32,19 +32,23 @@ fn names(pattern: &str, texts: &[&str]) {
     }
 }
 
-/// A star stands for characters of one label, a leading `**.` for labels, a lone star for all.
+/// A star stands for characters of one label, two or more and a dot in front for labels, stars alone for all.
 fn literally(pattern: &str, name: &str) -> bool {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if !name.bytes().all(known) {
         return false;
     }
-    if pattern == "*" {
+    let rest = pattern.trim_start_matches('*');
+    let stars = pattern.len() - rest.len();
+    if stars > 0 && rest.is_empty() {
         return true;
     }
-    let Some(rest) = pattern.strip_prefix("**.") else { return labels(pattern.as_bytes(), name.as_bytes()) };
+    let Some(rest) = rest.strip_prefix('.').filter(|_| stars > 1) else {
+        return labels(pattern.as_bytes(), name.as_bytes());
+    };
     let dots = name.match_indices('.').map(|(at, _)| at);
     let proper = |front: &str| front.split('.').all(|label| !label.is_empty());
-    dots.into_iter().any(|at| proper(&name[..at]) && labels(rest.as_bytes(), name[at + 1..].as_bytes()))
+    dots.into_iter().any(|at| proper(&name[..at]) && labels(rest.as_bytes(), &name.as_bytes()[at + 1..]))
 }
 
 /// By trying everything, column by column.

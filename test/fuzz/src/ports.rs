@@ -48,7 +48,9 @@ fn ranges(port: &str, end: &str, protocol: &str) {
     else {
         return;
     };
-    let Ok(first) = port.parse::<u16>() else { return };
+    // Numbers that begin with a zero, or a sign, are read in ways of their own.
+    let plain = port == "0" || port.starts_with(|first: char| ('1'..='9').contains(&first));
+    let Some(first) = port.parse::<u16>().ok().filter(|_| plain) else { return };
     // An end that lies before the first port is not heeded.
     let last = end.parse::<u16>().ok().filter(|last| *last > first).unwrap_or(first);
     let tables = repository(policy).subject_policy(256).unwrap();
