@@ -87,7 +87,7 @@ pub fn allowing(namespace: &str, name: &str, subject: Selector, peer: Selector, 
         auth: None,
         default_deny: true,
         peers: Peer::of_selector(peer),
-        ports: Ports::Some(vec![PortSpec { protocol: protocol::TCP, range: PortRange::Numbers(port, port), l7: None }]),
+        ports: Ports::Some(vec![PortSpec::new(protocol::TCP, PortRange::Numbers(port, port))]),
     };
     PolicyObject {
         reference,
