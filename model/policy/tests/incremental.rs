@@ -45,8 +45,7 @@ impl Kept {
                 What::ClassRemoved { identity } => drop(self.tables.classes.remove(&identity).unwrap()),
                 What::ClassSet { identity, class, verdicts, rule_sets } => {
                     self.tables.classes.insert(identity, class);
-                    self.tables.verdicts.extend(verdicts);
-                    self.tables.verdicts.sort_by_key(|(key, _)| *key);
+                    self.tables.add_verdicts(verdicts);
                     self.tables.rule_sets.extend(rule_sets);
                     self.tables.rule_sets.sort_by_key(|set| set.id);
                 }
@@ -210,9 +209,9 @@ fn one_change_at_a_time_leads_where_a_fresh_start_leads() {
         number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let before = kept.tables.clone();
         step(number >> 33, &mut told, &mut kept);
-        changes += usize::from(before.classes != kept.tables.classes || before.verdicts != kept.tables.verdicts);
+        changes += usize::from(before.classes != kept.tables.classes || before.verdicts() != kept.tables.verdicts());
         let own = kept.repository.subject_policy(SUBJECT).unwrap();
-        assert_eq!((&kept.tables.classes, &kept.tables.verdicts), (&own.classes, &own.verdicts), "step {at}");
+        assert_eq!((&kept.tables.classes, kept.tables.verdicts()), (&own.classes, own.verdicts()), "step {at}");
         let (repository, new) = fresh(&told, &kept.by_prefix);
         assert_eq!(kept.repository.prefixes(), repository.prefixes(), "step {at}");
         let peers = told.identities.keys().chain(kept.by_prefix.values()).chain(&[1, 2, 6, SUBJECT]);
