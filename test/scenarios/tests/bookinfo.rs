@@ -14,6 +14,9 @@ const DENY_ALL: &str = include_str!("../../../examples/bookinfo/01-productpage-d
 const ALLOW_DNS: &str = include_str!("../../../examples/bookinfo/02-allow-to-dns.yaml");
 const ALLOW_BACKENDS: &str = include_str!("../../../examples/bookinfo/03-from-product-to-reviews-details.yaml");
 
+const ALLOW_DNS_L7: &str = include_str!("../../../examples/bookinfo/04-allow-to-dns-l7.yaml");
+const CLIENT_TO_NAME: &str = include_str!("../../../examples/bookinfo/05-from-internal-client-to-fqdn.yaml");
+
 const PAGE: &str = "http://productpage:9080/productpage";
 const NO_REVIEWS: &str = "Error fetching product reviews!";
 const SORRY: &str = "Sorry, product reviews are currently unavailable for this book.";
@@ -41,6 +44,12 @@ fn main() -> ExitCode {
             ("e4_19_reviews_and_details_are_back_and_ratings_stay_denied", e4_19),
             ("e4_20_pods_that_no_policy_selects_keep_all_traffic", e4_20),
             ("e4_04_replies_need_no_rule", e4_04),
+            ("e4_16_e4_17_questions_and_answers_are_shown", e4_16),
+            ("e4_18_other_names_are_refused_and_shown", e4_18),
+            ("e4_27_without_a_lookup_an_address_stays_closed", e4_27),
+            ("e4_22_e4_25_a_name_opens_the_addresses_of_its_answers", e4_22),
+            ("e4_23_e4_24_search_domains_and_a_name_that_no_rule_opens", e4_23),
+            ("e4_26_names_outlive_the_agent_and_say_why", e4_26),
             ("e4_28_the_configuration_says_tunnel_and_vxlan", e4_28),
             ("e4_29_the_source_node_sees_the_packet_enter_the_overlay", e4_29),
             ("e4_30_the_destination_node_sees_it_reach_the_endpoint", e4_30),
@@ -338,6 +347,158 @@ fn e4_19(lab: &Lab) -> Result<()> {
     }
     ensure!(!lab.connects("default", &productpage(lab)?, "ratings", 9080)?, "ratings can be reached directly");
     Ok(())
+}
+
+fn resolves(lab: &Lab, pod: &str, name: &str) -> Result<String> {
+    lab.exec("default", pod, &["getent", "ahosts", name])?.ok()
+}
+
+fn e4_16(lab: &Lab) -> Result<()> {
+    lab.apply(ALLOW_DNS_L7)?;
+    let pod = productpage(lab)?;
+    let asked = |kind: &str| {
+        format!(
+            "default/productpage-v1:PORT (ID:N) -> kube-system/coredns:53 (ID:N) dns-request proxy FORWARDED (DNS Query \
+             details.default.svc.cluster.local. {kind})"
+        )
+    };
+    let told = |what: &str| {
+        format!(
+            "default/productpage-v1:PORT (ID:N) <- kube-system/coredns:53 (ID:N) dns-response proxy FORWARDED (DNS Answer {what})"
+        )
+    };
+    eventually(WITHIN, "questions and answers of details", || {
+        resolves(lab, &pod, "details")?;
+        let address = lab.get(&["service", "details"])?["spec"]["clusterIP"].as_str().context("clusterIP")?.to_owned();
+        let lines = normalised(&lab.hubble(&["observe", "--protocol", "dns", "--last", "40"])?.ok()?);
+        let wanted = [
+            asked("A"),
+            asked("AAAA"),
+            told(&format!("\"{address}\" TTL: 30 (Proxy details.default.svc.cluster.local. A)")),
+            told(" TTL: 4294967295 (Proxy details.default.svc.cluster.local. AAAA)"),
+        ];
+        for line in wanted {
+            ensure!(lines.contains(&normalise(&line)), "no line `{line}` in\n{}", lines.join("\n"));
+        }
+        Ok(())
+    })?;
+    let html = page(lab)?;
+    ensure!(!html.contains(NO_REVIEWS), "the page has lost its reviews: {html}");
+    Ok(())
+}
+
+fn e4_18(lab: &Lab) -> Result<()> {
+    let pod = productpage(lab)?;
+    lab.apply(&ALLOW_DNS_L7.replace("\"*\"", "\"*.default.svc.cluster.local\""))?;
+    eventually(WITHIN, "another name is refused", || {
+        ensure!(resolves(lab, &pod, "details").is_ok(), "details does not resolve");
+        ensure!(resolves(lab, &pod, "ifconfig.me").is_err(), "ifconfig.me resolves");
+        let lines =
+            normalised(&lab.hubble(&["observe", "--protocol", "dns", "--verdict", "DROPPED", "--last", "40"])?.ok()?);
+        let wanted = "default/productpage-v1:PORT (ID:N) -> kube-system/coredns:53 (ID:N) dns-request proxy DROPPED (DNS Query ifconfig.me. A)";
+        ensure!(lines.iter().any(|line| line == wanted), "no line `{wanted}` in\n{}", lines.join("\n"));
+        Ok(())
+    })?;
+    lab.apply(ALLOW_DNS_L7)?;
+    eventually(WITHIN, "any name again", || resolves(lab, &pod, "ifconfig.me"))?;
+    Ok(())
+}
+
+fn e4_27(lab: &Lab) -> Result<()> {
+    lab.apply(CLIENT_TO_NAME)?;
+    eventually(WITHIN, "productpage is closed to the client", || {
+        let address = lab.pod_ip("default", &productpage(lab)?)?;
+        ensure!(!lab.connects("default", "internal-client", &address, 9080)?, "it is reached");
+        ensure!(resolves(lab, "internal-client", "productpage").is_ok(), "names do not resolve");
+        Ok(())
+    })?;
+    ensure!(!lab.connects("default", "internal-client", "34.117.118.44", 80)?, "reached without a lookup");
+    Ok(())
+}
+
+fn e4_22(lab: &Lab) -> Result<()> {
+    // At the first try: the answer is given once its address is open.
+    for _ in 0..3 {
+        let body =
+            lab.exec("default", "internal-client", &["curl", "-s", "--max-time", "5", "http://ifconfig.me/"])?.ok()?;
+        ensure!(!body.is_empty(), "an empty answer");
+    }
+    let dns = |line: &str| format!("default/internal-client:PORT (ID:N) {line}");
+    let wanted = [
+        dns("-> kube-system/coredns:53 (ID:N) dns-request proxy FORWARDED (DNS Query ifconfig.me. A)"),
+        dns(
+            "<- kube-system/coredns:53 (ID:N) dns-response proxy FORWARDED (DNS Answer \"34.117.118.44\" TTL: 30 (Proxy ifconfig.me. A))",
+        ),
+        dns(
+            "<- kube-system/coredns:53 (ID:N) dns-response proxy FORWARDED (DNS Answer \"2600:1901:0:bbc3::\" TTL: 30 (Proxy ifconfig.me. AAAA))",
+        ),
+    ];
+    let wanted: Vec<String> = wanted.iter().map(|line| normalise(line)).collect();
+    let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
+    observed(lab, &["--pod", "internal-client", "--protocol", "dns", "--last", "60"], &wanted)?;
+    let to = |what: &str| dns(&format!("-> ifconfig.me:80 (ID:N) {what}"));
+    let wanted = [
+        to("policy-verdict:L3-Only EGRESS ALLOWED (TCP Flags: SYN)"),
+        to("to-stack FORWARDED (TCP Flags: SYN)"),
+        to("to-stack FORWARDED (TCP Flags: ACK)"),
+        to("to-stack FORWARDED (TCP Flags: ACK, PSH)"),
+        to("to-stack FORWARDED (TCP Flags: ACK, FIN)"),
+    ];
+    let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
+    observed(lab, &["--pod", "internal-client", "--protocol", "tcp", "--last", "60"], &wanted)?;
+    Ok(())
+}
+
+fn e4_23(lab: &Lab) -> Result<()> {
+    ensure!(!lab.connects("default", "internal-client", "cnn.com", 80)?, "cnn.com is reached");
+    let dns = |line: &str| normalise(&format!("default/internal-client:PORT (ID:N) {line}"));
+    let wanted = [
+        dns(
+            "<- kube-system/coredns:53 (ID:N) dns-response proxy FORWARDED (DNS Answer RCode: Non-Existent Domain TTL: 4294967295 (Proxy cnn.com.default.svc.cluster.local. A))",
+        ),
+        dns(
+            "<- kube-system/coredns:53 (ID:N) dns-response proxy FORWARDED (DNS Answer \"151.101.3.5,151.101.131.5,151.101.67.5,151.101.195.5\" TTL: 30 (Proxy cnn.com. A))",
+        ),
+    ];
+    let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
+    observed(lab, &["--pod", "internal-client", "--protocol", "dns", "--last", "100"], &wanted)?;
+    let wanted = [
+        dns("<> cnn.com:80 (world) policy-verdict:none EGRESS DENIED (TCP Flags: SYN)"),
+        dns("<> cnn.com:80 (world) Policy denied DROPPED (TCP Flags: SYN)"),
+    ];
+    let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
+    observed(lab, &["--pod", "internal-client", "--protocol", "tcp", "--last", "60"], &wanted)?;
+    Ok(())
+}
+
+fn e4_26(lab: &Lab) -> Result<()> {
+    let node = node_of(lab, "internal-client")?;
+    let agent = agent_on(lab, &node)?;
+    let cache = lab.exec("kube-system", &agent, &["cilium-dbg", "fqdn", "cache", "list", "-p", "ifconfig.me"])?.ok()?;
+    ensure!(cache.contains("ifconfig.me.") && cache.contains("34.117.118.44"), "{cache}");
+    let why = ["cilium-dbg", "fqdn", "why", "34.117.118.44", "--pod", "internal-client"];
+    let text = lab.exec("kube-system", &agent, &why)?.ok()?;
+    ensure!(text.contains("34.117.118.44 is ifconfig.me."), "{text}");
+    ensure!(text.contains("CiliumNetworkPolicy default/from-internal-client-to-fqdn: egress[1] ifconfig.me"), "{text}");
+    let process = testbed::processes::agent(&node)?;
+    testbed::processes::signal(&process, "KILL")?;
+    eventually(Duration::from_secs(60), "the next agent knows the name", || {
+        let agent = agent_on(lab, &node)?;
+        let cache = lab.exec("kube-system", &agent, &["cilium-dbg", "fqdn", "cache", "list"])?.ok()?;
+        ensure!(cache.contains("ifconfig.me."), "{cache}");
+        Ok(())
+    })?;
+    ensure!(lab.connects("default", "internal-client", "ifconfig.me", 80)?, "the name is closed after the restart");
+    lab.kubectl(&["delete", "cnp", "from-internal-client-to-fqdn"])?.ok()?;
+    eventually(WITHIN, "the client reaches productpage again", || page(lab).map(drop))
+}
+
+/// The agent's pod on a node.
+fn agent_on(lab: &Lab, node: &str) -> Result<String> {
+    let pods = lab.get(&["pods", "-n", "kube-system", "-l", "k8s-app=cilium"])?;
+    let items = pods["items"].as_array().context("items")?;
+    let here = items.iter().find(|pod| pod["spec"]["nodeName"] == node).context("an agent on the node")?;
+    Ok(here["metadata"]["name"].as_str().context("a name")?.to_owned())
 }
 
 fn e4_20(lab: &Lab) -> Result<()> {

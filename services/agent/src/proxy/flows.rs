@@ -149,7 +149,7 @@ fn l7(record: &Record) -> Layer7 {
     };
     let (latency, what) = match &record.application {
         Application::Http(http) => (http.latency, Some(layer7::Record::Http(of_http(http)))),
-        Application::Dns(dns) => (dns.latency, Some(layer7::Record::Dns(of_dns(dns)))),
+        Application::Dns(dns) => (dns.latency, Some(layer7::Record::Dns(of_dns(dns, record.kind)))),
         Application::Tls(_) => (None, None),
     };
     Layer7 { r#type: kind.into(), latency_ns: latency.unwrap_or(0), record: what }
@@ -209,11 +209,13 @@ fn of_http(http: &proxy_api::Http) -> Http {
     }
 }
 
-fn of_dns(dns: &proxy_api::Dns) -> Dns {
+/// An answer without records holds for ever, as Cilium has it.
+fn of_dns(dns: &proxy_api::Dns, kind: Kind) -> Dns {
+    let without = if kind == Kind::Response { u32::MAX } else { 0 };
     Dns {
         query: dns.query.clone(),
         ips: dns.addresses.iter().map(ToString::to_string).collect(),
-        ttl: dns.ttl.unwrap_or(0),
+        ttl: dns.ttl.unwrap_or(without),
         cnames: dns.cnames.clone(),
         observation_source: "proxy".into(),
         rcode: dns.code.unwrap_or(0).into(),
