@@ -171,7 +171,7 @@ fn summary(record: &Record) -> String {
             match kind {
                 Kind::Request => format!("DNS Query {question}"),
                 Kind::Response => {
-                    format!("DNS Answer {} TTL: {} (Proxy {question})", answer(dns), dns.ttl.unwrap_or(0))
+                    format!("DNS Answer {} TTL: {} (Proxy {question})", answer(dns), dns.ttl.unwrap_or(u32::MAX))
                 }
             }
         }
