@@ -61,7 +61,7 @@ fn refuse(text: &str, why: String) -> PatternError {
 }
 
 /// A pattern that the whole of a text has to match.
-fn whole(text: &str) -> Result<Hir, PatternError> {
+pub fn whole(text: &str) -> Result<Hir, PatternError> {
     if text.len() > LONGEST {
         return Err(refuse(text, format!("it has {} bytes and may have at most {LONGEST}", text.len())));
     }

@@ -1,0 +1,20 @@
+//! What follows from policies as a whole: differences, dead rules, suggestions, reachability.
+#![forbid(unsafe_code)]
+
+mod area;
+mod decision;
+pub mod diff;
+mod language;
+mod names;
+mod region;
+pub mod requests;
+mod side;
+mod space;
+mod view;
+
+pub use area::Area;
+pub use decision::{Decision, DecisionId};
+pub use region::{Kind, Owner, PortName, Region, Somebody};
+pub use side::{Place, Side};
+pub use space::{Names, Party, Set, Space};
+pub use view::{Scene, Stand, TooMany};

@@ -1,0 +1,478 @@
+//! What do the policies of one kind of subjects say of whom, on both sides?
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use abi::identity as id;
+use identity::{NumericIdentity, cidr_labels};
+use ipnet::IpNet;
+use labels::Labels;
+use policy::{
+    Direction, EndpointPolicy, Entity, Learned, NamedPorts, Peer, PolicyObject, PortRange, Ports, Repository,
+    RuleSet, Settings,
+};
+
+use crate::decision::{Decision, DecisionId, Decisions};
+use crate::region::Owner;
+use crate::side::{RuleId, Rules, Side, port_names};
+use crate::space::{Names, Question, QuestionId, Set, Space, number_of};
+
+/// What is decided, by protocol (`None`: any that is not named) and first port of a range, on both sides.
+pub type Profile = BTreeMap<Option<u8>, Vec<(u16, [DecisionId; 2])>>;
+
+/// Peers that a subject tells apart, with what it says of them.
+pub type Cells = Vec<(Set, Arc<Profile>)>;
+
+/// What the policies of subjects of one kind say.
+pub struct View {
+    /// Of what comes in.
+    pub ingress: Cells,
+    /// Of what goes out.
+    pub egress: Cells,
+}
+
+/// Subjects that the same rules are for.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Class {
+    /// The rules.
+    pub rules: Vec<RuleId>,
+    /// What else of them matters.
+    pub nature: Vec<QuestionId>,
+    /// The names of their ports.
+    pub names: Names,
+}
+
+/// There are more cases than may be looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TooMany;
+
+/// Two sides and all who can be there.
+pub struct Scene<'a> {
+    /// Who can be there.
+    pub space: Space,
+    /// The sides.
+    pub sides: [&'a Side; 2],
+    /// Their rules.
+    pub rules: Rules,
+    /// What they come to.
+    pub decisions: Decisions,
+    views: HashMap<Class, Arc<View>>,
+    natures: Vec<QuestionId>,
+    has_policy: QuestionId,
+    host: QuestionId,
+    named: Vec<QuestionId>,
+    /// Protocols that some rule names.
+    protocols: BTreeSet<u8>,
+    /// So many parts of a set at most.
+    most: usize,
+    open_names: bool,
+}
+
+/// Somebody who stands for all in a set.
+#[derive(Clone, Debug, Default)]
+pub struct Stand {
+    /// Its number, or one of the kind that it would have.
+    pub identity: NumericIdentity,
+    /// Its labels, without that of a prefix where `address` is set.
+    pub labels: Labels,
+    /// Its address, if it is outside of the cluster.
+    pub address: Option<IpAddr>,
+    /// What its address was learned for.
+    pub learned: Vec<Learned>,
+    /// Names of its ports.
+    pub ports: NamedPorts,
+}
+
+impl<'a> Scene<'a> {
+    /// With all questions that the sides ask.
+    pub fn new(mut space: Space, sides: [&'a Side; 2], open_names: bool, most: usize) -> Scene<'a> {
+        let rules = Rules::new(&sides, &mut space);
+        let natures = [1, 2, 3].map(|nature| space.question(Question::Nature(nature))).to_vec();
+        let has_policy = space.question(Question::HasPolicy);
+        let localhost = Peer::Entity { entity: Entity::Host, sum: false };
+        let host = space.question(Question::Peer(localhost, Vec::new()));
+        let named = rules.prefixes.iter().map(|all| space.question(Question::Named(all.iter().copied().collect())));
+        let named = named.collect();
+        let ports = rules.entries.iter().filter_map(|entry| match &entry.rule.ports {
+            Ports::Some(ports) => Some(ports),
+            Ports::All => None,
+        });
+        let protocols = ports.flatten().map(|port| port.protocol).collect();
+        let (decisions, views) = (Decisions::default(), HashMap::new());
+        Scene { space, sides, rules, decisions, views, natures, has_policy, host, named, protocols, most, open_names }
+    }
+
+    /// Those of a set whose policies have a say, and the others.
+    pub fn subjects(&self, set: &Set) -> (Set, Set) {
+        self.space.split(set, self.has_policy)
+    }
+
+    /// The kinds of subjects in a set.
+    pub fn classes(&self, set: Set) -> Result<Vec<(Set, Class)>, TooMany> {
+        let questions: Vec<QuestionId> = self.natures.iter().chain(&self.rules.subjects).copied().collect();
+        let parts = self.space.partition(set, &questions, self.most).ok_or(TooMany)?;
+        let mut classes = Vec::new();
+        for (set, said) in parts {
+            let rules = self.rules.of(&said);
+            let nature: Vec<QuestionId> = said.into_iter().filter(|one| self.natures.contains(one)).collect();
+            let asked = port_names(self.rules.directed(&rules, Direction::Ingress));
+            for (set, names) in self.space.by_names(&set, Owner::Endpoint, &asked) {
+                classes.push((set, Class { rules: rules.clone(), nature: nature.clone(), names }));
+            }
+        }
+        Ok(classes)
+    }
+
+    /// What the subjects of a class say; `of` are some of them.
+    pub fn view(&mut self, class: &Class, of: &Set) -> Result<Arc<View>, TooMany> {
+        if let Some(known) = self.views.get(class) {
+            return Ok(known.clone());
+        }
+        let view = Arc::new(View {
+            ingress: self.cells(class, of, Direction::Ingress)?,
+            egress: self.cells(class, of, Direction::Egress)?,
+        });
+        self.views.insert(class.clone(), view.clone());
+        Ok(view)
+    }
+
+    /// The peers that these rules tell apart in a direction.
+    pub fn peers(&self, rules: &[RuleId], direction: Direction) -> Result<Vec<(Set, Names)>, TooMany> {
+        let entries = || self.rules.directed(rules, direction);
+        let mut questions: BTreeSet<QuestionId> = entries().flat_map(|entry| entry.peers.iter().copied()).collect();
+        if direction == Direction::Ingress {
+            questions.insert(self.host);
+        }
+        let asks_more = |entry: &crate::side::Entry| match &entry.rule.ports {
+            _ if entry.rule.auth.is_some() => true,
+            Ports::Some(ports) => ports.iter().any(|port| port.l7.is_some()),
+            Ports::All => false,
+        };
+        if entries().any(asks_more) {
+            questions.extend(&self.named);
+        }
+        let questions: Vec<QuestionId> = questions.into_iter().collect();
+        let parts = self.space.partition(self.space.all(), &questions, self.most).ok_or(TooMany)?;
+        if direction == Direction::Ingress {
+            return Ok(parts.into_iter().map(|(set, _)| (set, Names::default())).collect());
+        }
+        let asked = port_names(entries());
+        Ok(parts.into_iter().flat_map(|(set, _)| self.space.by_names(&set, Owner::Identity, &asked)).collect())
+    }
+
+    fn cells(&mut self, class: &Class, of: &Set, direction: Direction) -> Result<Cells, TooMany> {
+        let parts = self.peers(&class.rules, direction)?;
+        let all = starts(&self.protocols, self.rules.directed(&class.rules, direction).map(|entry| &entry.rule.ports));
+        let starts: Vec<Starts> = parts
+            .iter()
+            .map(|(_, names)| with_names(&all, if direction == Direction::Egress { names } else { &class.names }))
+            .collect();
+        let mut columns: Vec<Vec<Decision>> = Vec::new();
+        for side in [0, 1] {
+            let tables = self.tables(side, &class.rules, &self.stand(of, &class.names, &all), &parts, &starts);
+            let ask = |(at, starts): (usize, &Starts)| {
+                let (policy, number) = &tables[at];
+                let each = starts.iter().flat_map(|(protocol, ports)| ports.iter().map(move |port| (*protocol, *port)));
+                let each = each.map(|(protocol, port)| {
+                    policy.verdict(*number, direction, protocol.unwrap_or(UNNAMED), port)
+                });
+                each.map(|entry| Decision::of(policy, &entry)).collect::<Vec<_>>()
+            };
+            columns.push(starts.iter().enumerate().flat_map(ask).collect());
+        }
+        let mut both = columns[0].drain(..).collect::<Vec<_>>().into_iter().zip(std::mem::take(&mut columns[1]));
+        let mut cells: Vec<(Set, Arc<Profile>)> = Vec::new();
+        let mut by_profile: HashMap<Arc<Profile>, usize> = HashMap::new();
+        for ((set, _), starts) in parts.into_iter().zip(&starts) {
+            let mut profile = Profile::new();
+            for (protocol, ports) in starts {
+                let spans: &mut Vec<(u16, [DecisionId; 2])> = profile.entry(*protocol).or_default();
+                for port in ports {
+                    let Some((old, new)) = both.next() else { break };
+                    let decided = [self.decisions.number(old), self.decisions.number(new)];
+                    if spans.last().is_none_or(|(_, last)| *last != decided) {
+                        spans.push((*port, decided));
+                    }
+                }
+            }
+            // Peers of whom the same is said need not be told apart any more.
+            match by_profile.get(&profile) {
+                Some(at) => cells[*at].0.join(&set),
+                None => {
+                    let profile = Arc::new(profile);
+                    by_profile.insert(profile.clone(), cells.len());
+                    cells.push((set, profile));
+                }
+            }
+        }
+        cells.iter_mut().for_each(|(set, _)| set.simplify());
+        Ok(cells)
+    }
+
+    /// Somebody of a set. Open names of ports stand for each range of ports.
+    pub fn stand(&self, set: &Set, names: &Names, starts: &Starts) -> Stand {
+        let mut ports = names.known.clone();
+        for name in &names.open {
+            ports.insert(name.clone(), starts.get(&Some(name.0)).cloned().unwrap_or_default());
+        }
+        if let Some(party) = set.parties().next().map(|at| self.space.party(at)) {
+            let (identity, labels) = (party.identity, party.labels.clone());
+            return Stand { identity, labels, ports, ..Stand::default() };
+        }
+        let Some(region) = set.regions.first() else { return Stand::default() };
+        Stand {
+            identity: number_of(&region.kind, &self.sides[0].settings),
+            labels: region.example(),
+            address: region.address(&|_| false),
+            learned: region.learned().cloned().collect(),
+            ports,
+        }
+    }
+
+    /// The tables of a subject on a side, with the number of each peer in them. Peers that cannot be there at once are
+    /// in tables of their own.
+    fn tables(
+        &self,
+        side: usize,
+        rules: &[RuleId],
+        subject: &Stand,
+        parts: &[(Set, Names)],
+        starts: &[Starts],
+    ) -> Vec<(Arc<EndpointPolicy>, NumericIdentity)> {
+        let policies = self.policies(side, rules);
+        let peers: Vec<Stand> =
+            parts.iter().zip(starts).map(|((set, names), starts)| self.stand(set, names, starts)).collect();
+        let mut found: Vec<Option<(Arc<EndpointPolicy>, NumericIdentity)>> = vec![None; peers.len()];
+        let mut left: Vec<usize> = (0..peers.len()).collect();
+        while !left.is_empty() {
+            let mut round = Round::new(self, side, &policies, subject);
+            let mut seats = Vec::new();
+            left.retain(|at| match round.seat(&peers[*at]) {
+                Some(number) => {
+                    seats.push((*at, number));
+                    false
+                }
+                None => true,
+            });
+            let policy = round.finish();
+            for (at, number) in seats {
+                found[at] = Some((policy.clone(), number));
+            }
+        }
+        found.into_iter().flatten().collect()
+    }
+
+    /// The policies of a side with these rules alone.
+    pub fn policies(&self, side: usize, rules: &[RuleId]) -> Vec<PolicyObject> {
+        let mut by_policy: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for rule in rules {
+            for (policy, number) in &self.rules.entries[*rule].places[side] {
+                by_policy.entry(*policy).or_default().push(*number);
+            }
+        }
+        let all = &self.sides[side].policies;
+        let with = |(policy, mut numbers): (usize, Vec<usize>)| {
+            numbers.sort_unstable();
+            let rules = numbers.iter().map(|number| all[policy].rules[*number].clone()).collect();
+            PolicyObject { rules, warnings: Vec::new(), ..shallow(&all[policy]) }
+        };
+        by_policy.into_iter().map(with).collect()
+    }
+
+    /// Who decides, on a side, for one peer of a subject.
+    pub fn deciders(
+        &self,
+        side: usize,
+        rules: &[RuleId],
+        subject: &Stand,
+        peer: &Stand,
+        (direction, protocol, port): (Direction, Option<u8>, u16),
+    ) -> RuleSet {
+        let mut round = Round::new(self, side, &self.policies(side, rules), subject);
+        let Some(number) = round.seat(peer) else { return RuleSet::none() };
+        let policy = round.finish();
+        let entry = policy.verdict(number, direction, protocol.unwrap_or(UNNAMED), port);
+        policy.rule_set(entry.rule_set).cloned().unwrap_or_else(RuleSet::none)
+    }
+
+    /// Protocols that some rule names.
+    pub fn protocols(&self) -> &BTreeSet<u8> {
+        &self.protocols
+    }
+
+    /// So many parts of a set at most.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+}
+
+fn shallow(policy: &PolicyObject) -> PolicyObject {
+    PolicyObject {
+        reference: policy.reference.clone(),
+        uid: policy.uid.clone(),
+        resource_version: policy.resource_version.clone(),
+        source: policy.source.clone(),
+        rules: Vec::new(),
+        warnings: Vec::new(),
+    }
+}
+
+/// First ports of ranges by protocol, `None` for protocols that no rule names.
+pub type Starts = BTreeMap<Option<u8>, BTreeSet<u16>>;
+
+/// A protocol that no rule names: for experiments (RFC 3692).
+pub const UNNAMED: u8 = 253;
+
+fn starts<'a>(protocols: &BTreeSet<u8>, ports: impl Iterator<Item = &'a Ports>) -> Starts {
+    let named = protocols.iter().map(|protocol| Some(*protocol));
+    let mut starts: Starts = named.chain([None]).map(|protocol| (protocol, BTreeSet::from([0]))).collect();
+    for port in ports.filter_map(|ports| if let Ports::Some(ports) = ports { Some(ports) } else { None }).flatten() {
+        let of_protocol = starts.entry(Some(port.protocol)).or_insert_with(|| BTreeSet::from([0]));
+        if let PortRange::Numbers(first, last) = port.range {
+            of_protocol.insert(first);
+            of_protocol.extend(last.checked_add(1));
+        }
+    }
+    starts
+}
+
+fn with_names(all: &Starts, names: &Names) -> Starts {
+    let mut starts = all.clone();
+    for ((protocol, _), numbers) in &names.known {
+        let of_protocol = starts.entry(Some(*protocol)).or_insert_with(|| BTreeSet::from([0]));
+        for number in numbers {
+            of_protocol.insert(*number);
+            of_protocol.extend(number.checked_add(1));
+        }
+    }
+    starts
+}
+
+/// Reserved identities from here on are nobody's.
+const FIRST_FREE: NumericIdentity = 32;
+
+/// A repository with some peers.
+struct Round<'a> {
+    scene: &'a Scene<'a>,
+    side: usize,
+    repository: Repository,
+    subject: NumericIdentity,
+    ports: NamedPorts,
+    learned: Option<BTreeMap<Learned, BTreeSet<IpNet>>>,
+    names: Option<Vec<Learned>>,
+    taken: BTreeSet<IpAddr>,
+    next: u32,
+}
+
+impl<'a> Round<'a> {
+    fn new(scene: &'a Scene<'a>, side: usize, policies: &[PolicyObject], subject: &Stand) -> Round<'a> {
+        let settings = &scene.sides[side].settings;
+        let mut repository = Repository::new(settings.clone());
+        for policy in policies {
+            repository.upsert_policy(policy.clone());
+        }
+        let wanted: Vec<Learned> = repository.learned().cloned().collect();
+        for learned in wanted {
+            let is_name = matches!(learned, Learned::Name(_) | Learned::Pattern(_));
+            if !(is_name && scene.open_names) {
+                let known = scene.sides[side].learned.get(&learned).cloned().unwrap_or_default();
+                repository.set_learned(&learned, known);
+            }
+        }
+        let mut round = Round {
+            scene,
+            side,
+            repository,
+            subject: 0,
+            ports: subject.ports.clone(),
+            learned: None,
+            names: None,
+            taken: BTreeSet::new(),
+            next: 0,
+        };
+        let is_fixed = subject.identity < id::MINIMAL_ALLOCATED;
+        round.subject = if is_fixed { subject.identity } else { round.number(subject.identity) };
+        round.add(round.subject, &subject.labels, &subject.ports);
+        round
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.scene.sides[self.side].settings
+    }
+
+    /// A free number of the kind of this one.
+    fn number(&mut self, like: NumericIdentity) -> NumericIdentity {
+        self.next += 1;
+        match like {
+            // Which of them it is, selectors see by its labels.
+            like if like < id::MINIMAL_ALLOCATED => FIRST_FREE + self.next,
+            like if like >= id::LOCAL_REMOTE_NODE => id::LOCAL_REMOTE_NODE + self.next,
+            like if like >= id::LOCAL_CIDR => id::LOCAL_CIDR + self.next,
+            like => (like & 0xff_0000) + id::MINIMAL_ALLOCATED + self.next,
+        }
+    }
+
+    fn add(&mut self, number: NumericIdentity, labels: &Labels, ports: &NamedPorts) {
+        self.repository.upsert_identity(number, labels);
+        self.repository.set_named_ports(number, ports.clone());
+    }
+
+    /// Puts a peer in; its number. `None` if it does not go with those that are in.
+    fn seat(&mut self, peer: &Stand) -> Option<NumericIdentity> {
+        let Some(address) = peer.address else {
+            let number = self.number(peer.identity);
+            if peer.identity < id::MINIMAL_ALLOCATED && number >= id::MINIMAL_ALLOCATED {
+                return None;
+            }
+            self.add(number, &peer.labels, &peer.ports);
+            return Some(number);
+        };
+        if self.names.as_ref().is_some_and(|names| *names != peer.learned) || self.taken.contains(&address) {
+            return None;
+        }
+        self.names = Some(peer.learned.clone());
+        self.taken.insert(address);
+        let exact = IpNet::from(address);
+        let own = !peer.learned.is_empty() || peer.labels.has_reserved("kube-apiserver");
+        let around = self.scene.rules.prefixes[self.side].iter().filter(|prefix| prefix.contains(&address));
+        let longest = around.max_by_key(|prefix| prefix.prefix_len()).copied();
+        let prefix = if own { Some(exact) } else { longest };
+        let families = self.settings().families;
+        let (number, labels) = match prefix {
+            Some(prefix) => (self.number(id::LOCAL_CIDR), cidr_labels(prefix, families).with(peer.labels.iter().cloned())),
+            None => {
+                let both = families.ipv4 && families.ipv6;
+                let world = match (both, address.is_ipv6()) {
+                    (false, _) => id::WORLD,
+                    (true, false) => id::WORLD_IPV4,
+                    (true, true) => id::WORLD_IPV6,
+                };
+                (world, peer.labels.clone())
+            }
+        };
+        for learned in &peer.learned {
+            self.learned.get_or_insert_default().entry(learned.clone()).or_default().insert(exact);
+        }
+        self.add(number, &labels, &NamedPorts::new());
+        Some(number)
+    }
+
+    fn finish(mut self) -> Arc<EndpointPolicy> {
+        for (learned, addresses) in self.learned.take().unwrap_or_default() {
+            self.repository.set_learned(&learned, addresses.into_iter().collect::<Vec<IpNet>>());
+        }
+        let policy = self.repository.endpoint_policy(self.subject, &self.ports);
+        policy.or_else(|| self.repository.subject_policy(self.subject)).unwrap_or_else(|| {
+            Arc::new(EndpointPolicy {
+                revision: 0,
+                ingress_enforced: true,
+                egress_enforced: true,
+                classes: BTreeMap::new(),
+                verdicts: Vec::new(),
+                rule_sets: Vec::new(),
+                error: Some(Arc::from("the subject is not known")),
+            })
+        })
+    }
+}
