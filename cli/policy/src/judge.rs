@@ -343,7 +343,8 @@ fn logs(set: &RuleSet) -> Vec<String> {
     logs.into_iter().cloned().collect()
 }
 
-fn l7(redirect: &Redirect) -> L7Result {
+/// What the proxy asks, as results have it.
+pub fn l7(redirect: &Redirect) -> L7Result {
     L7Result {
         parser: redirect.parser.name(),
         rules: redirect.rules.as_ref().and_then(|rules| serde_json::to_value(rules).ok()).unwrap_or_default(),

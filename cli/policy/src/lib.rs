@@ -6,6 +6,7 @@ mod address;
 pub mod case;
 mod check;
 mod definitions;
+mod diff;
 mod eval;
 mod explain;
 mod files;
@@ -18,6 +19,8 @@ mod protocol;
 pub mod result;
 mod suite;
 mod target;
+mod universe;
+mod witness;
 pub mod world;
 
 use std::ffi::OsString;
@@ -49,6 +52,8 @@ enum Action {
     Definitions(definitions::Definitions),
     /// Run tests of policies: what they allow and deny; 1 if something is not as expected
     Test(suite::Test),
+    /// Tell which traffic a change of policies lets pass or keeps out; 1 if there is some
+    Diff(diff::Diff),
 }
 
 impl Policy {
@@ -59,6 +64,7 @@ impl Policy {
             Action::Definitions(definitions) => definitions::run(definitions, out).map(|()| true),
             Action::Explain(explain) => explain::run(explain, out),
             Action::Test(test) => suite::run(test, out),
+            Action::Diff(diff) => diff::run(diff, out),
         }
     }
 }

@@ -32,3 +32,9 @@ pub fn number(text: &str) -> Result<u8, String> {
         format!("protocol {text:?} is neither a number nor one of {}", names.join(", "))
     })
 }
+
+/// The name of a protocol; its number, if it has none.
+pub fn name(number: u8) -> String {
+    let known = NAMES.iter().find(|(_, known)| *known == number);
+    known.map_or_else(|| number.to_string(), |(name, _)| (*name).to_owned())
+}

@@ -28,7 +28,8 @@ pub struct Party {
     pub labels: Labels,
     /// Its policy is asked here.
     pub local: bool,
-    ports: NamedPorts,
+    /// Its ports that have names.
+    pub ports: NamedPorts,
     policy: Option<Arc<EndpointPolicy>>,
 }
 
@@ -41,6 +42,8 @@ pub struct World {
     /// By `namespace/name`, and by the name alone in the namespace default.
     by_name: HashMap<String, usize, FastHash>,
     by_address: HashMap<IpAddr, usize, FastHash>,
+    /// What is known of names, groups and services that policies speak of.
+    pub learned: BTreeMap<Learned, Known>,
     addresses: Addresses,
     nodes: HashMap<String, NumericIdentity>,
     names: Vec<(String, Vec<IpAddr>)>,
@@ -149,6 +152,7 @@ impl World {
         let mut world = World {
             repository: Repository::new(settings),
             parties: Vec::new(),
+            learned: BTreeMap::new(),
             by_name: HashMap::default(),
             by_address: HashMap::default(),
             addresses: Addresses::default(),
@@ -216,7 +220,8 @@ impl World {
                 self.cidrs.extend(&known.prefixes);
             }
             self.cidrs.extend(learned.except());
-            self.repository.set_learned(&learned, known);
+            self.repository.set_learned(&learned, known.clone());
+            self.learned.insert(learned, known);
         }
         let rules = self.repository.policies().flat_map(|policy| &policy.rules);
         let sets = rules.flat_map(|rule| &rule.peers).filter_map(|peer| match peer {

@@ -324,6 +324,19 @@ impl Region {
             };
             regions = order.into_iter().map(whole).collect();
         }
+        let learned: BTreeSet<Learned> = regions.iter().flat_map(|region| region.learned.keys().cloned()).collect();
+        for name in learned {
+            regions = either_way(regions, |region| region.learned.remove(&name), |region, is| {
+                region.learned.insert(name.clone(), is);
+            });
+        }
+        let ports: BTreeSet<(Owner, PortName)> =
+            regions.iter().flat_map(|region| region.ports.keys().cloned()).collect();
+        for name in ports {
+            regions = either_way(regions, |region| region.ports.remove(&name), |region, is| {
+                region.ports.insert(name.clone(), is);
+            });
+        }
         regions
     }
 
@@ -376,6 +389,34 @@ impl Region {
     pub fn dns_names(&self) -> Vec<String> {
         crate::names::examples(&self.learned)
     }
+}
+
+/// Where it does not matter whether something is so, it is not said.
+fn either_way(
+    regions: Vec<Region>,
+    take: impl Fn(&mut Region) -> Option<bool>,
+    put: impl Fn(&mut Region, bool),
+) -> Vec<Region> {
+    let mut by_rest: HashMap<Region, [bool; 2]> = HashMap::with_capacity(regions.len());
+    let mut order = Vec::with_capacity(regions.len());
+    for mut region in regions {
+        let is = take(&mut region);
+        let known = by_rest.entry(region.clone()).or_insert_with(|| {
+            order.push(region);
+            [false, false]
+        });
+        known[0] |= is != Some(true);
+        known[1] |= is != Some(false);
+    }
+    let whole = |mut region: Region| {
+        match by_rest.get(&region) {
+            Some([true, false]) => put(&mut region, false),
+            Some([false, true]) => put(&mut region, true),
+            _ => {}
+        }
+        region
+    };
+    order.into_iter().map(whole).collect()
 }
 
 fn namespace_name() -> &'static str {

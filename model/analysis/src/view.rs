@@ -14,7 +14,7 @@ use policy::{
 };
 
 use crate::decision::{Decision, DecisionId, Decisions};
-use crate::region::Owner;
+use crate::region::{Owner, PortName};
 use crate::side::{RuleId, Rules, Side, port_names};
 use crate::space::{Names, Question, QuestionId, Set, Space, number_of};
 
@@ -117,6 +117,7 @@ impl<'a> Scene<'a> {
             let rules = self.rules.of(&said);
             let nature: Vec<QuestionId> = said.into_iter().filter(|one| self.natures.contains(one)).collect();
             let asked = port_names(self.rules.directed(&rules, Direction::Ingress));
+            self.few_names(&set, &asked)?;
             for (set, names) in self.space.by_names(&set, Owner::Endpoint, &asked) {
                 classes.push((set, Class { rules: rules.clone(), nature: nature.clone(), names }));
             }
@@ -158,7 +159,14 @@ impl<'a> Scene<'a> {
             return Ok(parts.into_iter().map(|(set, _)| (set, Names::default())).collect());
         }
         let asked = port_names(entries());
+        parts.iter().try_for_each(|(set, _)| self.few_names(set, &asked))?;
         Ok(parts.into_iter().flat_map(|(set, _)| self.space.by_names(&set, Owner::Identity, &asked)).collect())
+    }
+
+    /// Somebody who is not known can give each name to any port or to none.
+    fn few_names(&self, set: &Set, asked: &BTreeSet<PortName>) -> Result<(), TooMany> {
+        let most = 5;
+        if asked.len() > most && !set.regions.is_empty() { Err(TooMany) } else { Ok(()) }
     }
 
     fn cells(&mut self, class: &Class, of: &Set, direction: Direction) -> Result<Cells, TooMany> {
