@@ -14,9 +14,11 @@ pub mod flow_ref;
 mod flows;
 pub mod judge;
 mod junit;
+mod lint;
 pub mod objects;
 mod protocol;
 pub mod result;
+mod suggest;
 mod suite;
 mod target;
 mod universe;
@@ -54,6 +56,10 @@ enum Action {
     Test(suite::Test),
     /// Tell which traffic a change of policies lets pass or keeps out; 1 if there is some
     Diff(diff::Diff),
+    /// Tell which rules could go without any packet being judged otherwise; 1 if there are some
+    Lint(lint::Lint),
+    /// Suggest few policies that let flows pass which were seen
+    Suggest(suggest::Suggest),
 }
 
 impl Policy {
@@ -65,6 +71,8 @@ impl Policy {
             Action::Explain(explain) => explain::run(explain, out),
             Action::Test(test) => suite::run(test, out),
             Action::Diff(diff) => diff::run(diff, out),
+            Action::Lint(lint) => lint::run(lint, out),
+            Action::Suggest(suggest) => suggest::run(suggest, out),
         }
     }
 }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod area;
+pub mod dead;
 mod decision;
 pub mod diff;
 mod language;
@@ -10,6 +11,7 @@ mod region;
 pub mod requests;
 mod side;
 mod space;
+pub mod suggest;
 mod view;
 
 pub use area::Area;

@@ -14,8 +14,8 @@ use policy::{
 };
 
 use crate::decision::{Decision, DecisionId, Decisions};
-use crate::region::{Owner, PortName};
-use crate::side::{RuleId, Rules, Side, port_names};
+use crate::region::{Kind, Owner, PortName};
+use crate::side::{Place, RuleId, Rules, Side, port_names};
 use crate::space::{Names, Question, QuestionId, Set, Space, number_of};
 
 /// What is decided, by protocol (`None`: any that is not named) and first port of a range, on both sides.
@@ -166,7 +166,8 @@ impl<'a> Scene<'a> {
     /// Somebody who is not known can give each name to any port or to none.
     fn few_names(&self, set: &Set, asked: &BTreeSet<PortName>) -> Result<(), TooMany> {
         let most = 5;
-        if asked.len() > most && !set.regions.is_empty() { Err(TooMany) } else { Ok(()) }
+        let pods = || set.regions.iter().any(|region| matches!(region.kind, Kind::Pod | Kind::ForeignPod));
+        if asked.len() > most && pods() { Err(TooMany) } else { Ok(()) }
     }
 
     fn cells(&mut self, class: &Class, of: &Set, direction: Direction) -> Result<Cells, TooMany> {
@@ -288,7 +289,13 @@ impl<'a> Scene<'a> {
         by_policy.into_iter().map(with).collect()
     }
 
-    /// Who decides, on a side, for one peer of a subject.
+    /// Puts a rule elsewhere on a side, or nowhere.
+    pub fn set_places(&mut self, rule: RuleId, side: usize, places: Vec<Place>) {
+        self.rules.entries[rule].places[side] = places;
+        self.views.retain(|class, _| class.rules.binary_search(&rule).is_err());
+    }
+
+    /// Who decides, on a side, and whether that is to keep out, for one peer of a subject.
     pub fn deciders(
         &self,
         side: usize,
@@ -296,12 +303,13 @@ impl<'a> Scene<'a> {
         subject: &Stand,
         peer: &Stand,
         (direction, protocol, port): (Direction, Option<u8>, u16),
-    ) -> RuleSet {
+    ) -> (RuleSet, bool) {
         let mut round = Round::new(self, side, &self.policies(side, rules), subject);
-        let Some(number) = round.seat(peer) else { return RuleSet::none() };
+        let Some(number) = round.seat(peer) else { return (RuleSet::none(), false) };
         let policy = round.finish();
         let entry = policy.verdict(number, direction, protocol.unwrap_or(UNNAMED), port);
-        policy.rule_set(entry.rule_set).cloned().unwrap_or_else(RuleSet::none)
+        let denies = !matches!(Decision::of(&policy, &entry), Decision::Allow(_));
+        (policy.rule_set(entry.rule_set).cloned().unwrap_or_else(RuleSet::none), denies)
     }
 
     /// Protocols that some rule names.
