@@ -286,7 +286,8 @@ fn usual(scene: &Scene<'_>, ports: &[Ports]) -> (u8, u16) {
     (protocol, port.unwrap_or(first.first))
 }
 
-fn unnamed(scene: &Scene<'_>) -> u8 {
+/// A protocol that no rule names.
+pub fn unnamed(scene: &Scene<'_>) -> u8 {
     let usual = [6, 17, 132, 1, 58, 253];
     usual.into_iter().find(|one| !scene.protocols().contains(one)).unwrap_or(254)
 }
@@ -340,7 +341,7 @@ pub fn who(scene: &Scene<'_>, set: &Set) -> Who {
 }
 
 /// Ports as people write them. All there are of all protocols are `any`.
-fn ports(scene: &Scene<'_>, ports: &[Ports]) -> Vec<String> {
+pub fn ports(scene: &Scene<'_>, ports: &[Ports]) -> Vec<String> {
     let whole = |one: &Ports| one.first == 0 && one.last == u16::MAX;
     let named = scene.protocols();
     let has = |protocol: Option<u8>| ports.iter().any(|one| one.protocol == protocol && whole(one));

@@ -12,6 +12,7 @@ mod explain;
 mod files;
 pub mod flow_ref;
 mod flows;
+mod graph;
 pub mod judge;
 mod junit;
 mod lint;
@@ -60,6 +61,8 @@ enum Action {
     Lint(lint::Lint),
     /// Suggest few policies that let flows pass which were seen
     Suggest(suggest::Suggest),
+    /// Draw or list who reaches whom
+    Graph(graph::Graph),
 }
 
 impl Policy {
@@ -73,6 +76,7 @@ impl Policy {
             Action::Diff(diff) => diff::run(diff, out),
             Action::Lint(lint) => lint::run(lint, out),
             Action::Suggest(suggest) => suggest::run(suggest, out),
+            Action::Graph(graph) => graph::run(graph, out),
         }
     }
 }

@@ -497,6 +497,12 @@ impl World {
         self.by_name.get(text).map(|at| party(*at)).ok_or_else(|| format!("there is no endpoint {text:?}"))
     }
 
+    /// True if an endpoint or a node has this address.
+    pub fn is_taken(&self, address: &IpAddr) -> bool {
+        let of_node = || self.addresses.exact(&IpNet::from(*address)).is_some_and(|one| one < id::LOCAL_CIDR);
+        self.by_address.contains_key(address) || of_node()
+    }
+
     fn find_address(&self, address: IpAddr) -> (Option<usize>, NumericIdentity) {
         if let Some(at) = self.by_address.get(&address) {
             return (Some(*at), self.parties[*at].identity);

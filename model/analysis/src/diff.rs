@@ -7,7 +7,6 @@ use policy::{Auth, Redirect};
 
 use crate::decision::{Decision, DecisionId};
 use crate::requests::{Beyond, Requests};
-use crate::side::RuleId;
 use crate::space::Set;
 use crate::view::{Class, Profile, Scene, TooMany};
 
@@ -268,7 +267,7 @@ impl Comparison<'_, '_> {
 
 /// What becomes of traffic that both ends are asked about.
 #[derive(PartialEq, Eq)]
-enum Verdict {
+pub(crate) enum Verdict {
     Passes([Option<Vec<Arc<Redirect>>>; 2]),
     Denied,
     Proof(Auth),
@@ -276,7 +275,7 @@ enum Verdict {
 }
 
 impl Verdict {
-    fn of(ends: [Option<&Decision>; 2]) -> Verdict {
+    pub(crate) fn of(ends: [Option<&Decision>; 2]) -> Verdict {
         let broken: Vec<Arc<str>> = ends
             .iter()
             .filter_map(|end| if let Some(Decision::Broken(error)) = end { Some(error.clone()) } else { None })
@@ -297,7 +296,7 @@ impl Verdict {
         }))
     }
 
-    fn redirects(&self) -> Vec<Arc<Redirect>> {
+    pub(crate) fn redirects(&self) -> Vec<Arc<Redirect>> {
         match self {
             Verdict::Passes(ends) => ends.iter().flatten().flatten().cloned().collect(),
             Verdict::Denied | Verdict::Proof(_) | Verdict::Broken(_) => Vec::new(),
@@ -361,10 +360,4 @@ fn merged(found: Vec<(Set, Set, Changes)>) -> Vec<Difference> {
         }
     }
     regions
-}
-
-/// Rules by number that are on one side only.
-pub fn changed(scene: &Scene<'_>) -> Vec<RuleId> {
-    let entries = scene.rules.entries.iter().enumerate();
-    entries.filter(|(_, entry)| entry.is_changed()).map(|(id, _)| id).collect()
 }

@@ -161,6 +161,16 @@ impl Space {
         Set { members: Members::all(self.parties.len(), |_| true), regions: self.regions.clone() }
     }
 
+    /// One party.
+    pub fn one(&self, party: usize) -> Set {
+        Set { members: Members::all(self.parties.len(), |at| at == party), regions: Vec::new() }
+    }
+
+    /// All of a region.
+    pub fn whole(&self, region: Region) -> Set {
+        Set { members: Members::all(self.parties.len(), |_| false), regions: vec![region] }
+    }
+
     /// The number of a question.
     pub fn question(&mut self, question: Question) -> QuestionId {
         if let Some(known) = self.by_question.get(&question) {

@@ -312,6 +312,11 @@ impl<'a> Scene<'a> {
         (policy.rule_set(entry.rule_set).cloned().unwrap_or_else(RuleSet::none), denies)
     }
 
+    /// Prefixes that have identities of their own, on the second side.
+    pub fn prefixes(&self) -> &BTreeSet<IpNet> {
+        &self.rules.prefixes[1]
+    }
+
     /// Protocols that some rule names.
     pub fn protocols(&self) -> &BTreeSet<u8> {
         &self.protocols
