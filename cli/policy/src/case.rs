@@ -159,6 +159,9 @@ pub struct Endpoint {
     pub cluster_id: Option<u32>,
     /// Its policy is not asked here.
     pub remote: bool,
+    /// The number that its identity has; files do not say it.
+    #[serde(skip)]
+    pub identity: Option<u32>,
 }
 
 /// A port that has a name.
@@ -261,6 +264,17 @@ impl Case {
         let policies = fields.remove("policies").unwrap_or_default();
         let case: Case = serde_json::from_value(without_nulls(value)).map_err(|error| error.to_string())?;
         Ok(Case { policies, ..case })
+    }
+}
+
+impl Case {
+    /// The same case; without its policies if they are not wanted. Groups of prefixes are there whatever the policies.
+    pub fn with_policies(&self, wanted: bool) -> Case {
+        let mut case = self.clone();
+        if let Some(items) = case.policies.as_array_mut().filter(|_| !wanted) {
+            items.retain(|one| !one["kind"].as_str().unwrap_or_default().ends_with("Policy"));
+        }
+        case
     }
 }
 

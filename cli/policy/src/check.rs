@@ -17,8 +17,10 @@ use crate::world::settings;
 #[derive(Debug, Args)]
 pub struct Check {
     /// Files, folders, or - for standard input
-    #[arg(required = true)]
+    #[arg(required_unless_present_any = ["live", "kubeconfig", "agent"])]
     files: Vec<PathBuf>,
+    #[command(flatten)]
+    live: crate::live::Live,
     /// Form of the findings
     #[arg(short, long, value_enum, default_value_t = Form::Table)]
     output: Form,
@@ -77,12 +79,16 @@ struct Report {
 
 /// Runs the command. True if all is well.
 pub fn run(check: &Check, out: &mut dyn std::io::Write) -> Result<bool> {
-    let mut config = Config::default();
+    let live = if check.live.is_off() { None } else { Some(check.live.case(None, None)?) };
+    let mut config = live.as_ref().map_or_else(Config::default, |case| case.config.clone());
     if check.all_features {
         (config.host_firewall, config.node_selector_labels, config.extended_ip_protocols) = (true, true, true);
     }
     let settings = settings(&config).map_err(anyhow::Error::msg)?;
     let mut objects = Objects::default();
+    if let Some(case) = live.filter(|_| check.files.is_empty()) {
+        objects.add_value(&case.policies, &settings);
+    }
     crate::files::read(&check.files, |name, text| objects.add_file(name, text, &settings))?;
     let report = report(&objects);
     out.write_all(report.text(check.output).as_bytes())?;

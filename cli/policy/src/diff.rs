@@ -21,10 +21,11 @@ use crate::witness::Witness;
 /// What to compare.
 #[derive(Debug, Args)]
 pub struct Diff {
-    /// Policies before: a file, or a folder
-    old: PathBuf,
-    /// Policies after
-    new: PathBuf,
+    /// Policies before and after, each a file or a folder; of a live cluster, after alone
+    #[arg(required = true, num_args = 1..=2, value_name = "OLD> <NEW")]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    live: crate::live::Live,
     /// Who is there: a case without policies and flows
     #[arg(long)]
     cluster: Option<PathBuf>,
@@ -126,14 +127,13 @@ struct Sides {
 
 /// Runs the command. True if nothing changes.
 pub fn run(diff: &Diff, out: &mut dyn std::io::Write) -> Result<bool> {
-    let mut case = match &diff.cluster {
-        Some(file) => crate::eval::cluster(file)?,
-        None => Case::default(),
+    let case = diff.live.case(diff.cluster.as_ref(), diff.enforcement.as_deref())?;
+    let given = |files: &[PathBuf]| diff.live.given(files, diff.cluster.as_ref(), diff.enforcement.as_deref());
+    let (old, new) = match (diff.files.as_slice(), diff.live.is_off()) {
+        ([_, _], _) => (given(&diff.files[..1])?.objects, given(&diff.files[1..])?.objects),
+        ([_], false) => (given(&[])?.objects, given(&diff.files)?.objects),
+        _ => bail!("what is to be compared with {}? diff takes OLD and NEW", diff.files[0].display()),
     };
-    if let Some(mode) = &diff.enforcement {
-        mode.clone_into(&mut case.config.mode);
-    }
-    let (old, new) = (read(&case, &diff.old)?, read(&case, &diff.new)?);
     let report = compare(&case, old, new, diff)?;
     let text = match diff.output {
         Form::Table => report.table(),
@@ -145,14 +145,6 @@ pub fn run(diff: &Diff, out: &mut dyn std::io::Write) -> Result<bool> {
         bail!("nothing can be said: {}", report.incomplete.unwrap_or_default());
     }
     Ok(report.equivalent)
-}
-
-fn read(case: &Case, path: &PathBuf) -> Result<Objects> {
-    let settings = crate::world::settings(&case.config).map_err(anyhow::Error::msg)?;
-    let mut objects = Objects::default();
-    objects.add_value(&case.policies, &settings);
-    crate::files::read(std::slice::from_ref(path), |name, text| objects.add_file(name, text, &settings))?;
-    Ok(objects)
 }
 
 fn compare(case: &Case, mut old: Objects, mut new: Objects, diff: &Diff) -> Result<Report> {

@@ -38,6 +38,8 @@ pub struct Eval {
     /// Who is there: a case without policies and flows
     #[arg(long)]
     cluster: Option<PathBuf>,
+    #[command(flatten)]
+    live: crate::live::Live,
     /// Flows, one a line; - is standard input
     #[arg(long)]
     flows: Option<PathBuf>,
@@ -49,7 +51,7 @@ pub struct Eval {
 /// Runs the command.
 pub fn run(eval: &Eval, out: &mut dyn Write) -> Result<()> {
     let mut out = BufWriter::with_capacity(1 << 20, out);
-    if eval.flows.is_some() || eval.cluster.is_some() || !eval.policies.is_empty() {
+    if eval.flows.is_some() || eval.cluster.is_some() || !eval.policies.is_empty() || !eval.live.is_off() {
         eval_files(eval, &mut out)?;
     } else if let Some(file) = &eval.case {
         let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
@@ -246,17 +248,9 @@ pub fn write_result(result: &[u8], pretty: bool, out: &mut impl Write) -> Result
 
 /// The parts of a case in files of their own: a result for each flow, one a line.
 fn eval_files(eval: &Eval, out: &mut impl Write) -> Result<()> {
-    let mut case = match &eval.cluster {
-        Some(file) => cluster(file)?,
-        None => Case::default(),
-    };
-    if let Some(mode) = &eval.enforcement {
-        mode.clone_into(&mut case.config.mode);
-    }
+    let given = eval.live.given(&eval.policies, eval.cluster.as_ref(), eval.enforcement.as_deref())?;
+    let (case, objects) = (given.case, given.objects);
     let settings = settings(&case.config).map_err(anyhow::Error::msg)?;
-    let mut objects = Objects::default();
-    objects.add_value(&case.policies, &settings);
-    crate::files::read(&eval.policies, |name, text| objects.add_file(name, text, &settings))?;
     let Loaded { world, out: mut head } = load(&case, &objects, settings).map_err(anyhow::Error::msg)?;
     let wrong = objects.policies.iter().filter_map(|read| read.object.as_ref().err()).flatten();
     for problem in objects.problems.iter().chain(wrong) {

@@ -33,6 +33,8 @@ pub struct Explain {
     /// Who is there: a case without policies and flows
     #[arg(long)]
     cluster: Option<PathBuf>,
+    #[command(flatten)]
+    live: crate::live::Live,
     /// default, always or never, whatever the cluster's file says
     #[arg(long)]
     enforcement: Option<String>,
@@ -145,17 +147,9 @@ pub fn run(explain: &Explain, out: &mut dyn std::io::Write) -> Result<bool> {
 
 impl Setting {
     fn read(explain: &Explain) -> Result<Setting> {
-        let mut case = match &explain.cluster {
-            Some(file) => crate::eval::cluster(file)?,
-            None => Case::default(),
-        };
-        if let Some(mode) = &explain.enforcement {
-            mode.clone_into(&mut case.config.mode);
-        }
-        let settings = settings(&case.config).map_err(anyhow::Error::msg)?;
-        let mut objects = Objects::default();
-        objects.add_value(&case.policies, &settings);
-        crate::files::read(&explain.policies, |name, text| objects.add_file(name, text, &settings))?;
+        let given =
+            explain.live.given(&explain.policies, explain.cluster.as_ref(), explain.enforcement.as_deref())?;
+        let (case, objects) = (given.case, given.objects);
         let wrong = objects.policies.iter().filter_map(|read| read.object.as_ref().err()).flatten();
         objects.problems.iter().chain(wrong).for_each(|problem| eprintln!("{problem}"));
         Ok(Setting { case, objects })

@@ -13,9 +13,8 @@ use ipnet::IpNet;
 use labels::{Labels, source};
 use serde::Serialize;
 
-use crate::case::{Case, Flow};
+use crate::case::Flow;
 use crate::judge::Judge;
-use crate::objects::Objects;
 use crate::universe::Universe;
 
 /// What to draw.
@@ -27,6 +26,8 @@ pub struct Graph {
     /// Who is there: a case without policies and flows
     #[arg(long)]
     cluster: Option<PathBuf>,
+    #[command(flatten)]
+    live: crate::live::Live,
     /// default, always or never, whatever the cluster's file says
     #[arg(long)]
     enforcement: Option<String>,
@@ -95,18 +96,8 @@ struct Edge {
 
 /// Runs the command.
 pub fn run(graph: &Graph, out: &mut dyn std::io::Write) -> Result<bool> {
-    let mut case = match &graph.cluster {
-        Some(file) => crate::eval::cluster(file)?,
-        None => Case::default(),
-    };
-    if let Some(mode) = &graph.enforcement {
-        mode.clone_into(&mut case.config.mode);
-    }
-    let settings = crate::world::settings(&case.config).map_err(anyhow::Error::msg)?;
-    let mut objects = Objects::default();
-    objects.add_value(&case.policies, &settings);
-    crate::files::read(&graph.policies, |name, text| objects.add_file(name, text, &settings))?;
-    let report = report(Universe::new(&case, objects)?, graph)?;
+    let given = graph.live.given(&graph.policies, graph.cluster.as_ref(), graph.enforcement.as_deref())?;
+    let report = report(Universe::new(&given.case, given.objects)?, graph)?;
     let text = match graph.output {
         Form::Table => report.table(),
         Form::Svg => report.svg(),
@@ -198,6 +189,7 @@ fn areas(universe: &Universe, scene: &Scene<'_>) -> (Vec<Node>, Vec<Set>) {
         });
         let names: Vec<&str> = names.map(|name| name.name.as_str()).collect();
         let name = match (names.is_empty(), prefix.prefix_len(), families.ipv4 && families.ipv6) {
+            (false, _, true) => format!("{} ({})", names.join(", "), prefix.addr()),
             (false, ..) => names.join(", "),
             (true, 0, false) => "world".to_owned(),
             (true, 0, true) => if prefix.addr().is_ipv6() { "world (IPv6)" } else { "world (IPv4)" }.to_owned(),
@@ -309,7 +301,7 @@ impl Report {
 
 impl Edge {
     fn label(&self) -> String {
-        let proxied = self.redirected.iter().map(|ports| format!("{ports} (proxy)"));
+        let proxied = if self.redirected.is_empty() { None } else { Some(format!("{} (proxy)", self.redirected.join(" "))) };
         self.ports.iter().cloned().chain(proxied).collect::<Vec<_>>().join(" ")
     }
 

@@ -16,6 +16,7 @@ mod graph;
 pub mod judge;
 mod junit;
 mod lint;
+mod live;
 pub mod objects;
 mod protocol;
 pub mod result;

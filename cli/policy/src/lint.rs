@@ -10,17 +10,17 @@ use clap::Args;
 use policy::RuleOrigin;
 use serde::Serialize;
 
-use crate::case::Case;
 use crate::diff::Form;
-use crate::objects::Objects;
 use crate::universe::Universe;
 
 /// What to look for, and where.
 #[derive(Debug, Args)]
 pub struct Lint {
     /// Policies from files, or from all files of folders
-    #[arg(required = true)]
+    #[arg(required_unless_present_any = ["live", "kubeconfig", "agent"])]
     files: Vec<PathBuf>,
+    #[command(flatten)]
+    live: crate::live::Live,
     /// Rules that could go without any packet being judged otherwise
     #[arg(long, required = true)]
     dead: bool,
@@ -28,7 +28,7 @@ pub struct Lint {
     #[arg(long)]
     cluster: Option<PathBuf>,
     /// Only for those who are there, and not for whoever could be
-    #[arg(long, requires = "cluster")]
+    #[arg(long)]
     here: bool,
     /// default, always or never, whatever the cluster's file says
     #[arg(long)]
@@ -70,18 +70,8 @@ struct Unclear {
 
 /// Runs the command. True if no rule is dead.
 pub fn run(lint: &Lint, out: &mut dyn std::io::Write) -> Result<bool> {
-    let mut case = match &lint.cluster {
-        Some(file) => crate::eval::cluster(file)?,
-        None => Case::default(),
-    };
-    if let Some(mode) = &lint.enforcement {
-        mode.clone_into(&mut case.config.mode);
-    }
-    let settings = crate::world::settings(&case.config).map_err(anyhow::Error::msg)?;
-    let mut objects = Objects::default();
-    objects.add_value(&case.policies, &settings);
-    crate::files::read(&lint.files, |name, text| objects.add_file(name, text, &settings))?;
-    let mut universe = Universe::new(&case, objects)?;
+    let given = lint.live.given(&lint.files, lint.cluster.as_ref(), lint.enforcement.as_deref())?;
+    let mut universe = Universe::new(&given.case, given.objects)?;
     universe.side.policies = universe.side.distinct().into_iter().cloned().collect();
     let report = report(&universe, lint)?;
     let text = match lint.output {

@@ -25,6 +25,8 @@ pub struct Test {
     /// Files of tests, or folders
     #[arg(required = true)]
     files: Vec<PathBuf>,
+    #[command(flatten)]
+    live: crate::live::Live,
     /// Form of the results
     #[arg(short, long, value_enum, default_value_t = Form::Text)]
     output: Form,
@@ -139,8 +141,9 @@ pub fn run(test: &Test, out: &mut dyn std::io::Write) -> Result<bool> {
     let (mut outcomes, mut notes) = (Vec::new(), String::new());
     let mut texts = Vec::new();
     crate::files::read(&test.files, |name, text| texts.push((PathBuf::from(name), text.to_owned())))?;
+    let live = if test.live.is_off() { None } else { Some(test.live.case(None, None)?) };
     for (file, text) in texts {
-        for plan in plans(&file, &text)? {
+        for plan in plans(&file, &text, live.as_ref())? {
             outcomes.extend(plan.run(test, &mut notes).with_context(|| format!("{}", file.display()))?);
         }
     }
@@ -153,7 +156,9 @@ pub fn run(test: &Test, out: &mut dyn std::io::Write) -> Result<bool> {
     Ok(outcomes.iter().all(|one| one.difference.is_empty()))
 }
 
-fn plans(file: &Path, text: &str) -> Result<Vec<Plan>> {
+/// The plans of a file. Where it names no cluster, it is about the live one, and where it names no policies, about those
+/// that are there.
+fn plans(file: &Path, text: &str, live: Option<&Case>) -> Result<Vec<Plan>> {
     let suite = serde_saphyr::from_str::<Suite>(text);
     let suite = suite.map_err(|error| anyhow!("{}: {}", file.display(), error.without_snippet()))?;
     let folder = file.parent().unwrap_or(Path::new("."));
@@ -174,7 +179,10 @@ fn plans(file: &Path, text: &str) -> Result<Vec<Plan>> {
                 cluster["config"][key] = value.clone();
             }
         }
-        let case = Case::from_value(cluster).map_err(|error| anyhow!("{}: cluster: {error}", file.display()))?;
+        let case = match live.filter(|_| suite.cluster.is_null()) {
+            Some(live) => live.with_policies(policies.is_empty()),
+            None => Case::from_value(cluster).map_err(|error| anyhow!("{}: cluster: {error}", file.display()))?,
+        };
         let files = policies.iter().map(|policy| folder.join(policy)).collect();
         Ok(Plan { name, case, files, expect: expect.to_vec() })
     };

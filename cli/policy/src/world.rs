@@ -325,7 +325,11 @@ impl World {
         let name = format!("{}/{}", or_default(&endpoint.namespace), endpoint.name);
         let labels = self.endpoint_labels(case, objects, endpoint).map_err(|why| format!("endpoint {name}: {why}"))?;
         let cluster = endpoint.cluster_id.unwrap_or(case.config.cluster_id);
-        let identity = self.identities.of(cluster, &labels)?;
+        let identity = match endpoint.reserved.as_str() {
+            "host" if endpoint.raw_labels.is_empty() => id::HOST,
+            _ if endpoint.identity.is_some() => endpoint.identity.unwrap_or_default(),
+            _ => self.identities.of(cluster, &labels)?,
+        };
         // The own node as a peer has the labels that it has as a node.
         if identity != id::HOST || case.nodes.iter().all(|node| !node.local) {
             self.repository.upsert_identity(identity, &labels);

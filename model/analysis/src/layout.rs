@@ -32,7 +32,7 @@ pub struct Arrow {
 
 const HEIGHT: usize = 34;
 const GAP: usize = 30;
-const BETWEEN: usize = 210;
+const BETWEEN: usize = 230;
 const CHARACTER: usize = 8;
 const MARGIN: usize = 24;
 const SWEEPS: usize = 8;
@@ -95,7 +95,7 @@ struct Labels {
 impl Labels {
     /// Writes a text near a place, where no other one is.
     fn write(&mut self, arrow: &Arrow, x: usize, y: usize) {
-        let width = arrow.text.chars().count() * 7 + 8;
+        let width = arrow.text.chars().count() * 6 + 8;
         let mut line = y;
         let meets = |line: usize, taken: &[(usize, usize, usize)]| {
             taken.iter().any(|(left, right, at)| at.abs_diff(line) < 16 && x < *right + width / 2 && x + width / 2 > *left)
