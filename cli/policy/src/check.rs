@@ -1,5 +1,8 @@
 //! Are policies right, and do they say what their author means?
 
+mod lints;
+
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
 
@@ -89,14 +92,18 @@ pub fn run(check: &Check, out: &mut dyn std::io::Write) -> Result<bool> {
     if let Some(case) = live.filter(|_| check.files.is_empty()) {
         objects.add_value(&case.policies, &settings);
     }
-    crate::files::read(&check.files, |name, text| objects.add_file(name, text, &settings))?;
-    let report = report(&objects);
+    let mut texts = BTreeMap::new();
+    crate::files::read(&check.files, |name, text| {
+        texts.insert(name.to_owned(), text.to_owned());
+        objects.add_file(name, text, &settings);
+    })?;
+    let report = report(&objects, &texts);
     out.write_all(report.text(check.output).as_bytes())?;
     let worst = |severity: Severity| report.findings.iter().any(|one| one.severity == severity);
     Ok(!(worst(Severity::Error) || check.strict && worst(Severity::Warning)))
 }
 
-fn report(objects: &Objects) -> Report {
+fn report(objects: &Objects, texts: &BTreeMap<String, String>) -> Report {
     let mut findings: Vec<Finding> = Vec::new();
     let mut add = |severity: Severity, reference: &str, problem: &Problem| {
         findings.push(Finding { severity, reference: reference.to_owned(), problem: problem.clone() });
@@ -104,7 +111,10 @@ fn report(objects: &Objects) -> Report {
     objects.problems.iter().for_each(|problem| add(Severity::Error, "", problem));
     for read in &objects.policies {
         match &read.object {
-            Ok(policy) => policy.warnings.iter().for_each(|one| add(Severity::Warning, &read.reference, one)),
+            Ok(policy) => {
+                let more = lints::of(read, policy, texts);
+                policy.warnings.iter().chain(&more).for_each(|one| add(Severity::Warning, &read.reference, one));
+            }
             Err(problems) => problems.iter().for_each(|one| add(Severity::Error, &read.reference, one)),
         }
         for other in objects.policies.iter().take_while(|other| !std::ptr::eq(*other, read)) {

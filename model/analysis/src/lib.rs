@@ -8,6 +8,7 @@ pub mod diff;
 mod language;
 pub mod layout;
 mod names;
+pub mod never;
 mod region;
 pub mod reach;
 pub mod requests;

@@ -1,0 +1,104 @@
+//! Does what `axoneme policy` says of a running cluster happen to its packets?
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::process::ExitCode;
+use std::time::Duration;
+use testbed::{Lab, Plan, eventually, trials};
+
+const PLAN: Plan<'static> = Plan { name: "live", nodes: 2, options: &[] };
+const WORKLOADS: &str = include_str!("../workloads/commands.yaml");
+const WITHIN: Duration = Duration::from_secs(30);
+
+/// Who asks whom on which port, and whether that passes.
+const FLOWS: [(&str, &str, u16, bool); 4] =
+    [("friend", "server", 8080, true), ("foe", "server", 8080, false), ("friend", "server", 81, false), ("server", "friend", 82, true)];
+
+fn main() -> ExitCode {
+    trials::run(
+        &PLAN,
+        prepare,
+        &[
+            ("explain_says_of_a_live_cluster_what_the_datapath_does", explain),
+            ("explain_says_the_same_as_an_agent_knows_it", explain_by_agent),
+            ("diff_tells_what_a_file_would_change_of_a_live_cluster", diff),
+            ("graph_and_lint_read_a_live_cluster", graph_and_lint),
+        ],
+    )
+}
+
+fn prepare(lab: &Lab) -> Result<()> {
+    lab.apply(WORKLOADS)?;
+    for pod in ["server", "friend", "foe"] {
+        lab.kubectl(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=60s"])?.ok()?;
+    }
+    let server = lab.pod_ip("default", "server")?;
+    eventually(WITHIN, "the policy holds", || {
+        ensure!(lab.connects("default", "friend", &server, 8080)?, "friend does not reach the server");
+        ensure!(!lab.connects("default", "foe", &server, 8080)?, "foe reaches the server");
+        Ok(())
+    })
+}
+
+/// What the command says, as JSON.
+fn policy(lab: &Lab, words: &[&str]) -> Result<Value> {
+    let words: Vec<&str> = ["policy"].iter().chain(words).chain(&["-o", "json"]).copied().collect();
+    let run = lab.run("axoneme", &words)?;
+    serde_json::from_str(&run.stdout).with_context(|| format!("{words:?} printed {}{}", run.stdout, run.stderr))
+}
+
+fn explain(lab: &Lab) -> Result<()> {
+    for (from, to, port, passes) in FLOWS {
+        let value = policy(lab, &["explain", from, &format!("{to}:{port}"), "--live"])?;
+        let said = value["verdict"] == "ALLOWED";
+        ensure!(said == passes, "{from} -> {to}:{port}: {value:#}");
+        // Where nobody listens, what passes is refused by the host; only what is dropped is seen by no one.
+        if port == 8080 {
+            let found = lab.connects("default", from, &lab.pod_ip("default", to)?, port)?;
+            ensure!(found == said, "{from} -> {to}:{port}: explain says {said}, the datapath {found}");
+        }
+        let identity = lab.identity("default", from)?;
+        ensure!(value["source"]["identity"] == identity, "identity of {from} is {identity}: {value:#}");
+    }
+    Ok(())
+}
+
+fn explain_by_agent(lab: &Lab) -> Result<()> {
+    let node = lab.get(&["pod", "server"])?["spec"]["nodeName"].as_str().context("the server's node")?.to_string();
+    let on_node = format!("spec.nodeName={node}");
+    let agents = lab.get(&["-n", "kube-system", "pods", "-l", "k8s-app=cilium", "--field-selector", &on_node])?;
+    let agent = agents["items"][0]["metadata"]["name"].as_str().context("an agent")?.to_string();
+    for (from, to, port, passes) in FLOWS.into_iter().filter(|(_, to, ..)| *to == "server") {
+        let words = ["axoneme", "policy", "explain", from, &format!("{to}:{port}"), "-o", "json"];
+        let words = [&words[..], &["--agent", "/var/run/cilium/cilium.sock"]].concat();
+        let run = lab.exec("kube-system", &agent, &words)?;
+        let value: Value = serde_json::from_str(&run.stdout).with_context(|| format!("{}{}", run.stdout, run.stderr))?;
+        ensure!((value["verdict"] == "ALLOWED") == passes, "{from} -> {to}:{port}: {value:#}");
+    }
+    Ok(())
+}
+
+fn diff(lab: &Lab) -> Result<()> {
+    let file = std::env::temp_dir().join(format!("axoneme-live-{}.yaml", std::process::id()));
+    let text = WORKLOADS.rsplit("---").next().context("the policy")?.replace("app: friend", "app: foe");
+    std::fs::write(&file, text.replace("name: server}", "name: server, namespace: default}"))?;
+    let value = policy(lab, &["diff", &file.display().to_string(), "--live"]);
+    std::fs::remove_file(&file)?;
+    let value = value?;
+    let has = |change: &str, from: &str| {
+        let regions = value["regions"].as_array().into_iter().flatten();
+        regions.into_iter().any(|one| one["change"] == change && one["witness"]["source"] == from)
+    };
+    ensure!(has("gained", "default/foe") && has("lost", "default/friend"), "{value:#}");
+    Ok(())
+}
+
+fn graph_and_lint(lab: &Lab) -> Result<()> {
+    let graph = policy(lab, &["graph", "--live", "-n", "default"])?;
+    let edges: Vec<&Value> = graph["edges"].as_array().into_iter().flatten().collect();
+    let has = |from: &str| edges.iter().any(|one| one["source"] == from && one["destination"] == "default/server");
+    ensure!(has("default/friend") && !has("default/foe"), "{graph:#}");
+    let lint = policy(lab, &["lint", "--dead", "--live"])?;
+    ensure!(lint["rules"] == 1 && lint["dead"].as_array().is_some_and(Vec::is_empty), "{lint:#}");
+    Ok(())
+}
