@@ -207,7 +207,7 @@ fn fits(rules: &crds::L7Rules, asked: &Asked) -> bool {
             let Some(list) = &rules.http else { return true };
             let headers = http::HeaderMap::new();
             let request = l7::http::Request { method, path, authority: "", headers: &headers };
-            l7::http::HttpRules::new(list, &NoSecrets).is_ok_and(|rules| rules.allows(&request).is_some())
+            l7::http::HttpRules::new(list, &NoSecrets).0.allows(&request).is_some()
         }
         Asked::Dns(name) => {
             let Some(list) = &rules.dns else { return true };

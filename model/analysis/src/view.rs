@@ -483,17 +483,8 @@ impl<'a> Round<'a> {
         for (learned, addresses) in self.learned.take().unwrap_or_default() {
             self.repository.set_learned(&learned, addresses.into_iter().collect::<Vec<IpNet>>());
         }
-        let policy = self.repository.endpoint_policy(self.subject, &self.ports);
-        policy.or_else(|| self.repository.subject_policy(self.subject)).unwrap_or_else(|| {
-            Arc::new(EndpointPolicy {
-                revision: 0,
-                ingress_enforced: true,
-                egress_enforced: true,
-                classes: BTreeMap::new(),
-                verdicts: Vec::new(),
-                rule_sets: Vec::new(),
-                error: Some(Arc::from("the subject is not known")),
-            })
-        })
+        // One endpoint's own tables are not made where its rules cannot be put together: those of all say so.
+        let own = self.repository.endpoint_policy(self.subject, &self.ports);
+        own.or_else(|| self.repository.subject_policy(self.subject)).expect("the subject was put in first")
     }
 }
