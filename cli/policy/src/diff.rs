@@ -174,7 +174,9 @@ impl Sides {
     fn report(&self, scene: &Scene<'_>, found: Differences, prove: bool) -> Result<Report> {
         let unsure = prove && !self.new.case.config.cidr_match_mode.is_empty();
         let incomplete = found.incomplete.or_else(|| {
-            unsure.then(|| "prefixes select nodes or pods here, of which only those that are there were looked at".to_owned())
+            unsure.then(|| {
+                "prefixes select nodes or pods here, of which only those that are there were looked at".to_owned()
+            })
         });
         let mut regions = Vec::new();
         for region in &found.regions {
@@ -377,10 +379,9 @@ impl Report {
         let incomplete = incomplete.unwrap_or_default();
         let _ = match (self.regions.len(), self.proved) {
             (0, true) => writeln!(text, "Equivalent: no packet is judged otherwise, whoever comes."),
-            (0, false) if self.equivalent => writeln!(
-                text,
-                "No difference for those who are there; --prove asks for whoever could be there, too."
-            ),
+            (0, false) if self.equivalent => {
+                writeln!(text, "No difference for those who are there; --prove asks for whoever could be there, too.")
+            }
             (count, _) => writeln!(text, "{count} differences.{incomplete}"),
         };
         text
@@ -401,11 +402,8 @@ impl Who {
 impl Shown {
     fn tell(&self, text: &mut String) {
         let request = self.request.as_ref().map(|request| format!(" ({request})")).unwrap_or_default();
-        let _ = writeln!(
-            text,
-            "  e.g. {} -> {} {}/{}{request}",
-            self.source, self.destination, self.port, self.protocol
-        );
+        let _ =
+            writeln!(text, "  e.g. {} -> {} {}/{}{request}", self.source, self.destination, self.port, self.protocol);
         for (name, labels) in &self.labels {
             let _ = writeln!(text, "       {name}: {}", labels.join(" "));
         }

@@ -147,8 +147,7 @@ pub fn run(explain: &Explain, out: &mut dyn std::io::Write) -> Result<bool> {
 
 impl Setting {
     fn read(explain: &Explain) -> Result<Setting> {
-        let given =
-            explain.live.given(&explain.policies, explain.cluster.as_ref(), explain.enforcement.as_deref())?;
+        let given = explain.live.given(&explain.policies, explain.cluster.as_ref(), explain.enforcement.as_deref())?;
         let (case, objects) = (given.case, given.objects);
         let wrong = objects.policies.iter().filter_map(|read| read.object.as_ref().err()).flatten();
         objects.problems.iter().chain(wrong).for_each(|problem| eprintln!("{problem}"));

@@ -121,7 +121,8 @@ fn report(mut universe: Universe, graph: &Graph) -> Result<Report> {
             let some = edge.ports.iter().filter(|one| one.redirected == redirected).map(|one| one.ports);
             crate::diff::ports(&scene, &some.collect::<Vec<_>>())
         };
-        let (policies, is_decided) = policies(&mut judge, &scene, [&nodes[edge.source], &nodes[edge.destination]], &edge.ports);
+        let (policies, is_decided) =
+            policies(&mut judge, &scene, [&nodes[edge.source], &nodes[edge.destination]], &edge.ports);
         edges.push(Edge {
             source: nodes[edge.source].name.clone(),
             destination: nodes[edge.destination].name.clone(),
@@ -182,7 +183,8 @@ fn areas(universe: &Universe, scene: &Scene<'_>) -> (Vec<Node>, Vec<Set>) {
     let named: Vec<IpNet> = scene.prefixes().iter().copied().chain(whole).collect();
     let (mut nodes, mut sets) = (Vec::new(), Vec::new());
     for prefix in &named {
-        let narrower: Vec<IpNet> = named.iter().filter(|one| *one != prefix && prefix.contains(*one)).copied().collect();
+        let narrower: Vec<IpNet> =
+            named.iter().filter(|one| *one != prefix && prefix.contains(*one)).copied().collect();
         let Some(area) = Area::new(*prefix).without(&narrower) else { continue };
         let names = universe.case.dns.iter().filter(|name| {
             name.ips.iter().any(|ip| ip.parse().is_ok_and(|ip: std::net::IpAddr| *prefix == IpNet::from(ip)))
@@ -250,7 +252,14 @@ impl Report {
     fn table(&self) -> String {
         let mut text = String::new();
         for edge in &self.edges {
-            let _ = writeln!(text, "{} -> {}  {}  [{}]", edge.source, edge.destination, edge.label(), edge.policies.join(", "));
+            let _ = writeln!(
+                text,
+                "{} -> {}  {}  [{}]",
+                edge.source,
+                edge.destination,
+                edge.label(),
+                edge.policies.join(", ")
+            );
         }
         let _ = writeln!(text, "{} nodes, {} edges", self.nodes.len(), self.edges.len());
         text
@@ -281,7 +290,12 @@ impl Report {
         }
         for (namespace, nodes) in by_namespace {
             if !namespace.is_empty() {
-                let _ = writeln!(text, "  subgraph {} {{\n    label={};", quoted(&format!("cluster_{namespace}")), quoted(namespace));
+                let _ = writeln!(
+                    text,
+                    "  subgraph {} {{\n    label={};",
+                    quoted(&format!("cluster_{namespace}")),
+                    quoted(namespace)
+                );
             }
             for node in nodes {
                 let _ = writeln!(text, "    n{node} [label={}];", quoted(&self.nodes[node].name));
@@ -301,7 +315,8 @@ impl Report {
 
 impl Edge {
     fn label(&self) -> String {
-        let proxied = if self.redirected.is_empty() { None } else { Some(format!("{} (proxy)", self.redirected.join(" "))) };
+        let proxied =
+            if self.redirected.is_empty() { None } else { Some(format!("{} (proxy)", self.redirected.join(" "))) };
         self.ports.iter().cloned().chain(proxied).collect::<Vec<_>>().join(" ")
     }
 

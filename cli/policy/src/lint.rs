@@ -102,7 +102,11 @@ fn report(universe: &Universe, lint: &Lint) -> Result<Report> {
         place: file(origin(one.place)),
         reason: name(one.reason),
         explanation: explanation(one.reason),
-        covered_by: one.covered_by.iter().map(|rule| format!("{} ({})", crate::result::name_of(rule), file(rule))).collect(),
+        covered_by: one
+            .covered_by
+            .iter()
+            .map(|rule| format!("{} ({})", crate::result::name_of(rule), file(rule)))
+            .collect(),
     });
     let unclear = unclear.into_iter().map(|(place, why)| Unclear {
         rule: crate::result::name_of(origin(place)),

@@ -70,13 +70,14 @@ impl Live {
             return Ok(None);
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
-        runtime.block_on(async {
-            match &self.agent {
-                Some(socket) => agent::read(socket).await,
-                None => kubernetes::read(self.kubeconfig.as_deref()).await,
-            }
-        })
-        .map(Some)
+        runtime
+            .block_on(async {
+                match &self.agent {
+                    Some(socket) => agent::read(socket).await,
+                    None => kubernetes::read(self.kubeconfig.as_deref()).await,
+                }
+            })
+            .map(Some)
     }
 }
 
@@ -95,7 +96,11 @@ fn config<'a>(value: impl Fn(&str) -> Option<&'a str>) -> Config {
         ipv6: is("enable-ipv6", false),
         host_firewall: is("enable-host-firewall", false),
         node_selector_labels: is("enable-node-selector-labels", false),
-        cidr_match_mode: text("policy-cidr-match-mode", "").split([',', ' ']).filter(|one| !one.is_empty()).map(str::to_owned).collect(),
+        cidr_match_mode: text("policy-cidr-match-mode", "")
+            .split([',', ' '])
+            .filter(|one| !one.is_empty())
+            .map(str::to_owned)
+            .collect(),
         allow_localhost: allow_localhost.to_owned(),
         cluster_name: text("cluster-name", "default"),
         cluster_id: text("cluster-id", "0").parse().unwrap_or(0),

@@ -115,7 +115,8 @@ pub fn run(arguments: &Suggest, out: &mut dyn std::io::Write) -> Result<bool> {
 /// The cluster of the flows: everybody who is in them.
 fn cluster(case: &Case, read: &[flows::Read]) -> (Case, BTreeMap<End, String>) {
     let (mut case, mut names) = (case.clone(), BTreeMap::new());
-    let ends = read.iter().flat_map(|one| [(&one.seen.source, one.addresses[0]), (&one.seen.destination, one.addresses[1])]);
+    let ends =
+        read.iter().flat_map(|one| [(&one.seen.source, one.addresses[0]), (&one.seen.destination, one.addresses[1])]);
     for (end, address) in ends {
         if names.contains_key(end) {
             continue;
@@ -194,10 +195,12 @@ fn flow(names: &BTreeMap<End, String>, source: &End, destination: &End, (protoco
 fn allows(verdict: &Verdict, asked: Option<&Asked>) -> bool {
     let ends = [&verdict.egress, &verdict.ingress];
     ends.into_iter().flatten().all(|end| {
-        end.verdict == "allow" && (!end.redirect || end.open || end.l7.is_empty() || {
-            let rules = end.l7.iter().filter_map(|one| serde_json::from_value::<crds::L7Rules>(one.rules.clone()).ok());
-            rules.into_iter().any(|rules| asked.is_none_or(|asked| fits(&rules, asked)))
-        })
+        end.verdict == "allow"
+            && (!end.redirect || end.open || end.l7.is_empty() || {
+                let rules =
+                    end.l7.iter().filter_map(|one| serde_json::from_value::<crds::L7Rules>(one.rules.clone()).ok());
+                rules.into_iter().any(|rules| asked.is_none_or(|asked| fits(&rules, asked)))
+            })
     })
 }
 
@@ -231,10 +234,8 @@ impl l7::http::Secrets for NoSecrets {
 /// Asks of all who were seen whether each may reach each on all ports that were seen.
 fn score(judge: &mut Judge<'_>, names: &BTreeMap<End, String>, read: &[flows::Read]) -> Score {
     let ports: BTreeSet<(u8, u16)> = read.iter().map(|one| (one.seen.protocol, one.seen.port)).collect();
-    let seen: BTreeSet<(&End, &End, (u8, u16))> = read
-        .iter()
-        .map(|one| (&one.seen.source, &one.seen.destination, (one.seen.protocol, one.seen.port)))
-        .collect();
+    let seen: BTreeSet<(&End, &End, (u8, u16))> =
+        read.iter().map(|one| (&one.seen.source, &one.seen.destination, (one.seen.protocol, one.seen.port))).collect();
     let is_pod = |end: &End| matches!(end, End::Workload(_));
     let mut allowed = 0;
     if names.len() * names.len() * ports.len() <= MOST {

@@ -47,10 +47,10 @@ impl Universe {
         if unseen {
             regions.extend(unseen_regions(&self.side.settings));
         }
-        Ok(Space::new(self.parties(), regions, self.side.settings.clone(), unseen))
+        Ok(Space::new(self.parties(unseen), regions, self.side.settings.clone(), unseen))
     }
 
-    fn parties(&self) -> Vec<Party> {
+    fn parties(&self, unseen: bool) -> Vec<Party> {
         let repository = &self.world.repository;
         let mut by_identity: BTreeMap<u32, NamedPorts> = BTreeMap::new();
         for party in &self.world.parties {
@@ -78,7 +78,8 @@ impl Universe {
             name: self.name_of(identity),
             identity,
             labels: labels.clone(),
-            is_subject: false,
+            // Endpoints of these kinds can be there, though the cluster names none.
+            is_subject: unseen && [id::HEALTH, id::INIT, id::INGRESS].contains(&identity),
             ports: NamedPorts::new(),
             identity_ports: NamedPorts::new(),
         });

@@ -48,8 +48,14 @@ impl Witness {
     }
 
     fn end(&mut self, space: &Space, set: &Set, name: &str, port: (u8, u16)) -> Option<String> {
-        if let Some(at) = set.parties().next() {
-            return Some(space.party(at).name.clone());
+        if let Some(party) = set.parties().next().map(|at| space.party(at)) {
+            let Some(reserved) = party.name.strip_prefix("reserved:").filter(|_| party.is_subject) else {
+                return Some(party.name.clone());
+            };
+            let endpoint = Endpoint { name: name.to_owned(), reserved: reserved.to_owned(), ..Endpoint::default() };
+            self.case.endpoints.push(endpoint);
+            self.made_up.insert(name.to_owned(), party.labels.to_strings());
+            return Some(format!("default/{name}"));
         }
         let region = set.regions.first()?;
         let example = region.example();
@@ -84,16 +90,27 @@ impl Witness {
             Kind::Host(api) => {
                 self.case.nodes.retain(|node| !node.local);
                 self.case.endpoints.retain(|one| one.reserved != "host");
-                self.case.nodes.push(Node { name: name.to_owned(), local: true, kube_apiserver: *api, ..Node::default() });
+                self.case.nodes.push(Node {
+                    name: name.to_owned(),
+                    local: true,
+                    kube_apiserver: *api,
+                    ..Node::default()
+                });
                 let labels = plain().filter(|(key, _)| !["host", "kube-apiserver"].contains(&key.as_str()));
-                let endpoint = Endpoint { name: name.to_owned(), reserved: "host".to_owned(), labels: labels.collect(), ..Endpoint::default() };
+                let endpoint = Endpoint {
+                    name: name.to_owned(),
+                    reserved: "host".to_owned(),
+                    labels: labels.collect(),
+                    ..Endpoint::default()
+                };
                 self.case.endpoints.push(endpoint);
                 self.made_up.insert(name.to_owned(), example.to_strings());
                 Some(format!("default/{name}"))
             }
             Kind::RemoteNode(api) => {
                 let labels = plain().filter(|(key, _)| !["remote-node", "kube-apiserver"].contains(&key.as_str()));
-                let node = Node { name: name.to_owned(), kube_apiserver: *api, labels: labels.collect(), ..Node::default() };
+                let node =
+                    Node { name: name.to_owned(), kube_apiserver: *api, labels: labels.collect(), ..Node::default() };
                 self.case.nodes.push(node);
                 self.made_up.insert(name.to_owned(), example.to_strings());
                 Some(format!("node:{name}"))

@@ -123,7 +123,10 @@ fn other_requests_are_told_with_one_that_shows_it() {
 #[test]
 fn equivalent_is_what_holds_for_those_who_are_not_there_too() {
     // Nobody in the cluster has the label; somebody may come.
-    let new = POLICIES.replace("fromEndpoints: [{matchLabels: {app: web}}]", "fromEndpoints: [{matchLabels: {app: web}}, {matchLabels: {app: late}}]");
+    let new = POLICIES.replace(
+        "fromEndpoints: [{matchLabels: {app: web}}]",
+        "fromEndpoints: [{matchLabels: {app: web}}, {matchLabels: {app: late}}]",
+    );
     let folder = folder("late", &new);
     let (value, well) = folder.json("diff old.yaml new.yaml --cluster cluster.yaml");
     assert!(well && value["proved"] == false, "no difference for those who are there: {value:#}");
@@ -189,7 +192,11 @@ fn dead_rules_are_told_with_what_covers_them() {
         .map(|one| (one["rule"].as_str().unwrap().to_owned(), one["reason"].as_str().unwrap().to_owned()))
         .collect();
     let rule = |at: usize, reason: &str| (format!("CiliumNetworkPolicy default/db ingress[{at}]"), reason.to_owned());
-    assert_eq!(dead, [rule(1, "covered"), rule(2, "shadowed"), rule(3, "no-traffic"), rule(4, "duplicate")], "{value:#}");
+    assert_eq!(
+        dead,
+        [rule(1, "covered"), rule(2, "shadowed"), rule(3, "no-traffic"), rule(4, "duplicate")],
+        "{value:#}"
+    );
     assert!(value["dead"][0]["covered_by"][0].as_str().unwrap().contains("ingress[0]"));
     assert!(value["dead"][1]["covered_by"][0].as_str().unwrap().contains("ingressDeny[0]"));
     assert!(value["dead"][0]["place"].as_str().unwrap().ends_with("dead.yaml:10"));
@@ -212,7 +219,11 @@ fn suggested_policies_allow_the_flows_and_say_which() {
     let web = value["policies"].as_array().unwrap().iter().find(|one| one["metadata"]["name"] == "web").unwrap();
     assert_eq!(web["spec"]["endpointSelector"]["matchLabels"], serde_json::json!({ "app": "web" }));
     assert_eq!(web["spec"]["ingress"][0]["toPorts"][0]["rules"]["http"][0]["path"], "/users/[0-9]+(\\?.*)?");
-    let names = web["spec"]["egress"].as_array().unwrap().iter().any(|rule| rule["toFQDNs"][0]["matchName"] == "api.example.com");
+    let names = web["spec"]["egress"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .any(|rule| rule["toFQDNs"][0]["matchName"] == "api.example.com");
     assert!(names, "{web:#}");
     let (again, _) = folder.json("suggest --flows flows.jsonl");
     assert_eq!(value, again, "the same flows give the same policies");
@@ -240,7 +251,12 @@ fn the_graph_has_who_reaches_whom_in_every_form() {
     let folder = folder("graph", POLICIES);
     let words = "graph --policies old.yaml --cluster cluster.yaml";
     let (value, _) = folder.json(words);
-    let edge = value["edges"].as_array().unwrap().iter().find(|one| one["destination"] == "default/db" && one["source"] == "default/web").unwrap();
+    let edge = value["edges"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|one| one["destination"] == "default/db" && one["source"] == "default/web")
+        .unwrap();
     assert_eq!(edge["ports"], serde_json::json!(["5432/TCP"]));
     assert_eq!(edge["redirected"], serde_json::json!(["8080/TCP"]));
     assert!(edge["policies"].to_string().contains("default/db"), "{edge:#}");
@@ -276,4 +292,37 @@ spec:
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
+}
+
+#[test]
+fn the_document_shows_what_the_examples_give() {
+    let examples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/policy-tools");
+    let file = |name: &str| examples.join(name).display().to_string();
+    let document = std::fs::read_to_string(examples.join("../../docs/policy-tools.md")).unwrap();
+    // The files have other folders here.
+    let (old, new, cluster) = (file("old.yaml"), file("new.yaml"), file("cluster.yaml"));
+    let plain = |text: String| text.replace(&old, "old.yaml").replace(&new, "new.yaml");
+    let (diff, _) = cli_policy::answer(&["diff", &old, &new, "--cluster", &cluster]).unwrap();
+    assert!(document.contains(&plain(diff.clone())), "{diff}");
+    let (graph, _) = cli_policy::answer(&["graph", "--policies", &old, "--cluster", &cluster]).unwrap();
+    assert!(document.contains(&plain(graph.clone())), "{graph}");
+    let (_, well) = cli_policy::answer(&["suggest", "--flows", &file("flows.jsonl")]).unwrap();
+    assert!(well, "all flows of the example are allowed by what is suggested");
+}
+
+#[test]
+fn endpoints_that_wait_for_their_labels_count_too() {
+    let policy = "
+apiVersion: cilium.io/v2
+kind: CiliumClusterwideNetworkPolicy
+metadata: {name: init}
+spec:
+  endpointSelector: {matchLabels: {'reserved:init': ''}}
+  egress: [{toEntities: [host]}]
+";
+    let files = [("old.yaml", policy), ("new.yaml", &policy.replace("[host]", "[host, world]"))];
+    let (value, well) = Folder::new("init", &files).json("diff old.yaml new.yaml --prove");
+    assert!(!well, "{value:#}");
+    let labels = value["regions"][0]["witness"]["labels"].to_string();
+    assert!(labels.contains("reserved:init"), "{value:#}");
 }

@@ -55,8 +55,7 @@ impl Area {
 
     /// What both have.
     pub fn and(&self, other: &Area) -> Option<Area> {
-        let (inner, outer) =
-            if other.prefix.contains(&self.prefix) { (self, other) } else { (other, self) };
+        let (inner, outer) = if other.prefix.contains(&self.prefix) { (self, other) } else { (other, self) };
         if !outer.prefix.contains(&inner.prefix) {
             return None;
         }

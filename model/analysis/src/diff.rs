@@ -247,8 +247,7 @@ impl Comparison<'_, '_> {
         let redirects = [before.redirects(), after.redirects()];
         let change = match (&before, &after) {
             (Verdict::Passes(one), Verdict::Passes(two)) => {
-                let (one, two) =
-                    ([one[0].as_deref(), one[1].as_deref()], [two[0].as_deref(), two[1].as_deref()]);
+                let (one, two) = ([one[0].as_deref(), one[1].as_deref()], [two[0].as_deref(), two[1].as_deref()]);
                 let (gained, lost) = (self.requests.beyond(two, one), self.requests.beyond(one, two));
                 let none = (&gained, &lost) == (&Beyond::Nothing, &Beyond::Nothing);
                 (!none).then_some(Change::Requests { gained, lost })
@@ -286,7 +285,8 @@ impl Verdict {
         if ends.iter().flatten().any(|end| **end == Decision::Deny) {
             return Verdict::Denied;
         }
-        let proof = ends.iter().flatten().filter_map(|end| if let Decision::Proof(auth) = end { Some(*auth) } else { None });
+        let proof =
+            ends.iter().flatten().filter_map(|end| if let Decision::Proof(auth) = end { Some(*auth) } else { None });
         if let Some(auth) = proof.max() {
             return Verdict::Proof(auth);
         }
@@ -316,7 +316,8 @@ pub fn spans(egress: Option<&Profile>, ingress: Option<&Profile>) -> Vec<(Ports,
     protocols.dedup();
     let mut spans = Vec::new();
     for protocol in protocols {
-        let of = |profile: &'_ Profile| profile.get(&protocol).or_else(|| profile.get(&None)).cloned().unwrap_or_default();
+        let of =
+            |profile: &'_ Profile| profile.get(&protocol).or_else(|| profile.get(&None)).cloned().unwrap_or_default();
         let (one, two) = (egress.map(of), ingress.map(of));
         let mut starts: Vec<u16> = one.iter().chain(&two).flatten().map(|(start, _)| *start).collect();
         starts.sort_unstable();

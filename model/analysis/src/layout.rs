@@ -37,8 +37,7 @@ const CHARACTER: usize = 8;
 const MARGIN: usize = 24;
 const SWEEPS: usize = 8;
 /// Pale colours on which dark text is read well.
-const COLOURS: [&str; 8] =
-    ["#dbeafe", "#dcfce7", "#fef3c7", "#fce7f3", "#ede9fe", "#cffafe", "#ffedd5", "#e5e7eb"];
+const COLOURS: [&str; 8] = ["#dbeafe", "#dcfce7", "#fef3c7", "#fce7f3", "#ede9fe", "#cffafe", "#ffedd5", "#e5e7eb"];
 
 /// A place on the page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -98,7 +97,9 @@ impl Labels {
         let width = arrow.text.chars().count() * 6 + 8;
         let mut line = y;
         let meets = |line: usize, taken: &[(usize, usize, usize)]| {
-            taken.iter().any(|(left, right, at)| at.abs_diff(line) < 16 && x < *right + width / 2 && x + width / 2 > *left)
+            taken
+                .iter()
+                .any(|(left, right, at)| at.abs_diff(line) < 16 && x < *right + width / 2 && x + width / 2 > *left)
         };
         while meets(line, &self.taken) {
             line += 16;
@@ -270,7 +271,10 @@ mod tests {
     use super::*;
 
     fn arrows(pairs: &[(usize, usize)]) -> Vec<Arrow> {
-        pairs.iter().map(|(from, to)| Arrow { from: *from, to: *to, text: "80/TCP".to_owned(), ..Arrow::default() }).collect()
+        pairs
+            .iter()
+            .map(|(from, to)| Arrow { from: *from, to: *to, text: "80/TCP".to_owned(), ..Arrow::default() })
+            .collect()
     }
 
     #[test]
@@ -287,9 +291,8 @@ mod tests {
         let places = places(&boxes, &ordered(layers(6, &all), &all));
         for (at, one) in places.iter().enumerate() {
             for other in &places[at + 1..] {
-                let apart = one.x + one.width <= other.x
-                    || other.x + other.width <= one.x
-                    || one.y.abs_diff(other.y) >= HEIGHT;
+                let apart =
+                    one.x + one.width <= other.x || other.x + other.width <= one.x || one.y.abs_diff(other.y) >= HEIGHT;
                 assert!(apart, "{one:?} {other:?}");
             }
         }

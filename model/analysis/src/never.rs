@@ -82,11 +82,11 @@ fn no_request(rule: &crds::HttpRule) -> Option<String> {
     let part = |pattern: &Option<String>, what: &str, wellformed: &str, hint: &str| {
         let pattern = pattern.as_ref().filter(|pattern| !pattern.is_empty())?;
         let (one, two) = (Language::of_pattern(pattern)?, Language::of_pattern(wellformed)?);
-        (find(&[&one, &two], &[]) == Found::Nothing).then(|| format!("no request has a {what} that matches {pattern:?}: {hint}"))
+        (find(&[&one, &two], &[]) == Found::Nothing)
+            .then(|| format!("no request has a {what} that matches {pattern:?}: {hint}"))
     };
-    part(&rule.path, "path", "/[^\\x00-\\x20\\x7f]*|\\*", "paths begin with a slash").or_else(|| {
-        part(&rule.method, "method", "[A-Z][-A-Z_]*", "methods are words in capitals, like GET")
-    })
+    part(&rule.path, "path", "/[^\\x00-\\x20\\x7f]*|\\*", "paths begin with a slash")
+        .or_else(|| part(&rule.method, "method", "[A-Z][-A-Z_]*", "methods are words in capitals, like GET"))
 }
 
 #[cfg(test)]
@@ -119,11 +119,12 @@ mod tests {
 
     #[test]
     fn prefixes_and_requests_that_cannot_be_are_found() {
-        check(json!({ "fromCIDRSet": [{ "cidr": "10.0.0.0/8", "except": ["10.0.0.0/9", "10.128.0.0/9"] }] }), "all of it");
+        check(
+            json!({ "fromCIDRSet": [{ "cidr": "10.0.0.0/8", "except": ["10.0.0.0/9", "10.128.0.0/9"] }] }),
+            "all of it",
+        );
         check(json!({ "fromCIDRSet": [{ "cidr": "10.0.0.0/8", "except": ["10.0.0.0/9"] }] }), "");
-        let http = |path: &str| {
-            json!({ "toPorts": [{ "ports": [{ "port": "80", "protocol": "TCP" }], "rules": { "http": [{ "path": path }] } }] })
-        };
+        let http = |path: &str| json!({ "toPorts": [{ "ports": [{ "port": "80", "protocol": "TCP" }], "rules": { "http": [{ "path": path }] } }] });
         check(http("public"), "paths begin with a slash");
         check(http("/public"), "");
         check(http(".*"), "");

@@ -326,16 +326,24 @@ impl Region {
         }
         let learned: BTreeSet<Learned> = regions.iter().flat_map(|region| region.learned.keys().cloned()).collect();
         for name in learned {
-            regions = either_way(regions, |region| region.learned.remove(&name), |region, is| {
-                region.learned.insert(name.clone(), is);
-            });
+            regions = either_way(
+                regions,
+                |region| region.learned.remove(&name),
+                |region, is| {
+                    region.learned.insert(name.clone(), is);
+                },
+            );
         }
         let ports: BTreeSet<(Owner, PortName)> =
             regions.iter().flat_map(|region| region.ports.keys().cloned()).collect();
         for name in ports {
-            regions = either_way(regions, |region| region.ports.remove(&name), |region, is| {
-                region.ports.insert(name.clone(), is);
-            });
+            regions = either_way(
+                regions,
+                |region| region.ports.remove(&name),
+                |region, is| {
+                    region.ports.insert(name.clone(), is);
+                },
+            );
         }
         regions
     }
@@ -450,7 +458,11 @@ impl std::fmt::Display for Region {
                 other => other,
             };
             // That pods are in a namespace goes without saying.
-            let text = if *domain == Domain::present() && key == POD_NAMESPACE { String::new() } else { domain.describe(shown) };
+            let text = if *domain == Domain::present() && key == POD_NAMESPACE {
+                String::new()
+            } else {
+                domain.describe(shown)
+            };
             if !text.is_empty() {
                 write!(f, ", {text}")?;
             }
@@ -513,7 +525,8 @@ mod tests {
     #[test]
     fn a_namespace_is_its_name() {
         let by_label = "k8s:io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name";
-        let (in_a, _) = Region::pods("c").split(&requirement("k8s:io.kubernetes.pod.namespace", Operator::In(values(&["a"]))));
+        let (in_a, _) =
+            Region::pods("c").split(&requirement("k8s:io.kubernetes.pod.namespace", Operator::In(values(&["a"]))));
         let (yes, no) = in_a.unwrap().split(&requirement(by_label, Operator::In(values(&["a"]))));
         assert!(yes.is_some() && no.is_none());
     }

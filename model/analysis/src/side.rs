@@ -116,7 +116,8 @@ impl Rules {
 
     /// The rules for those who said yes to these questions.
     pub fn of(&self, said: &[QuestionId]) -> Vec<RuleId> {
-        let mut rules: Vec<RuleId> = said.iter().filter_map(|one| self.by_subject.get(one)).flatten().copied().collect();
+        let mut rules: Vec<RuleId> =
+            said.iter().filter_map(|one| self.by_subject.get(one)).flatten().copied().collect();
         rules.sort_unstable();
         rules
     }
@@ -142,7 +143,9 @@ fn meaning(rule: &Rule, side: &Side) -> String {
         peer => side.known(peer),
     });
     let groups: Vec<Known> = groups.filter(|known| *known != Known::default()).collect();
-    format!("{subject:?} {direction:?} {tier:?} {priority} {effect:?} {auth:?} {default_deny} {peers:?} {ports:?} {groups:?}")
+    format!(
+        "{subject:?} {direction:?} {tier:?} {priority} {effect:?} {auth:?} {default_deny} {peers:?} {ports:?} {groups:?}"
+    )
 }
 
 /// Names of ports that rules speak of, as protocol and name.
@@ -160,12 +163,12 @@ pub fn port_names<'a>(entries: impl Iterator<Item = &'a Entry>) -> BTreeSet<crat
 
 /// Labels of prefixes differ by what other policies name, which no division by labels knows.
 fn names_prefix_labels(rule: &Rule) -> bool {
-    let of_prefix = |source: &str| [labels::source::CIDR, labels::source::FQDN, labels::source::CIDR_GROUP].contains(&source);
+    let of_prefix =
+        |source: &str| [labels::source::CIDR, labels::source::FQDN, labels::source::CIDR_GROUP].contains(&source);
     rule.peers.iter().any(|peer| match peer {
-        Peer::Labels(selector) => selector
-            .requirements()
-            .iter()
-            .any(|one| of_prefix(&one.key.source) || one.key.key.parse::<IpNet>().is_ok()),
+        Peer::Labels(selector) => {
+            selector.requirements().iter().any(|one| of_prefix(&one.key.source) || one.key.key.parse::<IpNet>().is_ok())
+        }
         Peer::All | Peer::Entity { .. } | Peer::Cidr(_) | Peer::Learned(_) => false,
     })
 }

@@ -95,7 +95,10 @@ impl Members {
     }
 
     fn iter(&self) -> impl Iterator<Item = usize> {
-        self.0.iter().enumerate().flat_map(|(at, word)| (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| at * 64 + bit))
+        self.0
+            .iter()
+            .enumerate()
+            .flat_map(|(at, word)| (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| at * 64 + bit))
     }
 }
 
@@ -113,7 +116,10 @@ impl Set {
     /// Those who are in both.
     pub fn and(&self, other: &Set) -> Set {
         let pairs = self.regions.iter().flat_map(|one| other.regions.iter().filter_map(|two| one.and(two)));
-        Set { members: self.members.with(&other.members, |one, two| one & two), regions: Region::joined(pairs.collect()) }
+        Set {
+            members: self.members.with(&other.members, |one, two| one & two),
+            regions: Region::joined(pairs.collect()),
+        }
     }
 
     /// Those who are in either; the two have nobody in common, or only the same regions.
@@ -213,7 +219,9 @@ impl Space {
     fn split_region(&self, region: &Region, question: &Question, yes: &mut Vec<Region>, no: &mut Vec<Region>) {
         let is_host = matches!(region.kind, Kind::Host(_));
         let settled = match question {
-            Question::Subject(Subject::Endpoints(selector)) if !is_host => return by_selector(region, selector, yes, no),
+            Question::Subject(Subject::Endpoints(selector)) if !is_host => {
+                return by_selector(region, selector, yes, no);
+            }
             Question::Subject(Subject::Nodes(selector)) if is_host => return by_selector(region, selector, yes, no),
             Question::Subject(_) => false,
             Question::Peer(Peer::Labels(selector), _) => return by_selector(region, selector, yes, no),
@@ -221,13 +229,19 @@ impl Space {
             Question::Peer(Peer::Learned(learned), known) => return self.by_learned(region, learned, known, yes, no),
             Question::Peer(peer @ (Peer::All | Peer::Entity { .. }), _) => {
                 let (identity, labels) = (number_of(&region.kind, &self.settings), region.example());
-                peer.selects(&PeerIdentity { identity, labels, prefix: None }, &Context::of(&self.settings), &Known::default())
+                peer.selects(
+                    &PeerIdentity { identity, labels, prefix: None },
+                    &Context::of(&self.settings),
+                    &Known::default(),
+                )
             }
             Question::Named(prefixes) => {
                 let sets: Vec<_> = prefixes.iter().map(|prefix| policy::CidrSet::new(*prefix, [])).collect();
                 return by_addresses(region, &sets, yes, no);
             }
-            Question::Nature(nature) => nature_of(number_of(&region.kind, &self.settings), &region.example()) == *nature,
+            Question::Nature(nature) => {
+                nature_of(number_of(&region.kind, &self.settings), &region.example()) == *nature
+            }
             Question::HasPolicy => matches!(region.kind, Kind::Pod | Kind::Host(_)),
         };
         if settled { yes.push(region.clone()) } else { no.push(region.clone()) }

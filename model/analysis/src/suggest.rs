@@ -406,7 +406,8 @@ mod tests {
     use super::*;
 
     fn pod(app: &str) -> End {
-        let labels = [format!("k8s:app={app}"), "k8s:io.kubernetes.pod.namespace=a".into(), "k8s:pod-template-hash=1".into()];
+        let labels =
+            [format!("k8s:app={app}"), "k8s:io.kubernetes.pod.namespace=a".into(), "k8s:pod-template-hash=1".into()];
         End::Workload(Labels::parse(labels.iter().map(String::as_str)).unwrap())
     }
 

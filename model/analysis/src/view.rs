@@ -9,8 +9,8 @@ use identity::{NumericIdentity, cidr_labels};
 use ipnet::IpNet;
 use labels::Labels;
 use policy::{
-    Direction, EndpointPolicy, Entity, Learned, NamedPorts, Peer, PolicyObject, PortRange, Ports, Repository,
-    RuleSet, Settings,
+    Direction, EndpointPolicy, Entity, Learned, NamedPorts, Peer, PolicyObject, PortRange, Ports, Repository, RuleSet,
+    Settings,
 };
 
 use crate::decision::{Decision, DecisionId, Decisions};
@@ -183,9 +183,8 @@ impl<'a> Scene<'a> {
             let ask = |(at, starts): (usize, &Starts)| {
                 let (policy, number) = &tables[at];
                 let each = starts.iter().flat_map(|(protocol, ports)| ports.iter().map(move |port| (*protocol, *port)));
-                let each = each.map(|(protocol, port)| {
-                    policy.verdict(*number, direction, protocol.unwrap_or(UNNAMED), port)
-                });
+                let each =
+                    each.map(|(protocol, port)| policy.verdict(*number, direction, protocol.unwrap_or(UNNAMED), port));
                 each.map(|entry| Decision::of(policy, &entry)).collect::<Vec<_>>()
             };
             columns.push(starts.iter().enumerate().flat_map(ask).collect());
@@ -461,7 +460,9 @@ impl<'a> Round<'a> {
         let prefix = if own { Some(exact) } else { longest };
         let families = self.settings().families;
         let (number, labels) = match prefix {
-            Some(prefix) => (self.number(id::LOCAL_CIDR), cidr_labels(prefix, families).with(peer.labels.iter().cloned())),
+            Some(prefix) => {
+                (self.number(id::LOCAL_CIDR), cidr_labels(prefix, families).with(peer.labels.iter().cloned()))
+            }
             None => {
                 let both = families.ipv4 && families.ipv6;
                 let world = match (both, address.is_ipv6()) {

@@ -102,7 +102,8 @@ struct Flow {
 }
 
 fn verdict(engine: &mut Engine, flow: &Flow) -> Option<Verdict> {
-    let ends = [(flow.source, flow.destination, Direction::Egress), (flow.destination, flow.source, Direction::Ingress)];
+    let ends =
+        [(flow.source, flow.destination, Direction::Egress), (flow.destination, flow.source, Direction::Ingress)];
     let mut redirects = [BTreeSet::new(), BTreeSet::new()];
     let (mut asked, mut found) = (false, None);
     for (at, (own, other, direction)) in ends.into_iter().enumerate() {
@@ -287,7 +288,10 @@ fn no_packet_differs_where_nothing_is_claimed_whoever_comes() {
             let flow = flow(&mut random, &both);
             let learned = |address: IpAddr| -> BTreeSet<Learned> {
                 let known = world.learned.iter();
-                known.filter(|(_, all)| all.iter().any(|one| one.contains(&address))).map(|(one, _)| one.clone()).collect()
+                known
+                    .filter(|(_, all)| all.iter().any(|one| one.contains(&address)))
+                    .map(|(one, _)| one.clone())
+                    .collect()
             };
             let has = |set: &Set, other: Other, flow: &Flow| {
                 let nothing = Labels::empty();
@@ -342,13 +346,19 @@ fn a_policy_written_otherwise_is_equivalent_and_one_that_only_looks_so_is_not() 
     let is_equivalent = |one: serde_json::Value, two: serde_json::Value| {
         let side = |rules| Side { settings: settings.clone(), policies: vec![read(rules)], learned: BTreeMap::new() };
         let (old, new) = (side(one), side(two));
-        let world = World { settings: settings.clone(), policies: Vec::new(), parties: BTreeMap::new(), learned: BTreeMap::new() };
+        let world = World {
+            settings: settings.clone(),
+            policies: Vec::new(),
+            parties: BTreeMap::new(),
+            learned: BTreeMap::new(),
+        };
         let mut scene = Scene::new(open_space(&world), [&old, &new], true, 10_000);
         let found = differences(&mut scene, 10_000);
         assert_eq!(found.incomplete, None);
         found.regions.is_empty()
     };
-    let peer = |expression: serde_json::Value| serde_json::json!([{ "fromEndpoints": [{ "matchExpressions": expression }] }]);
+    let peer =
+        |expression: serde_json::Value| serde_json::json!([{ "fromEndpoints": [{ "matchExpressions": expression }] }]);
     let by_two = serde_json::json!([
         { "fromEndpoints": [{ "matchExpressions": [{ "key": "app", "operator": "Exists" }] }] },
         { "fromEndpoints": [{ "matchExpressions": [{ "key": "app", "operator": "DoesNotExist" }] }] },
@@ -358,7 +368,10 @@ fn a_policy_written_otherwise_is_equivalent_and_one_that_only_looks_so_is_not() 
     let not_x = peer(serde_json::json!([{ "key": "app", "operator": "NotIn", "values": ["x"] }]));
     assert!(!is_equivalent(not_x, pods), "a pod called x was not seen yet");
     let ranges = |list: &[(&str, u16)]| {
-        let ports: Vec<_> = list.iter().map(|(first, last)| serde_json::json!({ "port": first, "endPort": last, "protocol": "TCP" })).collect();
+        let ports: Vec<_> = list
+            .iter()
+            .map(|(first, last)| serde_json::json!({ "port": first, "endPort": last, "protocol": "TCP" }))
+            .collect();
         serde_json::json!([{ "toPorts": [{ "ports": ports }] }])
     };
     assert!(is_equivalent(ranges(&[("1", 10), ("11", 20)]), ranges(&[("1", 20)])));

@@ -11,8 +11,12 @@ const WORKLOADS: &str = include_str!("../workloads/commands.yaml");
 const WITHIN: Duration = Duration::from_secs(30);
 
 /// Who asks whom on which port, and whether that passes.
-const FLOWS: [(&str, &str, u16, bool); 4] =
-    [("friend", "server", 8080, true), ("foe", "server", 8080, false), ("friend", "server", 81, false), ("server", "friend", 82, true)];
+const FLOWS: [(&str, &str, u16, bool); 4] = [
+    ("friend", "server", 8080, true),
+    ("foe", "server", 8080, false),
+    ("friend", "server", 81, false),
+    ("server", "friend", 82, true),
+];
 
 fn main() -> ExitCode {
     trials::run(
@@ -72,7 +76,8 @@ fn explain_by_agent(lab: &Lab) -> Result<()> {
         let words = ["axoneme", "policy", "explain", from, &format!("{to}:{port}"), "-o", "json"];
         let words = [&words[..], &["--agent", "/var/run/cilium/cilium.sock"]].concat();
         let run = lab.exec("kube-system", &agent, &words)?;
-        let value: Value = serde_json::from_str(&run.stdout).with_context(|| format!("{}{}", run.stdout, run.stderr))?;
+        let value: Value =
+            serde_json::from_str(&run.stdout).with_context(|| format!("{}{}", run.stdout, run.stderr))?;
         ensure!((value["verdict"] == "ALLOWED") == passes, "{from} -> {to}:{port}: {value:#}");
     }
     Ok(())

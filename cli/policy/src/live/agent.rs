@@ -36,7 +36,9 @@ pub async fn read(socket: &Path) -> Result<Case> {
         let is_pod = !entry.metadata.name.is_empty() && !entry.metadata.namespace.is_empty();
         if !is_pod {
             other(&mut case, &entry, of_identity);
-        } else if let Some(known) = case.endpoints.iter_mut().find(|one| format!("{}/{}", one.namespace, one.name) == name) {
+        } else if let Some(known) =
+            case.endpoints.iter_mut().find(|one| format!("{}/{}", one.namespace, one.name) == name)
+        {
             if !known.ips.contains(&address) {
                 known.ips.push(address);
             }

@@ -47,16 +47,32 @@ pub async fn read(kubeconfig: Option<&Path>) -> Result<Case> {
     for node in list::<Node>(&client, "nodes").await? {
         let name = node.metadata.name.unwrap_or_default();
         let of_node = node.status.into_iter().flat_map(|status| status.addresses.unwrap_or_default());
-        let ips: Vec<String> =
-            of_node.filter(|one| one.type_ != "Hostname").map(|one| one.address).filter(|ip| ip.parse::<std::net::IpAddr>().is_ok()).collect();
+        let ips: Vec<String> = of_node
+            .filter(|one| one.type_ != "Hostname")
+            .map(|one| one.address)
+            .filter(|ip| ip.parse::<std::net::IpAddr>().is_ok())
+            .collect();
         let kube_apiserver = ips.iter().any(|ip| serving.contains(ip));
-        case.nodes.push(crate::case::Node { name, ips, labels: map(node.metadata.labels), kube_apiserver, ..Default::default() });
+        case.nodes.push(crate::case::Node {
+            name,
+            ips,
+            labels: map(node.metadata.labels),
+            kube_apiserver,
+            ..Default::default()
+        });
     }
     for service in list::<Service>(&client, "services").await? {
-        let (name, namespace) = (service.metadata.name.unwrap_or_default(), service.metadata.namespace.unwrap_or_default());
+        let (name, namespace) =
+            (service.metadata.name.unwrap_or_default(), service.metadata.namespace.unwrap_or_default());
         let selector = map(service.spec.and_then(|spec| spec.selector));
         let backends = addresses(&slices, &namespace, &name).into_iter().collect();
-        case.services.push(crate::case::Service { name, namespace, labels: map(service.metadata.labels), selector, backends });
+        case.services.push(crate::case::Service {
+            name,
+            namespace,
+            labels: map(service.metadata.labels),
+            selector,
+            backends,
+        });
     }
     Ok(case)
 }
