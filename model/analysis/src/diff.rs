@@ -78,12 +78,15 @@ pub struct Differences {
 /// Of one pair of subjects or peers.
 type Changes = Vec<Traffic>;
 
+/// How something changes, and what the proxies ask before and after.
+type Outcome = (Change, [Vec<Arc<Redirect>>; 2]);
+
 struct Comparison<'s, 'a> {
     scene: &'s mut Scene<'a>,
     requests: Requests,
     found: Vec<(Set, Set, Changes)>,
-    known: HashMap<(Option<Arc<Profile>>, Option<Arc<Profile>>), Changes>,
-    compared: HashMap<(Ends, Ends), Option<(Change, [Vec<Arc<Redirect>>; 2])>>,
+    known: HashMap<[Option<Arc<Profile>>; 2], Changes>,
+    compared: HashMap<(Ends, Ends), Option<Outcome>>,
     /// So many pairs may still be looked at.
     left: usize,
 }
@@ -197,7 +200,7 @@ impl Comparison<'_, '_> {
             return Ok(());
         }
         self.left = self.left.checked_sub(1).ok_or(TooMany)?;
-        let key = (egress.cloned(), ingress.cloned());
+        let key = [egress.cloned(), ingress.cloned()];
         let changes = match self.known.get(&key) {
             Some(known) => known.clone(),
             None => {
@@ -219,7 +222,7 @@ impl Comparison<'_, '_> {
     }
 
     fn changes(&mut self, egress: Option<&Profile>, ingress: Option<&Profile>) -> Changes {
-        let mut by_change: BTreeMap<(Change, [Vec<Arc<Redirect>>; 2]), Vec<Ports>> = BTreeMap::new();
+        let mut by_change: BTreeMap<Outcome, Vec<Ports>> = BTreeMap::new();
         for (ports, old, new) in spans(egress, ingress) {
             if let Some(change) = self.compare(old, new) {
                 let known = by_change.entry(change).or_default();
@@ -235,7 +238,7 @@ impl Comparison<'_, '_> {
         by_change.into_iter().map(traffic).collect()
     }
 
-    fn compare(&mut self, old: Ends, new: Ends) -> Option<(Change, [Vec<Arc<Redirect>>; 2])> {
+    fn compare(&mut self, old: Ends, new: Ends) -> Option<Outcome> {
         if old == new {
             return None;
         }

@@ -32,10 +32,10 @@ pub fn of(read: &Read, policy: &PolicyObject, texts: &BTreeMap<String, String>) 
         if rule.peers.is_empty() && !is_empty {
             warn("this can never match: an empty list of peers selects nobody".to_owned());
         }
-        if is_empty && speaks_of_nothing(rule) {
-            if let Some(comment) = text.and_then(|text| comment(text, rule.origin.line)) {
-                warn(format!("the comment beside it says {comment:?}, but an empty rule allows nothing"));
-            }
+        if let Some(comment) =
+            text.filter(|_| is_empty && speaks_of_nothing(rule)).and_then(|text| comment(text, rule.origin.line))
+        {
+            warn(format!("the comment beside it says {comment:?}, but an empty rule allows nothing"));
         }
     }
     found
