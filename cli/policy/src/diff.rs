@@ -344,10 +344,10 @@ pub fn ports(scene: &Scene<'_>, ports: &[Ports]) -> Vec<String> {
     }
     let text = |one: &Ports| {
         let Some(protocol) = one.protocol else {
-            let names: Vec<String> = named.iter().map(|one| crate::protocol::name(*one)).collect();
+            let names: Vec<String> = named.iter().map(|one| crate::protocol::text(*one)).collect();
             return if names.is_empty() { "any".to_owned() } else { format!("any but {}", names.join(", ")) };
         };
-        let name = crate::protocol::name(protocol);
+        let name = crate::protocol::text(protocol);
         let last = if [1, 58].contains(&protocol) { one.last.min(255) } else { one.last };
         match (whole(one), one.first == last) {
             (true, _) => name,

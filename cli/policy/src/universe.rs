@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use abi::identity as id;
 use analysis::{Area, Party, Region, Side, Space};
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use ipnet::IpNet;
 use labels::{Label, Labels};
 use policy::{NamedPorts, PolicyObject, Settings};
@@ -12,6 +12,9 @@ use policy::{NamedPorts, PolicyObject, Settings};
 use crate::case::Case;
 use crate::objects::Objects;
 use crate::world::{World, settings};
+
+/// Labels of what is in the cluster, which are looked for among nodes and endpoints.
+const IN_CLUSTER: [&str; 4] = ["host", "remote-node", "health", "ingress"];
 
 /// Policies and the cluster that they are for, ready to be reasoned about.
 pub struct Universe {
@@ -37,7 +40,10 @@ impl Universe {
         let world = World::new(case, &objects, settings.clone()).map_err(anyhow::Error::msg)?;
         let policies = objects.policies.iter().filter_map(|read| read.object.as_ref().ok());
         let policies: Vec<PolicyObject> = policies.cloned().collect();
-        let side = Side { settings, policies, learned: world.learned.clone() };
+        let given = case.ip_labels.iter().filter_map(|one| policy::parse_prefix_or_address(&one.prefix));
+        let groups = objects.groups.values().flat_map(|group| &group.prefixes).copied();
+        let prefixes = given.chain(groups).collect();
+        let side = Side { settings, policies, learned: world.learned.clone(), prefixes };
         Ok(Universe { case: case.clone(), objects, side, world })
     }
 
@@ -102,9 +108,14 @@ impl Universe {
         let families = self.side.settings.families;
         let mut labelled: BTreeMap<IpNet, Vec<Label>> = BTreeMap::new();
         for one in &self.case.ip_labels {
-            let prefix = crate::address::prefix(&one.prefix)
+            let prefix = policy::parse_prefix_or_address(&one.prefix)
                 .ok_or_else(|| anyhow!("ip_labels: {:?} is not a prefix", one.prefix))?;
             let labels = Labels::parse(one.labels.iter().map(String::as_str))?;
+            if let Some(name) = IN_CLUSTER.iter().find(|name| labels.has_reserved(name)) {
+                bail!(
+                    "ip_labels: {prefix} is reserved:{name}, not an address outside of the cluster: name it among nodes or endpoints"
+                );
+            }
             labelled.entry(prefix).or_default().extend(labels.iter().cloned());
         }
         let mut regions = Vec::new();

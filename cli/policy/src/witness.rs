@@ -30,7 +30,7 @@ impl Witness {
         witness.flow.ipv6 = [&witness.flow.src, &witness.flow.dst]
             .iter()
             .any(|name| name.parse::<IpAddr>().is_ok_and(|address| address.is_ipv6()));
-        witness.flow.proto = crate::protocol::name(protocol);
+        witness.flow.proto = crate::protocol::text(protocol);
         if [1, 58].contains(&protocol) {
             witness.flow.icmp_type = u8::try_from(port).ok();
         } else {
@@ -138,5 +138,5 @@ impl Witness {
 
 fn ports(region: &Region, owner: Owner, (protocol, port): (u8, u16)) -> Vec<NamedPort> {
     let names = region.port_names(owner).filter(|(of, _): &&PortName| *of == protocol);
-    names.map(|(_, name)| NamedPort { name: name.clone(), port, protocol: crate::protocol::name(protocol) }).collect()
+    names.map(|(_, name)| NamedPort { name: name.clone(), port, protocol: crate::protocol::text(protocol) }).collect()
 }

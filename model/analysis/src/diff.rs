@@ -93,7 +93,7 @@ struct Comparison<'s, 'a> {
 
 /// Every difference between the sides of the scene. `pairs` bounds the work.
 pub fn differences(scene: &mut Scene<'_>, pairs: usize) -> Differences {
-    let by_prefix_labels = scene.rules.by_prefix_labels;
+    let unclear = scene.rules.unclear;
     let (requests, found, known, compared) = (Requests::default(), Vec::new(), HashMap::new(), HashMap::new());
     let mut comparison = Comparison { scene, requests, found, known, compared, left: pairs };
     let done = comparison.all();
@@ -104,9 +104,7 @@ pub fn differences(scene: &mut Scene<'_>, pairs: usize) -> Differences {
             comparison.scene.most()
         )),
     };
-    if by_prefix_labels && incomplete.is_none() {
-        incomplete = Some("a selector asks for labels of prefixes, which other policies' prefixes decide".to_owned());
-    }
+    incomplete = incomplete.or_else(|| unclear.map(str::to_owned));
     let mut regions = merged(comparison.found);
     for region in &mut regions {
         region.sources.simplify();

@@ -19,7 +19,7 @@ mod view;
 
 pub use area::Area;
 pub use decision::{Decision, DecisionId};
-pub use region::{Kind, Owner, PortName, Region, Somebody};
+pub use region::{Kind, Owner, PortName, Region, Role, Somebody};
 pub use side::{Place, Side};
 pub use space::{Names, Party, Set, Space};
-pub use view::{Scene, Stand, TooMany};
+pub use view::{ELSEWHERE, Scene, Stand, TooMany};

@@ -35,7 +35,7 @@ pub fn never(rule: &Rule) -> Vec<String> {
 fn nobody(peer: &Peer) -> Option<String> {
     match peer {
         Peer::All => None,
-        Peer::Labels(selector) => contradiction(selector),
+        Peer::Labels(selector) | Peer::Sums(selector) => contradiction(selector),
         Peer::Entity { entity, .. } => (*entity == Entity::None).then(|| "the entity none".to_owned()),
         Peer::Cidr(set) => {
             let CidrSet { prefix, except } = set;

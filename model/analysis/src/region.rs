@@ -44,6 +44,15 @@ pub enum Owner {
 /// Protocol and name of a port.
 pub type PortName = (u8, String);
 
+/// As what somebody is asked for: the own node shows other labels as a subject than as a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Its policy is meant.
+    Subject,
+    /// It is the other end.
+    Peer,
+}
+
 /// A part of all that can be there.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Region {
@@ -184,7 +193,9 @@ impl Region {
     pub fn host(serves_api: bool) -> Region {
         let api = serves_api.then(|| Label::reserved("kube-apiserver"));
         let labels = Labels::new([Label::reserved("host")].into_iter().chain(api));
-        Region::new(Kind::Host(serves_api), labels, source::K8S)
+        let mut region = Region::new(Kind::Host(serves_api), labels, source::K8S);
+        region.labels.insert(CLUSTER.to_owned(), Domain::absent());
+        region
     }
 
     /// Other nodes, whatever their labels, if nodes are told apart by labels.
@@ -206,13 +217,18 @@ impl Region {
     }
 
     /// Those that fulfil the condition, and those that do not.
-    pub fn split(&self, requirement: &Requirement) -> (Option<Region>, Option<Region>) {
+    pub fn split(&self, requirement: &Requirement, role: Role) -> (Option<Region>, Option<Region>) {
         let (yes, no) = (Some(self.clone()), None);
-        let by_fixed = requirement.matches(&self.fixed);
+        let is_host = matches!(self.kind, Kind::Host(_));
+        let chosen = if is_host && role == Role::Peer { "" } else { self.chosen };
+        let by_fixed = match role {
+            Role::Subject if is_host => requirement.matches(&Labels::reserved("host")),
+            Role::Subject | Role::Peer => requirement.matches(&self.fixed),
+        };
         let settled = match &requirement.operator {
             Operator::In(_) | Operator::Exists if by_fixed => return (yes, no),
             Operator::NotIn(_) | Operator::DoesNotExist if !by_fixed => return (no, yes),
-            _ => self.chosen.is_empty() || ![source::ANY, self.chosen].contains(&requirement.key.source.as_str()),
+            _ => chosen.is_empty() || ![source::ANY, chosen].contains(&requirement.key.source.as_str()),
         };
         if settled {
             return if by_fixed { (yes, no) } else { (no, yes) };
@@ -360,6 +376,11 @@ impl Region {
     /// An address of somebody in it, preferably none of those that are taken.
     pub fn address(&self, taken: &dyn Fn(&IpAddr) -> bool) -> Option<IpAddr> {
         self.area.as_ref().map(|area| area.address(taken))
+    }
+
+    /// True for addresses with labels besides that of the world, which have identities of their own.
+    pub fn has_own_labels(&self) -> bool {
+        self.area.is_some() && self.fixed.iter().count() > 1
     }
 
     /// Names and patterns that the address was learned for.
@@ -510,7 +531,7 @@ mod tests {
         for condition in &conditions {
             let mut next = Vec::new();
             for region in regions {
-                let (yes, no) = region.split(condition);
+                let (yes, no) = region.split(condition, Role::Subject);
                 for (part, is) in [(yes, true), (no, false)] {
                     let Some(part) = part else { continue };
                     assert_eq!(condition.matches(&part.example()), is, "{condition}: {part}");
@@ -523,11 +544,26 @@ mod tests {
     }
 
     #[test]
+    fn the_own_node_shows_labels_of_kubernetes_as_a_subject_only() {
+        let host = Region::host(true);
+        let asked = |key: &str, role: Role| {
+            let (yes, no) = host.split(&requirement(key, Operator::Exists), role);
+            (yes.is_some(), no.is_some())
+        };
+        assert_eq!(asked("k8s:zone", Role::Subject), (true, true));
+        assert_eq!(asked("k8s:zone", Role::Peer), (false, true));
+        assert_eq!(asked("reserved:kube-apiserver", Role::Subject), (false, true));
+        assert_eq!(asked("reserved:kube-apiserver", Role::Peer), (true, false));
+        assert_eq!(asked("reserved:host", Role::Subject), (true, false));
+        assert_eq!(asked("k8s:io.cilium.k8s.policy.cluster", Role::Subject), (false, true));
+    }
+
+    #[test]
     fn a_namespace_is_its_name() {
         let by_label = "k8s:io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name";
-        let (in_a, _) =
-            Region::pods("c").split(&requirement("k8s:io.kubernetes.pod.namespace", Operator::In(values(&["a"]))));
-        let (yes, no) = in_a.unwrap().split(&requirement(by_label, Operator::In(values(&["a"]))));
+        let (in_a, _) = Region::pods("c")
+            .split(&requirement("k8s:io.kubernetes.pod.namespace", Operator::In(values(&["a"]))), Role::Peer);
+        let (yes, no) = in_a.unwrap().split(&requirement(by_label, Operator::In(values(&["a"]))), Role::Peer);
         assert!(yes.is_some() && no.is_none());
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ipnet::IpNet;
+use labels::{CLUSTER, Operator, POD_NAMESPACE, Requirement, Selector, source};
 use policy::{Direction, Known, Learned, Peer, PolicyObject, PortRange, Ports, Rule, Settings};
 
 use crate::space::{Question, QuestionId, Space};
@@ -16,6 +17,8 @@ pub struct Side {
     pub policies: Vec<PolicyObject>,
     /// What is known of names, groups and services.
     pub learned: BTreeMap<Learned, Known>,
+    /// Prefixes that have identities of their own, besides those that policies name.
+    pub prefixes: BTreeSet<IpNet>,
 }
 
 /// Number of a rule.
@@ -45,8 +48,8 @@ pub struct Rules {
     by_subject: HashMap<QuestionId, Vec<RuleId>>,
     /// Prefixes that have identities of their own, on each side.
     pub prefixes: [BTreeSet<IpNet>; 2],
-    /// Nobody can be told to be without such labels.
-    pub by_prefix_labels: bool,
+    /// Why it cannot be told whom some rule speaks of.
+    pub unclear: Option<&'static str>,
 }
 
 impl Side {
@@ -59,20 +62,18 @@ impl Side {
     fn known(&self, peer: &Peer) -> Known {
         match peer {
             Peer::Learned(learned) => self.learned.get(learned).cloned().unwrap_or_default(),
-            Peer::All | Peer::Labels(_) | Peer::Entity { .. } | Peer::Cidr(_) => Known::default(),
+            Peer::All | Peer::Labels(_) | Peer::Sums(_) | Peer::Entity { .. } | Peer::Cidr(_) => Known::default(),
         }
     }
 
     fn question(&self, peer: &Peer) -> Question {
-        let known = self.known(peer);
-        let known = if known == Known::default() { Vec::new() } else { vec![(known.prefixes, known.selectors)] };
-        Question::Peer(peer.clone(), known)
+        Question::Peer(peer.clone(), self.known(peer).into())
     }
 
-    fn prefixes(&self) -> BTreeSet<IpNet> {
+    fn named_prefixes(&self) -> BTreeSet<IpNet> {
         let peers = self.policies.iter().flat_map(|policy| &policy.rules).flat_map(|rule| &rule.peers);
         let prefixes = peers.flat_map(|peer| peer.prefixes(&self.known(peer)).collect::<Vec<_>>());
-        prefixes.filter(|prefix| prefix.prefix_len() > 0).collect()
+        prefixes.chain(self.prefixes.iter().copied()).filter(|prefix| prefix.prefix_len() > 0).collect()
     }
 }
 
@@ -83,8 +84,8 @@ impl Rules {
             entries: Vec::new(),
             subjects: Vec::new(),
             by_subject: HashMap::new(),
-            prefixes: [sides[0].prefixes(), sides[1].prefixes()],
-            by_prefix_labels: false,
+            prefixes: [sides[0].named_prefixes(), sides[1].named_prefixes()],
+            unclear: None,
         };
         let mut known: HashMap<String, RuleId> = HashMap::new();
         for (side, policies) in sides.iter().enumerate() {
@@ -109,7 +110,8 @@ impl Rules {
             self.subjects.push(subject);
         }
         rules.push(id);
-        self.by_prefix_labels |= names_prefix_labels(rule);
+        let has_open_nodes = space.has_open_nodes();
+        self.unclear = self.unclear.or_else(|| rule.peers.iter().find_map(|peer| unclear(peer, side, has_open_nodes)));
         self.entries.push(Entry { rule: rule.clone(), places: [Vec::new(), Vec::new()], subject, peers });
         id
     }
@@ -161,14 +163,40 @@ pub fn port_names<'a>(entries: impl Iterator<Item = &'a Entry>) -> BTreeSet<crat
     named.collect()
 }
 
-/// Labels of prefixes differ by what other policies name, which no division by labels knows.
-fn names_prefix_labels(rule: &Rule) -> bool {
-    let of_prefix =
-        |source: &str| [labels::source::CIDR, labels::source::FQDN, labels::source::CIDR_GROUP].contains(&source);
-    rule.peers.iter().any(|peer| match peer {
-        Peer::Labels(selector) => {
-            selector.requirements().iter().any(|one| of_prefix(&one.key.source) || one.key.key.parse::<IpNet>().is_ok())
+/// Why it cannot be told whom a peer stands for, if so.
+fn unclear(peer: &Peer, side: &Side, has_open_nodes: bool) -> Option<&'static str> {
+    let settings = &side.settings;
+    match peer {
+        // Labels of prefixes differ by what other policies name, which no division by labels knows.
+        Peer::Labels(selector) | Peer::Sums(selector) if selector.requirements().iter().any(is_of_prefix) => {
+            Some("a selector asks for labels of prefixes, which other policies' prefixes decide")
         }
-        Peer::All | Peer::Entity { .. } | Peer::Cidr(_) | Peer::Learned(_) => false,
-    })
+        Peer::Labels(selector) | Peer::Sums(selector)
+            if has_open_nodes && settings.node_selector_labels && asks_nodes(selector) =>
+        {
+            Some("a selector can ask for labels of nodes, of which not all are known")
+        }
+        Peer::Cidr(_) | Peer::Learned(_) if settings.cidr_matches_pods => {
+            Some("prefixes select pods, whose labels other policies' prefixes decide")
+        }
+        Peer::Cidr(_) | Peer::Learned(_) if has_open_nodes && settings.cidr_matches_nodes => {
+            Some("prefixes select nodes, of whose addresses not all are known")
+        }
+        Peer::All | Peer::Labels(_) | Peer::Sums(_) | Peer::Entity { .. } | Peer::Cidr(_) | Peer::Learned(_) => None,
+    }
+}
+
+fn is_of_prefix(one: &Requirement) -> bool {
+    let sources = [source::CIDR, source::FQDN, source::CIDR_GROUP];
+    sources.contains(&one.key.source.as_str()) || one.key.key.parse::<IpNet>().is_ok()
+}
+
+/// True if labels of nodes, or the name of a node's cluster, can decide.
+fn asks_nodes(selector: &Selector) -> bool {
+    let all = selector.requirements();
+    let is_namespace = |one: &Requirement| one.key.source == source::K8S && one.key.key == POD_NAMESPACE;
+    let of_pods = |one: &Requirement| is_namespace(one) && matches!(one.operator, Operator::In(_) | Operator::Exists);
+    let of_node =
+        |one: &Requirement| [source::NODE, source::ANY].contains(&one.key.source.as_str()) || one.key.key == CLUSTER;
+    !all.iter().any(of_pods) && all.iter().any(of_node)
 }

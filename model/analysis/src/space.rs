@@ -9,7 +9,7 @@ use labels::{Labels, Selector};
 use policy::{Context, Known, Learned, NamedPorts, Peer, PeerIdentity, Settings, Subject};
 
 use crate::area::Area;
-use crate::region::{Kind, Owner, PortName, Region};
+use crate::region::{Kind, Owner, PortName, Region, Role};
 
 /// Somebody who is there.
 #[derive(Clone, PartialEq, Debug)]
@@ -46,13 +46,35 @@ pub enum Question {
     /// Is it a subject of this?
     Subject(Subject),
     /// Is it one of these peers?
-    Peer(Peer, Vec<(Vec<IpNet>, Vec<Selector>)>),
+    Peer(Peer, Facts),
     /// Is it an address that has an identity of its own because of these prefixes?
     Named(Vec<IpNet>),
     /// Is it a node, does it wait for its labels, is it in a namespace?
     Nature(u8),
     /// Has its policy a say?
     HasPolicy,
+}
+
+/// What is known of what a peer waits to be told of: prefixes, selectors and groups.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Facts {
+    prefixes: Vec<IpNet>,
+    selectors: Vec<Selector>,
+    groups: Vec<(Labels, IpNet)>,
+}
+
+impl From<Known> for Facts {
+    fn from(known: Known) -> Facts {
+        let Known { prefixes, selectors, groups } = known;
+        Facts { prefixes, selectors, groups }
+    }
+}
+
+impl Facts {
+    fn known(&self) -> Known {
+        let Facts { prefixes, selectors, groups } = self.clone();
+        Known { prefixes, selectors, groups }
+    }
 }
 
 /// Number of a question.
@@ -162,6 +184,11 @@ impl Space {
         &self.parties
     }
 
+    /// True if nodes can be there whose labels and addresses are not known.
+    pub fn has_open_nodes(&self) -> bool {
+        self.regions.iter().any(|region| matches!(region.kind, Kind::Host(_) | Kind::RemoteNode(_)))
+    }
+
     /// Everybody.
     pub fn all(&self) -> Set {
         Set { members: Members::all(self.parties.len(), |_| true), regions: self.regions.clone() }
@@ -193,10 +220,7 @@ impl Space {
         let peer = &self.peers[at];
         match question {
             Question::Subject(subject) => subject.selects(peer),
-            Question::Peer(one, known) => {
-                let known = known.first().cloned().unwrap_or_default();
-                one.selects(peer, context, &Known { prefixes: known.0, selectors: known.1 })
-            }
+            Question::Peer(one, known) => one.selects(peer, context, &known.known()),
             Question::Named(_) => (id::LOCAL_CIDR..id::LOCAL_REMOTE_NODE).contains(&peer.identity),
             Question::Nature(nature) => nature_of(peer.identity, &peer.labels) == *nature,
             Question::HasPolicy => self.parties[at].is_subject,
@@ -220,21 +244,21 @@ impl Space {
         let is_host = matches!(region.kind, Kind::Host(_));
         let settled = match question {
             Question::Subject(Subject::Endpoints(selector)) if !is_host => {
-                return by_selector(region, selector, yes, no);
+                return by_selector(region, selector, Role::Subject, yes, no);
             }
-            Question::Subject(Subject::Nodes(selector)) if is_host => return by_selector(region, selector, yes, no),
+            Question::Subject(Subject::Nodes(selector)) if is_host => {
+                return by_selector(region, selector, Role::Subject, yes, no);
+            }
             Question::Subject(_) => false,
-            Question::Peer(Peer::Labels(selector), _) => return by_selector(region, selector, yes, no),
+            Question::Peer(Peer::Labels(selector), _) => return by_selector(region, selector, Role::Peer, yes, no),
             Question::Peer(Peer::Cidr(set), _) => return by_addresses(region, std::slice::from_ref(set), yes, no),
             Question::Peer(Peer::Learned(learned), known) => return self.by_learned(region, learned, known, yes, no),
-            Question::Peer(peer @ (Peer::All | Peer::Entity { .. }), _) => {
-                let (identity, labels) = (number_of(&region.kind, &self.settings), region.example());
-                peer.selects(
-                    &PeerIdentity { identity, labels, prefix: None },
-                    &Context::of(&self.settings),
-                    &Known::default(),
-                )
+            // Which addresses are parts of sums, other questions tell: those that have identities of their own.
+            Question::Peer(peer @ (Peer::All | Peer::Sums(_) | Peer::Entity { .. }), _) => {
+                let example = PeerIdentity::new(number_of(&region.kind, &self.settings), region.example());
+                peer.selects(&example, &Context::of(&self.settings), &Known::default())
             }
+            Question::Named(_) if region.has_own_labels() => true,
             Question::Named(prefixes) => {
                 let sets: Vec<_> = prefixes.iter().map(|prefix| policy::CidrSet::new(*prefix, [])).collect();
                 return by_addresses(region, &sets, yes, no);
@@ -251,7 +275,7 @@ impl Space {
         &self,
         region: &Region,
         learned: &Learned,
-        known: &[(Vec<IpNet>, Vec<Selector>)],
+        facts: &Facts,
         yes: &mut Vec<Region>,
         no: &mut Vec<Region>,
     ) {
@@ -264,16 +288,45 @@ impl Space {
             no.extend(region.with_learned(learned, false));
             return;
         }
-        let (prefixes, selectors) = known.first().cloned().unwrap_or_default();
-        let sets = prefixes.iter().map(|prefix| policy::CidrSet::new(*prefix, learned.except().iter().copied()));
+        if learned.is_group() {
+            return self.by_groups(region, learned, facts, yes, no);
+        }
+        let sets = facts.prefixes.iter().map(|prefix| policy::CidrSet::new(*prefix, learned.except().iter().copied()));
         let mut rest = Vec::new();
         by_addresses(region, &sets.collect::<Vec<_>>(), yes, &mut rest);
-        for selector in selectors {
+        for selector in &facts.selectors {
             let mut others = Vec::new();
-            rest.iter().for_each(|region| by_selector(region, &selector, yes, &mut others));
+            rest.iter().for_each(|region| by_selector(region, selector, Role::Peer, yes, &mut others));
             rest = others;
         }
         no.extend(rest);
+    }
+
+    /// Addresses that lie in the same groups and exceptions are selected alike.
+    fn by_groups(
+        &self,
+        region: &Region,
+        learned: &Learned,
+        facts: &Facts,
+        yes: &mut Vec<Region>,
+        no: &mut Vec<Region>,
+    ) {
+        let Some(area) = region.area() else { return no.push(region.clone()) };
+        let mut parts: Vec<Area> = vec![area.clone()];
+        for prefix in facts.prefixes.iter().chain(learned.except()) {
+            let halves = |area: Area| {
+                let (within, outside) = area.split(prefix);
+                within.into_iter().chain(outside)
+            };
+            parts = parts.into_iter().flat_map(halves).collect();
+        }
+        let (peer, known) = (Peer::Learned(learned.clone()), facts.known());
+        for area in parts {
+            let own = identity::cidr_labels(IpNet::from(area.address(&|_| false)), self.settings.families);
+            let example = PeerIdentity::new(id::LOCAL_CIDR, own.with(region.example().iter().cloned()));
+            let is = peer.selects(&example, &Context::of(&self.settings), &known);
+            if is { &mut *yes } else { &mut *no }.push(region.with_area(area));
+        }
     }
 
     /// The parts of a set that answer these questions alike, with the questions that they say yes to. `None` if there
@@ -341,10 +394,10 @@ impl Space {
     }
 }
 
-fn by_selector(region: &Region, selector: &Selector, yes: &mut Vec<Region>, no: &mut Vec<Region>) {
+fn by_selector(region: &Region, selector: &Selector, role: Role, yes: &mut Vec<Region>, no: &mut Vec<Region>) {
     let mut rest = region.clone();
     for requirement in selector.requirements() {
-        let (fits, fails) = rest.split(requirement);
+        let (fits, fails) = rest.split(requirement, role);
         no.extend(fails);
         match fits {
             Some(fits) => rest = fits,
@@ -373,9 +426,12 @@ fn by_addresses(region: &Region, sets: &[policy::CidrSet], yes: &mut Vec<Region>
 pub fn number_of(kind: &Kind, settings: &Settings) -> NumericIdentity {
     match kind {
         Kind::Pod => (settings.cluster_id << 16) + id::MINIMAL_ALLOCATED,
-        Kind::ForeignPod => ((settings.cluster_id + 1) << 16) + id::MINIMAL_ALLOCATED,
+        Kind::ForeignPod => {
+            let other = if settings.cluster_id < 255 { settings.cluster_id + 1 } else { 1 };
+            (other << 16) + id::MINIMAL_ALLOCATED
+        }
         Kind::Host(_) => id::HOST,
-        Kind::RemoteNode(_) if settings.node_selector_labels => id::LOCAL_REMOTE_NODE,
+        Kind::RemoteNode(_) if settings.node_selector_labels || settings.cidr_matches_nodes => id::LOCAL_REMOTE_NODE,
         Kind::RemoteNode(true) => id::KUBE_APISERVER,
         Kind::RemoteNode(false) => id::REMOTE_NODE,
         Kind::Address(_) => id::WORLD,

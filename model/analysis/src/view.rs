@@ -9,14 +9,14 @@ use identity::{NumericIdentity, cidr_labels};
 use ipnet::IpNet;
 use labels::Labels;
 use policy::{
-    Direction, EndpointPolicy, Entity, Learned, NamedPorts, Peer, PolicyObject, PortRange, Ports, Repository, RuleSet,
-    Settings,
+    Context, Direction, EndpointPolicy, Entity, Known, Learned, NamedPorts, Peer, PeerIdentity, PolicyObject,
+    PortRange, Ports, Repository, RuleSet, Settings,
 };
 
 use crate::decision::{Decision, DecisionId, Decisions};
 use crate::region::{Kind, Owner, PortName};
 use crate::side::{Place, RuleId, Rules, Side, port_names};
-use crate::space::{Names, Question, QuestionId, Set, Space, number_of};
+use crate::space::{Facts, Names, Question, QuestionId, Set, Space, number_of};
 
 /// What is decided, by protocol (`None`: any that is not named) and first port of a range, on both sides.
 pub type Profile = BTreeMap<Option<u8>, Vec<(u16, [DecisionId; 2])>>;
@@ -43,6 +43,10 @@ pub struct Class {
     pub names: Names,
 }
 
+/// Stands for all names that only other policies ask for: an address that was learned for one has an identity of its
+/// own.
+pub const ELSEWHERE: &str = "name.of.another.policy";
+
 /// There are more cases than may be looked at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TooMany;
@@ -62,6 +66,7 @@ pub struct Scene<'a> {
     has_policy: QuestionId,
     host: QuestionId,
     named: Vec<QuestionId>,
+    elsewhere: QuestionId,
     /// Protocols that some rule names.
     protocols: BTreeSet<u8>,
     /// So many parts of a set at most.
@@ -91,16 +96,32 @@ impl<'a> Scene<'a> {
         let natures = [1, 2, 3].map(|nature| space.question(Question::Nature(nature))).to_vec();
         let has_policy = space.question(Question::HasPolicy);
         let localhost = Peer::Entity { entity: Entity::Host, sum: false };
-        let host = space.question(Question::Peer(localhost, Vec::new()));
+        let host = space.question(Question::Peer(localhost, Facts::default()));
         let named = rules.prefixes.iter().map(|all| space.question(Question::Named(all.iter().copied().collect())));
         let named = named.collect();
+        let elsewhere = Peer::Learned(Learned::Name(ELSEWHERE.to_owned()));
+        let elsewhere = space.question(Question::Peer(elsewhere, Facts::default()));
         let ports = rules.entries.iter().filter_map(|entry| match &entry.rule.ports {
             Ports::Some(ports) => Some(ports),
             Ports::All => None,
         });
         let protocols = ports.flatten().map(|port| port.protocol).collect();
         let (decisions, views) = (Decisions::default(), HashMap::new());
-        Scene { space, sides, rules, decisions, views, natures, has_policy, host, named, protocols, most, open_names }
+        Scene {
+            space,
+            sides,
+            rules,
+            decisions,
+            views,
+            natures,
+            has_policy,
+            host,
+            named,
+            elsewhere,
+            protocols,
+            most,
+            open_names,
+        }
     }
 
     /// Those of a set whose policies have a say, and the others.
@@ -150,8 +171,16 @@ impl<'a> Scene<'a> {
             Ports::Some(ports) => ports.iter().any(|port| port.l7.is_some()),
             Ports::All => false,
         };
-        if entries().any(asks_more) {
+        // Whether it has an identity of its own makes an address part of sums, and that matters to what is asked besides
+        // and to selectors that select sums alone.
+        let asks_more = entries().any(asks_more);
+        let peers = || entries().flat_map(|entry| &entry.rule.peers);
+        let by_sums = peers().any(|peer| matches!(peer, Peer::Sums(_)) && self.is_sum_of_addresses(peer));
+        if asks_more || by_sums {
             questions.extend(&self.named);
+        }
+        if self.open_names && (by_sums || asks_more && peers().any(|peer| self.is_sum_of_addresses(peer))) {
+            questions.insert(self.elsewhere);
         }
         let questions: Vec<QuestionId> = questions.into_iter().collect();
         let parts = self.space.partition(self.space.all(), &questions, self.most).ok_or(TooMany)?;
@@ -161,6 +190,12 @@ impl<'a> Scene<'a> {
         let asked = port_names(entries());
         parts.iter().try_for_each(|(set, _)| self.few_names(set, &asked))?;
         Ok(parts.into_iter().flat_map(|(set, _)| self.space.by_names(&set, Owner::Identity, &asked)).collect())
+    }
+
+    fn is_sum_of_addresses(&self, peer: &Peer) -> bool {
+        let address = PeerIdentity::new(id::LOCAL_CIDR, Labels::empty());
+        let context = Context::of(&self.sides[0].settings);
+        *peer != Peer::All && peer.is_sum() && peer.selects(&address, &context, &Known::default())
     }
 
     /// Somebody who is not known can give each name to any port or to none.
@@ -445,7 +480,12 @@ impl<'a> Round<'a> {
             if peer.identity < id::MINIMAL_ALLOCATED && number >= id::MINIMAL_ALLOCATED {
                 return None;
             }
-            self.add(number, &peer.labels, &peer.ports);
+            // By another number, the own node would show as a peer what it shows as a subject only.
+            let labels = match peer.identity {
+                id::HOST => PeerIdentity::new(id::HOST, peer.labels.clone()).peer_labels().clone(),
+                _ => peer.labels.clone(),
+            };
+            self.add(number, &labels, &peer.ports);
             return Some(number);
         };
         if self.names.as_ref().is_some_and(|names| *names != peer.learned) || self.taken.contains(&address) {
@@ -454,7 +494,7 @@ impl<'a> Round<'a> {
         self.names = Some(peer.learned.clone());
         self.taken.insert(address);
         let exact = IpNet::from(address);
-        let own = !peer.learned.is_empty() || peer.labels.has_reserved("kube-apiserver");
+        let own = !peer.learned.is_empty() || peer.labels.iter().count() > 1;
         let around = self.scene.rules.prefixes[self.side].iter().filter(|prefix| prefix.contains(&address));
         let longest = around.max_by_key(|prefix| prefix.prefix_len()).copied();
         let prefix = if own { Some(exact) } else { longest };

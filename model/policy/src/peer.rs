@@ -228,6 +228,11 @@ impl PeerIdentity {
         PeerIdentity { identity, labels, as_peer, as_subject, prefixes }
     }
 
+    /// The labels that selectors of peers ask.
+    pub fn peer_labels(&self) -> &Labels {
+        &self.as_peer
+    }
+
     /// The labels that selectors of subjects ask.
     pub fn subject_labels(&self) -> &Labels {
         &self.as_subject

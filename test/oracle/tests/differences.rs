@@ -50,7 +50,12 @@ fn pair(random: &mut Random, world: &World) -> [World; 2] {
 
 fn side(world: &World) -> Side {
     let learned = world.learned.iter().map(|(name, prefixes)| (name.clone(), Known::from(prefixes.clone())));
-    Side { settings: world.settings.clone(), policies: world.policies.clone(), learned: learned.collect() }
+    Side {
+        settings: world.settings.clone(),
+        policies: world.policies.clone(),
+        learned: learned.collect(),
+        prefixes: BTreeSet::new(),
+    }
 }
 
 /// A world's label is that of the world's address family.
@@ -287,11 +292,10 @@ fn no_packet_differs_where_nothing_is_claimed_whoever_comes() {
         for _ in 0..400 {
             let flow = flow(&mut random, &both);
             let learned = |address: IpAddr| -> BTreeSet<Learned> {
-                let known = world.learned.iter();
-                known
-                    .filter(|(_, all)| all.iter().any(|one| one.contains(&address)))
-                    .map(|(one, _)| one.clone())
-                    .collect()
+                let known = world.learned.iter().filter(|(_, all)| all.iter().any(|one| one.contains(&address)));
+                let known: BTreeSet<Learned> = known.map(|(one, _)| one.clone()).collect();
+                let elsewhere = (!known.is_empty()).then(|| Learned::Name(analysis::ELSEWHERE.to_owned()));
+                known.into_iter().chain(elsewhere).collect()
             };
             let has = |set: &Set, other: Other, flow: &Flow| {
                 let nothing = Labels::empty();
@@ -344,7 +348,12 @@ fn a_policy_written_otherwise_is_equivalent_and_one_that_only_looks_so_is_not() 
         PolicyObject::from_value(&object, &crds::Source::default(), &settings).unwrap()
     };
     let is_equivalent = |one: serde_json::Value, two: serde_json::Value| {
-        let side = |rules| Side { settings: settings.clone(), policies: vec![read(rules)], learned: BTreeMap::new() };
+        let side = |rules| Side {
+            settings: settings.clone(),
+            policies: vec![read(rules)],
+            learned: BTreeMap::new(),
+            prefixes: BTreeSet::new(),
+        };
         let (old, new) = (side(one), side(two));
         let world = World {
             settings: settings.clone(),

@@ -32,7 +32,7 @@ impl Read {
             Some(Asked::Dns(name)) => format!(" name {name}"),
             None => String::new(),
         };
-        let protocol = crate::protocol::name(seen.protocol);
+        let protocol = crate::protocol::text(seen.protocol);
         format!("{} -> {} {}/{protocol}{asked}", name(&seen.source), name(&seen.destination), seen.port)
     }
 }
