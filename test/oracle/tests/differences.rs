@@ -212,7 +212,7 @@ fn story(worlds: &[World; 2], flow: &Flow, seed: u64) -> String {
 #[test]
 fn differences_are_what_packets_of_a_known_cluster_see() {
     let mut seen: BTreeMap<String, u32> = BTreeMap::new();
-    for seed in 0..worlds(100) {
+    for seed in 0..worlds(200) {
         let mut random = Random::new(seed + 77_000);
         let world = generate::world(&mut random);
         let both = pair(&mut random, &world);
