@@ -387,6 +387,56 @@ fn a_policy_written_otherwise_is_equivalent_and_one_that_only_looks_so_is_not() 
     assert!(!is_equivalent(ranges(&[("1", 10), ("12", 20)]), ranges(&[("1", 20)])));
 }
 
+/// A selector that only says what must be absent selects the sum of all addresses that have identities of their own,
+/// but not the others.
+#[test]
+fn addresses_of_their_own_identity_are_told_from_the_others() {
+    let settings = policy::Settings::default();
+    let read = |name: &str, app: &str, rule: serde_json::Value| {
+        let object = serde_json::json!({ "apiVersion": "cilium.io/v2", "kind": "CiliumClusterwideNetworkPolicy",
+            "metadata": { "name": name },
+            "spec": { "endpointSelector": { "matchLabels": { "app": app } }, "ingress": [rule] } });
+        PolicyObject::from_value(&object, &crds::Source::default(), &settings).unwrap()
+    };
+    let absent = serde_json::json!([{ "matchExpressions": [{ "key": "reserved:world", "operator": "DoesNotExist" }] }]);
+    let named = read("named", "y", serde_json::json!({ "fromCIDR": ["10.0.0.0/8"] }));
+    let old = read("p", "x", serde_json::json!({ "fromEndpoints": absent }));
+    let all = read("p", "x", serde_json::json!({ "fromEntities": ["all"] }));
+    let side = |policy: &PolicyObject| Side {
+        settings: settings.clone(),
+        policies: vec![named.clone(), policy.clone()],
+        learned: BTreeMap::new(),
+        prefixes: BTreeSet::new(),
+    };
+    let sides = [side(&old), side(&all)];
+    let (policies, parties, learned) = (sides[0].policies.clone(), BTreeMap::new(), BTreeMap::new());
+    let world = World { settings: settings.clone(), policies, parties, learned };
+    let gains = |open: bool| {
+        let regions = [Region::pods(&settings.cluster_name)].into_iter().chain(addresses(&world)).collect();
+        let space = Space::new(Vec::new(), regions, settings.clone(), open);
+        let found = differences(&mut Scene::new(space, [&sides[0], &sides[1]], open, 10_000), 10_000);
+        assert_eq!(found.incomplete, None);
+        move |address: &str, is_learned: bool| {
+            let address: IpAddr = address.parse().unwrap();
+            let elsewhere = Learned::Name(analysis::ELSEWHERE.to_owned());
+            let (learned, names, labels) = (is_learned.then_some(elsewhere), BTreeSet::new(), Labels::empty());
+            let learned: BTreeSet<Learned> = learned.into_iter().collect();
+            let regions = found.regions.iter().flat_map(|one| &one.sources.regions);
+            regions.into_iter().any(|region| {
+                let (kind, learned, names, labels) = (&region.kind, &learned, &names, &labels);
+                let who = Somebody { kind, labels, address: Some(address), learned, names, identity_names: names };
+                region.area().is_some() && region.has(&who)
+            })
+        }
+    };
+    let (known, open) = (gains(false), gains(true));
+    for gains in [&known, &open] {
+        assert!(gains("192.0.2.1", false));
+        assert!(!gains("10.0.0.1", false), "its prefix is named by a policy");
+    }
+    assert!(!open("192.0.2.1", true), "another policy may ask for its name");
+}
+
 #[test]
 fn dead_rules_can_go_together_and_no_packet_sees_it() {
     let (mut gone, mut all) = (0, 0);
