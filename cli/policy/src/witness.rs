@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use analysis::{Kind, Owner, PortName, Region, Set, Space};
+use analysis::{ELSEWHERE, Kind, Owner, PortName, Region, Set, Space};
+use policy::Learned;
 
 use crate::case::{AddressLabels, Case, Endpoint, Flow, Name, NamedPort, Node, Text};
 use crate::judge::{Judge, Verdict};
@@ -68,7 +69,7 @@ impl Witness {
                 self.case.endpoints.push(Endpoint {
                     name: name.to_owned(),
                     raw_labels: raw_labels.clone(),
-                    cluster_id: foreign.then_some(self.case.config.cluster_id + 1),
+                    cluster_id: foreign.then(|| self.other_cluster()),
                     remote: foreign,
                     ports: ports(region, Owner::Endpoint, port),
                     ..Endpoint::default()
@@ -79,7 +80,7 @@ impl Witness {
                     self.case.endpoints.push(Endpoint {
                         name: format!("{name}-too"),
                         raw_labels,
-                        cluster_id: foreign.then_some(self.case.config.cluster_id + 1),
+                        cluster_id: foreign.then(|| self.other_cluster()),
                         remote: foreign,
                         ports: of_others,
                         ..Endpoint::default()
@@ -124,9 +125,21 @@ impl Witness {
                     let labels = vec!["reserved:kube-apiserver".to_owned()];
                     self.case.ip_labels.push(AddressLabels { prefix: address.to_string(), labels });
                 }
+                // Whatever that policy is, it gives the address an identity of its own.
+                let elsewhere = |learned: &Learned| *learned == Learned::Name(ELSEWHERE.to_owned());
+                if region.learned().any(elsewhere) {
+                    let labels = vec![format!("fqdn:{ELSEWHERE}")];
+                    self.case.ip_labels.push(AddressLabels { prefix: address.to_string(), labels });
+                }
                 Some(address.to_string())
             }
         }
+    }
+
+    /// Another cluster than the own.
+    fn other_cluster(&self) -> u32 {
+        let own = self.case.config.cluster_id;
+        if own < 255 { own + 1 } else { 1 }
     }
 
     fn taken(&self) -> BTreeSet<IpAddr> {

@@ -147,6 +147,36 @@ fn nothing_is_claimed_beyond_the_bound() {
 }
 
 #[test]
+fn nothing_is_claimed_where_prefixes_select_pods() {
+    let by_pods = format!("{CLUSTER}config: {{cidr_match_mode: [pods]}}\n");
+    let folder = Folder::new("pods", &[("old.yaml", POLICIES), ("cluster.yaml", &by_pods)]);
+    for prove in [None, Some("--prove")] {
+        let (old, cluster) = (folder.file("old.yaml"), folder.file("cluster.yaml"));
+        let words = ["diff", &old, &old, "--cluster", &cluster];
+        let error = cli_policy::answer(&words.into_iter().chain(prove).collect::<Vec<_>>()).unwrap_err();
+        assert!(error.to_string().contains("prefixes select"), "{error:#}");
+    }
+}
+
+#[test]
+fn addresses_that_other_policies_ask_for_are_told_from_the_rest() {
+    let policy = |peers: &str| {
+        format!(
+            "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {{name: p}}\n\
+             spec: {{endpointSelector: {{matchLabels: {{app: db}}}}, ingress: [{peers}]}}\n"
+        )
+    };
+    let absent = "{fromEndpoints: [{matchExpressions: [{key: \"reserved:world\", operator: DoesNotExist}]}]}";
+    let (old, new) = (policy("{fromEntities: [none]}"), policy(absent));
+    let folder = Folder::new("sums", &[("old.yaml", &old), ("new.yaml", &new), ("cluster.yaml", CLUSTER)]);
+    let (value, well) = folder.json("diff old.yaml new.yaml --cluster cluster.yaml --prove");
+    assert!(!well, "{value:#}");
+    let sources: Vec<String> =
+        regions(&value, "gained").iter().map(|region| region["sources"]["others"].to_string()).collect();
+    assert!(sources.concat().contains("0.0.0.0/0, learned for name.of.another.policy"), "{value:#}");
+}
+
+#[test]
 fn another_mode_of_enforcement_is_a_difference() {
     let (value, well) =
         folder("mode", POLICIES).json("diff old.yaml old.yaml --cluster cluster.yaml --new-enforcement always");
