@@ -1,22 +1,27 @@
 //! Who is there, and what do policies mean for them?
 
+mod identities;
+mod nodes;
+mod search;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use abi::identity as id;
 use foldhash::fast::RandomState as FastHash;
-use identity::{Families, LocalAllocator, NumericIdentity, reserved_by_labels, reserved_labels};
+use identity::{Families, NumericIdentity, reserved_labels};
 use ipnet::IpNet;
-use labels::{CLUSTER, Label, LabelFilter, Labels, Workload, source, workload_labels};
+use labels::{Label, LabelFilter, Labels, Workload, source, workload_labels};
 use policy::{
     AllowLocalhost, EndpointPolicy, Known, Learned, Mode, NamedPorts, Peer, PolicyObject, Repository, SchemaMode,
     Settings, protocol,
 };
 
 use crate::address::Addresses;
-use crate::case::{Case, Config, Endpoint, Map, Node, Service};
+use crate::case::{Case, Config, Endpoint, Map, Service};
 use crate::objects::Objects;
+use identities::Identities;
 
 /// Somebody who can have a policy.
 pub struct Party {
@@ -95,55 +100,6 @@ pub fn settings(config: &Config) -> Result<Settings, String> {
         icmp_rules: !config.no_icmp_rules,
         schema,
     })
-}
-
-/// Numbers for labels.
-struct Identities {
-    by_labels: HashMap<(u32, Labels), NumericIdentity>,
-    next: HashMap<u32, NumericIdentity>,
-    addresses: LocalAllocator,
-    nodes: LocalAllocator,
-}
-
-impl Identities {
-    fn new() -> Self {
-        Identities {
-            by_labels: HashMap::new(),
-            next: HashMap::new(),
-            addresses: LocalAllocator::default(),
-            nodes: LocalAllocator::with_range(id::LOCAL_REMOTE_NODE, id::LOCAL_REMOTE_NODE + (1 << 24) - 1),
-        }
-    }
-
-    fn workload(&mut self, cluster: u32, labels: &Labels) -> NumericIdentity {
-        if let Some(known) = self.by_labels.get(&(cluster, labels.clone())) {
-            return *known;
-        }
-        let next = self.next.entry(cluster).or_insert((cluster << 16) + id::MINIMAL_ALLOCATED);
-        let number = *next;
-        *next += 1;
-        self.by_labels.insert((cluster, labels.clone()), number);
-        number
-    }
-
-    fn address(&mut self, labels: &Labels) -> Result<NumericIdentity, String> {
-        self.addresses.acquire(labels).map(|one| one.identity).map_err(|error| error.to_string())
-    }
-
-    /// Labels that somebody made up: what Cilium would take them for.
-    fn of(&mut self, cluster: u32, labels: &Labels) -> Result<NumericIdentity, String> {
-        if let Some(reserved) = reserved_by_labels(labels) {
-            return Ok(reserved);
-        }
-        if labels.has_reserved("ingress") {
-            return self.address(labels);
-        }
-        let local = [source::CIDR, source::FQDN, source::RESERVED, source::CIDR_GROUP];
-        if !labels.is_empty() && labels.iter().all(|label| local.contains(&label.source.as_str())) {
-            return self.address(labels);
-        }
-        Ok(self.workload(cluster, labels))
-    }
 }
 
 impl World {
@@ -246,79 +202,6 @@ impl World {
             known.add_service(or_default(&service.namespace), selector, backends, self.repository.settings());
         }
         known
-    }
-
-    fn add_nodes(&mut self, case: &Case) -> Result<(), String> {
-        for node in &case.nodes {
-            let addresses = ips(&node.ips);
-            let whole = if node.local { self.local_host(case, node) } else { self.remote_node(case, node, None)? };
-            for address in &addresses {
-                let identity = if node.local { whole } else { self.remote_node(case, node, Some(*address))? };
-                self.addresses.set(IpNet::from(*address), identity);
-            }
-            let first = addresses.first().and_then(|address| self.addresses.exact(&IpNet::from(*address)));
-            self.nodes.insert(node.name.clone(), first.unwrap_or(whole));
-        }
-        Ok(())
-    }
-
-    /// The own node: its labels are those of the node and of its endpoint.
-    fn local_host(&mut self, case: &Case, node: &Node) -> NumericIdentity {
-        let endpoint = case.endpoints.iter().find(|one| one.reserved == "host");
-        let serves_api = ips(&node.ips).into_iter().any(|address| serves_api(case, node, Some(address)));
-        let serves_api = Some(Label::reserved("kube-apiserver")).filter(|_| serves_api);
-        let labels = self.host_labels(endpoint, Some(node)).with(serves_api);
-        self.repository.upsert_identity(id::HOST, &labels);
-        id::HOST
-    }
-
-    /// Another node, or one of its addresses: where prefixes select nodes, each has an identity of its own.
-    fn remote_node(&mut self, case: &Case, node: &Node, address: Option<IpAddr>) -> Result<NumericIdentity, String> {
-        let serves_api = serves_api(case, node, address);
-        let settings = self.repository.settings();
-        if !settings.node_selector_labels && !settings.cidr_matches_nodes {
-            return Ok(if serves_api { id::KUBE_APISERVER } else { id::REMOTE_NODE });
-        }
-        let labels = self.node_labels(node, address, serves_api);
-        let acquired = self.identities.nodes.acquire(&labels).map_err(|error| error.to_string())?;
-        self.repository.upsert_identity(acquired.identity, &labels);
-        Ok(acquired.identity)
-    }
-
-    fn node_labels(&self, node: &Node, address: Option<IpAddr>, serves_api: bool) -> Labels {
-        let settings = self.repository.settings();
-        let mut labels = vec![Label::reserved("remote-node")];
-        if serves_api {
-            labels.push(Label::reserved("kube-apiserver"));
-        }
-        labels.extend(self.labels_of_node(node));
-        let address = address.filter(|_| settings.cidr_matches_nodes);
-        labels.extend(address.map(|address| identity::cidr_label(IpNet::from(address))));
-        labels.into_iter().collect()
-    }
-
-    /// What selectors of nodes can ask for, where there are such selectors.
-    fn labels_of_node(&self, node: &Node) -> Vec<Label> {
-        let settings = self.repository.settings();
-        if !settings.node_selector_labels {
-            return Vec::new();
-        }
-        let cluster = if node.cluster.is_empty() { &settings.cluster_name } else { &node.cluster };
-        let own = node.labels.iter().map(|(key, value)| Label::new(source::NODE, key, &value.0));
-        own.chain([Label::k8s(CLUSTER, cluster.as_str())]).collect()
-    }
-
-    /// Labels of the own node: as a subject those that Kubernetes knows, as a peer those of nodes.
-    fn host_labels(&self, endpoint: Option<&Endpoint>, node: Option<&Node>) -> Labels {
-        let settings = self.repository.settings();
-        let filter = LabelFilter::default();
-        let of_node = node.iter().flat_map(|node| &node.labels);
-        let own = endpoint.iter().flat_map(|endpoint| &endpoint.labels);
-        let own = of_node.chain(own).map(|(key, value)| Label::k8s(key, &value.0)).filter(|label| filter.keeps(label));
-        let addresses = node.filter(|_| settings.cidr_matches_nodes).map(|node| ips(&node.ips)).unwrap_or_default();
-        let prefixes = addresses.into_iter().map(|address| identity::cidr_label(IpNet::from(address)));
-        let of_nodes = node.map(|node| self.labels_of_node(node)).unwrap_or_default();
-        own.chain([Label::reserved("host")]).chain(prefixes).chain(of_nodes).collect()
     }
 
     fn add_endpoint(&mut self, case: &Case, objects: &Objects, endpoint: &Endpoint) -> Result<(), String> {
@@ -481,63 +364,6 @@ impl World {
     pub fn labels(&self, identity: NumericIdentity) -> Option<&Labels> {
         self.repository.identity_labels(identity)
     }
-
-    /// Who is called this.
-    pub fn find(&self, text: &str, ipv6: bool) -> Result<(Option<usize>, NumericIdentity), String> {
-        let party = |at: usize| (Some(at), self.parties[at].identity);
-        if let Some(name) = text.strip_prefix("node:") {
-            let identity = self.nodes.get(name).ok_or_else(|| format!("there is no node {name:?}"))?;
-            return Ok((None, *identity));
-        }
-        if let Some(name) = text.strip_prefix("dns:") {
-            return self.find_name(name, ipv6);
-        }
-        if let Some(name) = text.strip_prefix("reserved:") {
-            return Ok((None, self.reserved(name, ipv6)?));
-        }
-        if let Ok(address) = text.parse::<IpAddr>() {
-            return Ok(self.find_address(address));
-        }
-        self.by_name.get(text).map(|at| party(*at)).ok_or_else(|| format!("there is no endpoint {text:?}"))
-    }
-
-    /// True if an endpoint or a node has this address.
-    pub fn is_taken(&self, address: &IpAddr) -> bool {
-        let of_node = || self.addresses.exact(&IpNet::from(*address)).is_some_and(|one| one < id::LOCAL_CIDR);
-        self.by_address.contains_key(address) || of_node()
-    }
-
-    fn find_address(&self, address: IpAddr) -> (Option<usize>, NumericIdentity) {
-        if let Some(at) = self.by_address.get(&address) {
-            return (Some(*at), self.parties[*at].identity);
-        }
-        let world = || self.world(address.is_ipv6());
-        (None, self.addresses.of(address).unwrap_or_else(world))
-    }
-
-    fn find_name(&self, name: &str, ipv6: bool) -> Result<(Option<usize>, NumericIdentity), String> {
-        let known = self.by_dns_name.get(name).or_else(|| self.by_dns_name.get(&policy::canonical_name(name)));
-        let known = known.map(Vec::as_slice).unwrap_or_default();
-        let of_family = known.iter().find(|address| address.is_ipv6() == ipv6).or(known.first());
-        let address = of_family.ok_or_else(|| format!("no address of {name:?} was learned"))?;
-        Ok(self.find_address(*address))
-    }
-
-    fn world(&self, ipv6: bool) -> NumericIdentity {
-        match (self.families().ipv4 && self.families().ipv6, ipv6) {
-            (false, _) => id::WORLD,
-            (true, false) => id::WORLD_IPV4,
-            (true, true) => id::WORLD_IPV6,
-        }
-    }
-
-    fn reserved(&self, name: &str, ipv6: bool) -> Result<NumericIdentity, String> {
-        if name == "world" {
-            return Ok(self.world(ipv6));
-        }
-        let known = identity::RESERVED.iter().find(|(_, known)| *known == name);
-        known.map(|(number, _)| *number).ok_or_else(|| format!("there is no reserved identity {name:?}"))
-    }
 }
 
 /// The ports of a pod that have names. Of several with one name the last one counts.
@@ -563,15 +389,6 @@ fn port_labels(endpoint: &Endpoint) -> Vec<Label> {
     let ports = ports_by_name(endpoint).into_iter();
     let ports = ports.map(|(name, (protocol, port))| (name, (crate::protocol::name(protocol), port))).collect();
     labels::named_port_labels(&ports)
-}
-
-/// True if the node serves the Kubernetes API, by what is said of it or of its address.
-fn serves_api(case: &Case, node: &Node, address: Option<IpAddr>) -> bool {
-    let around = case.ip_labels.iter().filter(|one| {
-        let prefix = policy::parse_prefix_or_address(&one.prefix);
-        prefix.is_some_and(|prefix| address.is_some_and(|address| prefix.contains(&address)))
-    });
-    node.kube_apiserver || around.flat_map(|one| &one.labels).any(|label| label == "reserved:kube-apiserver")
 }
 
 fn in_namespace(service: &Service, namespace: &str) -> bool {

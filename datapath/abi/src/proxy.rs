@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn marks_have_cilium_s_layout() {
         assert_eq!(from_proxy(MARK_FROM_EGRESS, 0x1234), 0x1234_0b00);
-        assert_eq!(from_proxy(MARK_FROM_INGRESS, 0x0100_0007), 0x0007_0a01);
+        assert_eq!(from_proxy(MARK_FROM_INGRESS, 0x0001_0007), 0x0007_0a01);
         let mark = to_proxy(Port::new(10_001));
         assert_eq!((mark & MARK_MASK, proxy_port(mark)), (MARK_TO_PROXY, Port::new(10_001)));
     }
