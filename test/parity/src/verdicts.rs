@@ -177,10 +177,10 @@ impl<'a> Bed<'a> {
     /// is another question: then the packet itself is sent.
     fn check(&mut self, case: &Case, answers: bool) -> Result<Fate, String> {
         let first = case.packet().ok_or("a packet without a way in")?;
+        let expected = self.answers(case)?;
         let now = kernel::seconds().map_err(|e| e.to_string())?;
         let known = self.connection(case, &first.1, now).is_some();
         let (hook, frame) = if answers && known { case.reply().unwrap_or(first.clone()) } else { first.clone() };
-        let expected = self.answers(case)?;
         let native = compare::native(&self.node, hook, &frame, now);
         let real = self.kernel.send(hook, &frame).map_err(|e| e.to_string())?;
         compare::outcomes(&native, &real)?;
