@@ -79,6 +79,37 @@ fn walk(lab: &Lab) -> Result<Vec<Row>> {
     show.reach("from-product-to-reviews-details", "productpage -> ratings", "ratings", 9080, "denied")?;
     show.kubectl(&["get", "cnp", "-A"])?;
     show.hubble(&["observe", "--from-pod", "productpage", "--last", "4"])?;
+
+    show.title("productpage's questions go through the proxy, and are seen");
+    show.apply("04-allow-to-dns-l7.yaml")?;
+    show.resolves("allow-to-dns, with names", "details", "resolved")?;
+    show.hubble(&["observe", "--protocol", "dns", "--last", "6"])?;
+    let question = "dns-request proxy FORWARDED (DNS Query details.default.svc.cluster.local. A)";
+    show.flow_of(
+        "productpage",
+        "allow-to-dns, with names",
+        "what Hubble says of DNS",
+        "-> kube-system/coredns",
+        question,
+    )?;
+    settle(lab, "reviews and details");
+    show.page("allow-to-dns, with names", "reviews and details")?;
+
+    show.title("internal-client may look up any name, and talk to ifconfig.me alone");
+    show.apply("05-from-internal-client-to-fqdn.yaml")?;
+    settle(lab, "no answer");
+    show.page("from-internal-client-to-fqdn", "no answer")?;
+    show.client("from-internal-client-to-fqdn", "internal-client -> ifconfig.me", "ifconfig.me", "reached")?;
+    show.client("from-internal-client-to-fqdn", "internal-client -> cnn.com", "cnn.com", "denied")?;
+    let verdict = "policy-verdict:L3-Only EGRESS ALLOWED (TCP Flags: SYN)";
+    show.flow_of(
+        "internal-client",
+        "from-internal-client-to-fqdn",
+        "what Hubble says of it",
+        "-> ifconfig.me:80",
+        verdict,
+    )?;
+    show.hubble(&["observe", "--pod", "internal-client", "--last", "8"])?;
     Ok(show.rows)
 }
 
@@ -162,6 +193,13 @@ impl Show<'_> {
         Ok(())
     }
 
+    /// Does the client reach this host of the outside?
+    fn client(&mut self, step: &'static str, asked: &'static str, host: &str, expected: &'static str) -> Result<()> {
+        let seen = if self.lab.connects("default", "internal-client", host, 80)? { "reached" } else { "denied" };
+        self.rows.push(Row { step, asked, expected, seen: seen.to_string() });
+        Ok(())
+    }
+
     fn resolves(&mut self, step: &'static str, name: &str, expected: &'static str) -> Result<()> {
         let pod = self.lab.pod("default", "app=productpage")?;
         let asked = eventually(Duration::from_secs(15), "the name", || {
@@ -172,9 +210,21 @@ impl Show<'_> {
         Ok(())
     }
 
-    /// The row holds what the lines of productpage's flows that contain `of` end with, if one of them is as expected.
+    /// As [`Show::flow_of`], of productpage.
     fn flow(&mut self, step: &'static str, asked: &'static str, of: &str, expected: &'static str) -> Result<()> {
-        let text = self.lab.hubble(&["observe", "--from-pod", "productpage", "--since", "60s"])?.ok()?;
+        self.flow_of("productpage", step, asked, of, expected)
+    }
+
+    /// The row holds what the lines of a pod's flows that contain `of` end with, if one of them is as expected.
+    fn flow_of(
+        &mut self,
+        pod: &str,
+        step: &'static str,
+        asked: &'static str,
+        of: &str,
+        expected: &'static str,
+    ) -> Result<()> {
+        let text = self.lab.hubble(&["observe", "--from-pod", pod, "--since", "60s"])?.ok()?;
         let mut lines = text.lines().filter(|l| l.contains(of));
         let seen = match lines.find(|l| l.ends_with(expected)) {
             Some(_) => expected.to_string(),
