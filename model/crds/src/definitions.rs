@@ -345,6 +345,12 @@ pub fn custom_resource_definitions() -> Vec<Value> {
     custom_resources().iter().map(CustomResource::definition).collect()
 }
 
+/// The API server knows the schema of metadata and takes no word about it.
+fn without_word_of_metadata(mut schema: Value) -> Value {
+    schema["properties"]["metadata"] = json!({ "type": "object" });
+    schema
+}
+
 /// The definition of ClusterNetworkPolicy, for clusters in which nobody has installed the one of its authors (whose short
 /// name, cnp, is CiliumNetworkPolicy's here). Kinds below k8s.io say by an annotation whether Kubernetes' reviewers
 /// approved of them.
@@ -370,7 +376,7 @@ pub fn cluster_network_policy_definition() -> Value {
                 "name": "v1alpha2",
                 "served": true,
                 "storage": true,
-                "schema": { "openAPIV3Schema": structural::<crate::ClusterNetworkPolicy>() },
+                "schema": { "openAPIV3Schema": without_word_of_metadata(structural::<crate::ClusterNetworkPolicy>()) },
                 "subresources": { "status": {} },
                 "additionalPrinterColumns": columns.iter().map(PrinterColumn::definition).collect::<Vec<_>>(),
             }],
@@ -396,9 +402,7 @@ impl CustomResource {
             _ => open_kind(self.description),
         };
         schema["description"] = json!(self.description);
-        // The API server knows the schema of metadata and takes no word about it.
-        schema["properties"]["metadata"] = json!({ "type": "object" });
-        schema
+        without_word_of_metadata(schema)
     }
 
     /// The CustomResourceDefinition object.
