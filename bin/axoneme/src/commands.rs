@@ -43,6 +43,10 @@ const COMMANDS: &[Command] = &[
     shown("cilium", "state and settings of the cluster's network", |args| cli_cilium::main_with(words(args))),
     #[cfg(feature = "datapath")]
     shown("cilium-dbg", "state of the agent and of the kernel's maps", |args| cli_dbg::main_with(words(args))),
+    #[cfg(feature = "datapath")]
+    shown("fqdn", "by which names pods of a node reach addresses, and why", |args| {
+        cli_dbg::main_with(std::iter::once("fqdn".to_owned()).chain(words(args)))
+    }),
     shown("hubble-relay", "one observer over those of all nodes", |args| relay::run(args.iter().cloned())),
     shown("cilium-cni", "the network plugin that container runtimes call", |args| {
         logged();

@@ -17,7 +17,7 @@ use crate::model::{Endpoint, EndpointChangeRequest, IpamResponse, MonitorEvent};
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody listens on the socket.
-    #[error("cannot reach the agent at {socket}: {reason}\nIs the agent running?")]
+    #[error("cannot reach the agent at {socket}: {reason}; is the agent running?")]
     Unreachable {
         /// The socket.
         socket: String,
