@@ -4,7 +4,6 @@ mod change;
 mod l7;
 
 use std::fmt::Write;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, ValueEnum};
@@ -27,17 +26,8 @@ pub struct Explain {
     source: String,
     /// Who receives, as DST, DST:PORT or DST:PORT/PROTOCOL
     destination: String,
-    /// Policies from files, or from all files of folders
-    #[arg(long, num_args = 1..)]
-    policies: Vec<PathBuf>,
-    /// Who is there: a case without policies and flows
-    #[arg(long)]
-    cluster: Option<PathBuf>,
     #[command(flatten)]
-    live: crate::live::Live,
-    /// default, always or never, whatever the cluster's file says
-    #[arg(long)]
-    enforcement: Option<String>,
+    sources: crate::live::Sources,
     /// Message type of ICMP, with a protocol ICMP or ICMPv6
     #[arg(long)]
     icmp: Option<u8>,
@@ -147,7 +137,7 @@ pub fn run(explain: &Explain, out: &mut dyn std::io::Write) -> Result<bool> {
 
 impl Setting {
     fn read(explain: &Explain) -> Result<Setting> {
-        let given = explain.live.given(&explain.policies, explain.cluster.as_ref(), explain.enforcement.as_deref())?;
+        let given = explain.sources.given()?;
         let (case, objects) = (given.case, given.objects);
         let wrong = objects.policies.iter().filter_map(|read| read.object.as_ref().err()).flatten();
         objects.problems.iter().chain(wrong).for_each(|problem| eprintln!("{problem}"));

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::PathBuf;
 
 use analysis::layout::{Arrow, Box, svg};
 use analysis::reach::{Passing, reach};
@@ -20,17 +19,8 @@ use crate::universe::Universe;
 /// What to draw.
 #[derive(Debug, Args)]
 pub struct Graph {
-    /// Policies from files, or from all files of folders
-    #[arg(long, num_args = 1..)]
-    policies: Vec<PathBuf>,
-    /// Who is there: a case without policies and flows
-    #[arg(long)]
-    cluster: Option<PathBuf>,
     #[command(flatten)]
-    live: crate::live::Live,
-    /// default, always or never, whatever the cluster's file says
-    #[arg(long)]
-    enforcement: Option<String>,
+    sources: crate::live::Sources,
     /// Only what comes from or goes to this namespace
     #[arg(short, long)]
     namespace: Option<String>,
@@ -96,7 +86,7 @@ struct Edge {
 
 /// Runs the command.
 pub fn run(graph: &Graph, out: &mut dyn std::io::Write) -> Result<bool> {
-    let given = graph.live.given(&graph.policies, graph.cluster.as_ref(), graph.enforcement.as_deref())?;
+    let given = graph.sources.given()?;
     let report = report(Universe::new(&given.case, given.objects)?, graph)?;
     let text = match graph.output {
         Form::Table => report.table(),

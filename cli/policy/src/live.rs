@@ -25,6 +25,29 @@ pub struct Live {
     agent: Option<PathBuf>,
 }
 
+/// Policies and a cluster, from files or as they are now.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Sources {
+    /// Policies from files, or from all files of folders
+    #[arg(long, num_args = 1..)]
+    policies: Vec<PathBuf>,
+    /// Who is there: a case without policies and flows
+    #[arg(long)]
+    cluster: Option<PathBuf>,
+    #[command(flatten)]
+    live: Live,
+    /// default, always or never, whatever the cluster's file says
+    #[arg(long)]
+    enforcement: Option<String>,
+}
+
+impl Sources {
+    /// What they hold.
+    pub fn given(&self) -> Result<Given> {
+        self.live.given(&self.policies, self.cluster.as_ref(), self.enforcement.as_deref())
+    }
+}
+
 /// Policies and who is there.
 pub struct Given {
     /// Who is there, without policies.

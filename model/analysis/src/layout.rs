@@ -250,7 +250,7 @@ fn places(boxes: &[Box], layers: &[Vec<usize>]) -> Vec<Place> {
 }
 
 /// A text within XML. Characters that XML cannot hold are left out.
-fn escaped(text: &str) -> String {
+pub fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for one in text.chars() {
         match one {

@@ -17,6 +17,7 @@ use crate::allocation;
 use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::core::{Core, EndpointRecord, Event, Kind, View};
+use crate::engine::Redirects;
 use crate::ipam::{IpamError, Pool, Waiting};
 use crate::kernel;
 use crate::network::{self, Devices};
@@ -134,17 +135,19 @@ impl Daemon {
     /// Does what follows from what was taken.
     pub async fn flush(&mut self) {
         let mut ops = self.core.flush();
-        self.tell_proxy().await;
+        let mut redirects = self.core.redirects();
+        self.tell_proxy(&redirects).await;
         let failed = self.apply(&ops);
         for (slot, why) in failed {
             let lock_down = self.core.policy_failed(slot, &why);
             self.apply(&lock_down);
             ops.extend(lock_down);
+            redirects = self.core.redirects();
         }
         if self.core.is_synced()
             && let Some(proxy) = &mut self.proxy
         {
-            proxy.retain(&self.core.redirects(), Instant::now());
+            proxy.retain(&redirects, Instant::now());
         }
         for (held, number) in self.learning.drain(..) {
             // A proxy that has gone waits for nothing.
@@ -165,16 +168,15 @@ impl Daemon {
     }
 
     /// Rules first, then the tables that name them.
-    async fn tell_proxy(&mut self) {
+    async fn tell_proxy(&mut self, redirects: &Redirects) {
         if let Err(error) = self.numbers.reserve(self.core.engine().next_rule_set()) {
             tracing::error!(%error, "numbers of rule sets cannot be reserved: the next run may give them again");
         }
         let Some(proxy) = &mut self.proxy else { return };
-        let redirects = self.core.redirects();
         if redirects.is_empty() {
             return;
         }
-        proxy.offer(&redirects).await;
+        proxy.offer(redirects).await;
         if let Err(error) = self.datapath.maps().look_for_proxy() {
             tracing::error!(%error, "the datapath cannot be told of the proxy: what is redirected will be dropped");
         }
