@@ -35,6 +35,8 @@ pub fn number(text: &str) -> Result<u8, String> {
 
 /// The name of a protocol; its number, if it has none.
 pub fn text(number: u8) -> String {
-    let known = NAMES.iter().find(|(_, known)| *known == number);
-    known.map_or_else(|| number.to_string(), |(name, _)| (*name).to_owned())
+    match name(number) {
+        "" => number.to_string(),
+        known => known.to_owned(),
+    }
 }

@@ -16,14 +16,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use dns::{Question, Said, code, failure, read_question};
-use proxy_api::{Application, Direction, Facts, FromProxy, Kind, Party, Protocol, Record, Verdict};
+use proxy_api::{Application, Direction, Facts, FromProxy, Kind, Protocol, Record, Verdict};
 use tokio::sync::mpsc;
 
 pub use datagrams::{Datagrams, bind};
 pub use reply::Replies;
 pub use streams::serve;
 
-use crate::recorder::now;
+use crate::recorder::{now, record};
 use crate::rules::Rules;
 use crate::shared::{Shared, Unknown, fits, millis};
 use learned::Learnings;
@@ -197,20 +197,10 @@ impl Told<'_> {
         if !self.dns.shared.settings.load().records {
             return;
         }
-        let Facts { endpoint, direction, source_identity, destination_identity, rule_set, .. } = *self.facts;
         let query_types = vec![self.question.record_type.to_string()];
-        self.dns.shared.recorder.push(Record {
-            time: now(),
-            verdict,
-            kind,
-            endpoint,
-            direction,
-            rule_set,
-            protocol: self.ends.protocol,
-            source: Party { identity: source_identity, address: self.ends.client },
-            destination: Party { identity: destination_identity, address: self.ends.server },
-            info: info.to_owned(),
-            application: Application::Dns(proxy_api::Dns { query: self.question.dotted(), query_types, ..dns }),
-        });
+        let dns = proxy_api::Dns { query: self.question.dotted(), query_types, ..dns };
+        let Ends { client, server, protocol } = self.ends;
+        let about = record(self.facts, protocol, (client, server), Application::Dns(dns));
+        self.dns.shared.recorder.push(Record { verdict, kind, info: info.to_owned(), ..about });
     }
 }

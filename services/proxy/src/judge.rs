@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use l7::http::{Allowed, Edit, Fields, HeaderRecord, Request};
-use proxy_api::{Application, Facts, Http, Kind, Party, Protocol, Record, Verdict};
+use proxy_api::{Application, Facts, Http, Kind, Protocol, Record, Verdict};
 
-use crate::recorder::now;
+use crate::recorder::record;
 use crate::redact;
 use crate::rules::{self, Rules};
 use crate::shared::{Connection, Unknown};
@@ -163,20 +163,8 @@ impl Connection {
     }
 
     fn push(&self, judged: &Judged, verdict: Verdict, kind: Kind, info: &str, http: Http) {
-        let facts = &judged.facts;
-        self.shared.recorder.push(Record {
-            time: now(),
-            verdict,
-            kind,
-            endpoint: facts.endpoint,
-            direction: facts.direction,
-            rule_set: facts.rule_set,
-            protocol: Protocol::Tcp,
-            source: Party { identity: facts.source_identity, address: self.peer },
-            destination: Party { identity: facts.destination_identity, address: self.local },
-            info: info.to_owned(),
-            application: Application::Http(http),
-        });
+        let about = record(&judged.facts, Protocol::Tcp, (self.peer, self.local), Application::Http(http));
+        self.shared.recorder.push(Record { verdict, kind, info: info.to_owned(), ..about });
     }
 }
 

@@ -1,9 +1,10 @@
 //! How do access records reach the agent?
 
+use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use proxy_api::{FromProxy, Record, Records};
+use proxy_api::{Application, Facts, FromProxy, Kind, Party, Protocol, Record, Records, Verdict};
 use tokio::sync::{Notify, mpsc};
 
 /// Records that wait at most.
@@ -59,6 +60,28 @@ impl Recorder {
                 tokio::task::yield_now().await;
             }
         }
+    }
+}
+
+/// A request of now that went on, on a connection of which this is known, from client to server.
+pub fn record(
+    facts: &Facts,
+    protocol: Protocol,
+    (client, server): (SocketAddr, SocketAddr),
+    what: Application,
+) -> Record {
+    Record {
+        time: now(),
+        verdict: Verdict::Forwarded,
+        kind: Kind::Request,
+        endpoint: facts.endpoint,
+        direction: facts.direction,
+        rule_set: facts.rule_set,
+        protocol,
+        source: Party { identity: facts.source_identity, address: client },
+        destination: Party { identity: facts.destination_identity, address: server },
+        info: String::new(),
+        application: what,
     }
 }
 

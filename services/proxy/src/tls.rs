@@ -8,13 +8,13 @@ use std::io;
 use std::sync::Arc;
 
 use l7::tls::{ClientHello, HelloError, Progress, client_hello};
-use proxy_api::{Application, Kind, Parser, Party, Protocol, Record, Tls, Verdict};
+use proxy_api::{Application, Parser, Protocol, Record, Tls, Verdict};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use crate::recorder::now;
+use crate::recorder;
 use crate::rules::Rules;
 use crate::shared::{Connection, millis};
 use crate::wire::{Buffer, Fronted, Wire};
@@ -186,18 +186,7 @@ fn record(connection: &Connection, verdict: Verdict, server_name: Option<String>
     if !connection.shared.settings.load().records {
         return;
     }
-    let facts = &connection.first;
-    connection.shared.recorder.push(Record {
-        time: now(),
-        verdict,
-        kind: Kind::Request,
-        endpoint: facts.endpoint,
-        direction: facts.direction,
-        rule_set: facts.rule_set,
-        protocol: Protocol::Tcp,
-        source: Party { identity: facts.source_identity, address: connection.peer },
-        destination: Party { identity: facts.destination_identity, address: connection.local },
-        info: info.to_owned(),
-        application: Application::Tls(Tls { server_name }),
-    });
+    let ends = (connection.peer, connection.local);
+    let about = recorder::record(&connection.first, Protocol::Tcp, ends, Application::Tls(Tls { server_name }));
+    connection.shared.recorder.push(Record { verdict, info: info.to_owned(), ..about });
 }
