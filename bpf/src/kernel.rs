@@ -10,7 +10,7 @@ use abi::identity::Identity;
 use abi::ipcache::{IpcacheKey, RemoteEndpoint};
 use abi::metrics::{Metric, MetricKey};
 use abi::nat::{NatEntry, NatKey};
-use abi::policy::{Class, VerdictEntry, VerdictKey};
+use abi::policy::{Class, CountedVerdict, VerdictKey};
 use abi::proxy::{ProxySocket, SocketCookie};
 use abi::service::{Backend, ReverseNat, Service, ServiceKey};
 use abi::{Addr, Mac, Plain, Port, V4, V6};
@@ -297,9 +297,9 @@ impl Env for Kernel {
         lookup::<_, u32>(core::ptr::from_ref(inner).cast(), &identity).copied()
     }
     #[inline(always)]
-    fn verdict(&self, slot: u32, key: &VerdictKey) -> Option<VerdictEntry> {
+    fn verdict(&self, slot: u32, key: &VerdictKey) -> Option<&CountedVerdict> {
         let inner = lookup::<_, c_void_map>(address!(maps::POLICY_VERDICTS), &slot)?;
-        lookup::<_, VerdictEntry>(core::ptr::from_ref(inner).cast(), key).copied()
+        lookup(core::ptr::from_ref(inner).cast(), key)
     }
     #[inline(always)]
     fn metric(&self, key: &MetricKey) -> Option<&Metric> {

@@ -8,7 +8,7 @@ use abi::fragment::{FragmentKey4, FragmentKey6, FragmentPorts};
 use abi::ipcache::RemoteEndpoint;
 use abi::metrics::{EventCounters, Metric};
 use abi::nat::{NatEntry, NatKey4, NatKey6};
-use abi::policy::VerdictEntry;
+use abi::policy::CountedVerdict;
 use abi::proxy::{ProxySocket, SocketCookie};
 use abi::service::{Affinity, AffinityKey, Backend, ReverseNat, Service, ServiceKey4, ServiceKey6, SocketKey};
 use abi::{V4, V6};
@@ -19,7 +19,7 @@ use aya_ebpf::macros::btf_map;
 const ONE_BY_ONE: usize = 1;
 
 pub type Classes = HashMap<u32, u32, 64, ONE_BY_ONE>;
-pub type Verdicts = LpmTrie<[u32; 2], VerdictEntry, 64>;
+pub type Verdicts = LpmTrie<[u32; 2], CountedVerdict, 64>;
 
 #[btf_map(name = "cilium_lxc")]
 pub static LXC4: HashMap<V4, Endpoint, 65535, ONE_BY_ONE> = HashMap::new();

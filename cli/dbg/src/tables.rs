@@ -144,12 +144,17 @@ pub struct PolicyRow {
     pub prefix: u32,
     /// Which rules decided.
     pub cookie: u32,
+    /// Bytes of the packets that asked.
+    pub bytes: u64,
+    /// Packets that asked: of all identities that the policy does not tell apart together.
+    pub packets: u64,
 }
 
 /// What a slot allows and denies; what it denies because nothing allows it is not listed.
 pub fn policy_rows(slot: &SlotDump) -> Vec<PolicyRow> {
     let mut rows = Vec::new();
-    for (key, entry) in slot.verdicts.iter().filter(|(_, e)| e.verdict != policy::VERDICT_DEFAULT_DENY) {
+    for (key, counted) in slot.verdicts.iter().filter(|(_, c)| c.entry.verdict != policy::VERDICT_DEFAULT_DENY) {
+        let entry = &counted.entry;
         let members = slot.classes.iter().filter(|(_, class)| *class == key.class).map(|(id, _)| *id);
         let all_others = (key.class == policy::CLASS_OTHERS).then_some(0);
         for identity in members.chain(all_others) {
@@ -165,6 +170,8 @@ pub fn policy_rows(slot: &SlotDump) -> Vec<PolicyRow> {
                 },
                 prefix: key.prefix_len.saturating_sub(policy::PREFIX_ANY_PROTOCOL),
                 cookie: entry.rule_set,
+                bytes: counted.bytes.get(),
+                packets: counted.packets.get(),
             });
         }
     }
@@ -199,10 +206,10 @@ pub fn policy(rows: &[PolicyRow], labels: Option<&BTreeMap<u32, Vec<String>>>) -
         };
         for (at, name) in names.iter().enumerate() {
             let _ = if at == 0 {
-                let PolicyRow { policy, direction, port, proxy_port, prefix, cookie, .. } = row;
+                let PolicyRow { policy, direction, port, proxy_port, prefix, cookie, bytes, packets, .. } = row;
                 writeln!(
                     text,
-                    "{policy}\t{direction}\t{name}\t{port}\t{proxy_port}\tdisabled\t-\t-\t{prefix}\t{cookie}"
+                    "{policy}\t{direction}\t{name}\t{port}\t{proxy_port}\tdisabled\t{bytes}\t{packets}\t{prefix}\t{cookie}"
                 )
             } else {
                 writeln!(text, "\t\t{name}\t\t\t\t\t\t\t")

@@ -13,6 +13,7 @@ mod files;
 pub mod flow_ref;
 mod flows;
 mod graph;
+mod hits;
 pub mod judge;
 mod junit;
 mod lint;
@@ -64,6 +65,8 @@ enum Action {
     Suggest(suggest::Suggest),
     /// Draw or list who reaches whom
     Graph(graph::Graph),
+    /// Tell how often each rule decided, and when last, as agents counted it
+    Hits(hits::Hits),
 }
 
 impl Policy {
@@ -78,6 +81,7 @@ impl Policy {
             Action::Lint(lint) => lint::run(lint, out),
             Action::Suggest(suggest) => suggest::run(suggest, out),
             Action::Graph(graph) => graph::run(graph, out),
+            Action::Hits(hits) => hits::run(hits, out).map(|()| true),
         }
     }
 }

@@ -4,6 +4,8 @@
 //! the programs read. Addresses and ports lie in network byte order exactly as in a packet, everything else in host
 //! order. Numbers that Cilium users see (identities, drop reasons, observation points, match types) are Cilium's.
 #![no_std]
+// An atomic addition is an instruction that only assembly can name there.
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![forbid(unsafe_op_in_unsafe_fn)]
 
 mod plain;

@@ -5,6 +5,7 @@
 //! built: the longest matching prefix is the answer, and there always is one, because each class has an entry for
 //! each direction without protocol and port.
 
+use crate::shared::{Counter, Shared};
 use crate::{Port, identity::Identity};
 
 /// Set of identities that a policy does not tell apart.
@@ -62,6 +63,44 @@ pub struct VerdictEntry {
 }
 
 crate::plain!(VerdictEntry: u32, u8, u8, Port);
+
+/// Inner value of `cilium_policy_verdicts`: the verdict, and how often it was the answer.
+///
+/// What asks is the first packet of a connection, each packet that is denied, and the next packet of a connection whose
+/// policy changed. A slot is filled once and then used, so nothing writes the value but the counting.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[repr(C)]
+pub struct CountedVerdict {
+    /// The verdict.
+    pub entry: VerdictEntry,
+    /// Seconds since boot at which it was last asked for; of no meaning as long as `packets` is 0.
+    pub last: Shared<u32>,
+    /// Always zero.
+    pub pad: u32,
+    /// Packets that asked.
+    pub packets: Counter,
+    /// Their bytes.
+    pub bytes: Counter,
+}
+
+crate::plain!(CountedVerdict: VerdictEntry, Shared<u32>, u32, Counter, Counter);
+
+impl CountedVerdict {
+    /// Notes a packet that asked.
+    #[inline(always)]
+    pub fn count(&self, now: u32, bytes: u32) {
+        self.last.set(now);
+        self.packets.add(1);
+        self.bytes.add(bytes as u64);
+    }
+}
+
+impl From<VerdictEntry> for CountedVerdict {
+    /// Not asked for so far.
+    fn from(entry: VerdictEntry) -> Self {
+        CountedVerdict { entry, ..CountedVerdict::default() }
+    }
+}
 
 /// Nothing allows it: dropped with reason "Policy denied".
 pub const VERDICT_DEFAULT_DENY: u8 = 0;

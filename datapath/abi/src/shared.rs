@@ -2,6 +2,7 @@
 
 use core::cell::UnsafeCell;
 use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// A field of a map value that changes while others read it.
 ///
@@ -49,6 +50,55 @@ impl<T: Copy + PartialEq> PartialEq for Shared<T> {
 }
 
 impl<T: Copy + fmt::Debug> fmt::Debug for Shared<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
+    }
+}
+
+/// A number in a map value that several processors add to at once: none of what they add is lost.
+#[derive(Default)]
+#[repr(transparent)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// A counter that begins here.
+    pub const fn new(value: u64) -> Self {
+        Counter(AtomicU64::new(value))
+    }
+
+    /// The number now.
+    #[inline(always)]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Adds to it.
+    #[inline(always)]
+    pub fn add(&self, number: u64) {
+        #[cfg(not(target_arch = "bpf"))]
+        self.0.fetch_add(number, Ordering::Relaxed);
+        // SAFETY: the place is an aligned number of eight bytes that lives as long as self. The compiler has no way of its own
+        // to say this instruction, which does not read the sum back and which all BPF machines know.
+        #[cfg(target_arch = "bpf")]
+        unsafe {
+            core::arch::asm!("lock *(u64 *)({place} + 0) += {number}", place = in(reg) self.0.as_ptr(), number = in(reg) number, options(nostack));
+        }
+    }
+}
+
+impl Clone for Counter {
+    fn clone(&self) -> Self {
+        Counter::new(self.get())
+    }
+}
+
+impl PartialEq for Counter {
+    fn eq(&self, other: &Self) -> bool {
+        self.get() == other.get()
+    }
+}
+
+impl fmt::Debug for Counter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.get().fmt(f)
     }

@@ -54,8 +54,14 @@ pub fn admit<E: Env>(env: &E, side: &mut Side, verdict: &mut Verdict, about: &mu
         protocol: side.protocol,
         port: side.port,
     };
-    // no entry, no passage
-    let entry = env.verdict(slot, &key).unwrap_or_default();
+    let entry = match env.verdict(slot, &key) {
+        Some(found) => {
+            found.count(env.seconds(), env.length());
+            found.entry
+        }
+        // no entry, no passage
+        None => VerdictEntry::default(),
+    };
     let (said, reason) = judge(&entry);
     let audited = reason.is_some() && env.config().is_some_and(|c| c.flags & config::FLAG_POLICY_AUDIT != 0);
     let modes = if side.direction == policy::DIR_EGRESS { endpoint::MODE_EGRESS } else { endpoint::MODE_INGRESS };

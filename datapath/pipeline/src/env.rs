@@ -10,7 +10,7 @@ use abi::ipcache::RemoteEndpoint;
 use abi::metrics::Metric;
 use abi::metrics::MetricKey;
 use abi::nat::{NatEntry, NatKey};
-use abi::policy::{Class, VerdictEntry, VerdictKey};
+use abi::policy::{Class, CountedVerdict, VerdictKey};
 use abi::proxy::{ProxySocket, SocketCookie};
 use abi::service::{Backend, ReverseNat, Service, ServiceKey};
 use abi::{Mac, Plain, Port, V4};
@@ -89,7 +89,7 @@ pub trait Env: Tables<V4> + Tables<abi::V6> {
     /// Class of a peer in a policy slot.
     fn class(&self, slot: u32, identity: Identity) -> Option<Class>;
     /// Verdict of a policy slot.
-    fn verdict(&self, slot: u32, key: &VerdictKey) -> Option<VerdictEntry>;
+    fn verdict(&self, slot: u32, key: &VerdictKey) -> Option<&CountedVerdict>;
     /// Counters of a fate on this processor.
     fn metric(&self, key: &MetricKey) -> Option<&Metric>;
     /// Sends a record of so many events, or counts these as lost.

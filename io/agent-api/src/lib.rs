@@ -4,12 +4,14 @@
 
 pub mod client;
 mod fqdn;
+mod hits;
 pub mod model;
 pub mod queue;
 pub mod server;
 
 pub use client::{Client, ClientError};
 pub use fqdn::{CacheQuery, DnsLookup, NameManager, NameReason, NameSelector};
+pub use hits::{RuleName, RuleSetHits};
 pub use model::*;
 pub use server::{Agent, ApiError, serve};
 

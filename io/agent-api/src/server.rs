@@ -17,6 +17,7 @@ use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 
 use crate::fqdn::{CacheQuery, DnsLookup, NameManager, NameReason};
+use crate::hits::RuleSetHits;
 use crate::model::{
     DaemonConfig, Endpoint, EndpointChangeRequest, Identity, IpEntry, IpamResponse, Map, Metric, MonitorEvent, Node,
     Policy, Selector, Service, StatusResponse,
@@ -82,6 +83,8 @@ pub trait Agent: Send + Sync + 'static {
     fn clean_names(&self, query: CacheQuery) -> impl Future<Output = Answer<()>> + Send;
     /// `GET /v1/fqdn/names`
     fn names(&self) -> impl Future<Output = Answer<NameManager>> + Send;
+    /// `GET /v1/policy/hits`
+    fn policy_hits(&self) -> impl Future<Output = Answer<Vec<RuleSetHits>>> + Send;
     /// `GET /v1/fqdn/why`: of an endpoint and an address.
     fn why_name(&self, query: CacheQuery) -> impl Future<Output = Answer<Vec<NameReason>>> + Send;
     /// `GET /v1/config`
@@ -130,6 +133,7 @@ pub fn router<A: Agent>(agent: Arc<A>) -> Router {
         .route("/v1/fqdn/cache", get(name_cache::<A>).delete(clean_names::<A>))
         .route("/v1/fqdn/names", get(async |State(a): State<Arc<A>>| a.names().await.map(Json)))
         .route("/v1/fqdn/why", get(why_name::<A>))
+        .route("/v1/policy/hits", get(async |State(a): State<Arc<A>>| a.policy_hits().await.map(Json)))
         .route("/v1/config", get(async |State(a): State<Arc<A>>| a.configuration().await.map(Json)))
         .route("/v1/service", get(async |State(a): State<Arc<A>>| a.services().await.map(Json)))
         .route("/v1/cluster/nodes", get(async |State(a): State<Arc<A>>| a.nodes().await.map(Json)))

@@ -31,7 +31,8 @@ fn main() -> Result<()> {
 
 /// What a policy costs that is put into a slot, and one whose slot is given back.
 fn policies(datapath: &Datapath) -> Result<()> {
-    let verdicts = datapath.maps().policy.dump(1)?.unwrap_or_default().verdicts;
+    let slot = datapath.maps().policy.dump(1)?.unwrap_or_default();
+    let verdicts: Vec<_> = slot.verdicts.iter().map(|(key, counted)| (*key, counted.entry)).collect();
     let classes: Vec<(u32, u32)> = (1000..1100).map(|identity| (identity, identity)).collect();
     let policy = &datapath.maps().policy;
     for slot in 2..6 {

@@ -10,7 +10,7 @@ use abi::fragment::{FragmentKey4, FragmentKey6, FragmentPorts};
 use abi::ipcache::{IpcacheKey4, IpcacheKey6, RemoteEndpoint};
 use abi::metrics::{EventCounters, Metric, MetricKey};
 use abi::nat::{NatEntry, NatKey4, NatKey6};
-use abi::policy::{VerdictEntry, VerdictKey};
+use abi::policy::{CountedVerdict, VerdictKey};
 use abi::proxy::{ProxySocket, SocketCookie};
 use abi::service::{Affinity, AffinityKey, Backend, ReverseNat, Service, ServiceKey4, ServiceKey6, SocketKey};
 use abi::{V4, V6, pins};
@@ -116,7 +116,7 @@ pub(crate) fn classes(max_entries: u32) -> MapShape {
 
 /// The same for verdicts.
 pub(crate) fn verdicts(max_entries: u32) -> MapShape {
-    let (key_size, value_size) = (size_of::<VerdictKey>() as u32, size_of::<VerdictEntry>() as u32);
+    let (key_size, value_size) = (size_of::<VerdictKey>() as u32, size_of::<CountedVerdict>() as u32);
     MapShape { map_type: LPM_TRIE, key_size, value_size, max_entries, flags: F_NO_PREALLOC }
 }
 

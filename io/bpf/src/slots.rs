@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use abi::identity::Identity;
 use abi::policy::{
-    CLASS_OTHERS, Class, DIR_EGRESS, DIR_INGRESS, MATCH_NONE, PREFIX_ANY_PROTOCOL, VERDICT_DEFAULT_DENY, VerdictEntry,
-    VerdictKey,
+    CLASS_OTHERS, Class, CountedVerdict, DIR_EGRESS, DIR_INGRESS, MATCH_NONE, PREFIX_ANY_PROTOCOL,
+    VERDICT_DEFAULT_DENY, VerdictEntry, VerdictKey,
 };
 use abi::{Port, pins};
 
@@ -20,8 +20,8 @@ use crate::{layout, sys};
 pub struct SlotDump {
     /// Identity to class.
     pub classes: Vec<(Identity, Class)>,
-    /// Class, direction, protocol and port to verdict.
-    pub verdicts: Vec<(VerdictKey, VerdictEntry)>,
+    /// Class, direction, protocol and port to verdict, and how often it was the answer.
+    pub verdicts: Vec<(VerdictKey, CountedVerdict)>,
 }
 
 /// The policy slots: pairs of maps, one of classes and one of verdicts.
@@ -53,7 +53,7 @@ const MOST_OPEN: usize = 256;
 #[derive(Debug)]
 struct Tables {
     classes: Table<Identity, Class>,
-    verdicts: Table<VerdictKey, VerdictEntry>,
+    verdicts: Table<VerdictKey, CountedVerdict>,
 }
 
 /// Slot 0 denies everything; an endpoint whose policy was never written uses it.
@@ -73,7 +73,7 @@ impl PolicySlots {
     /// Makes slot 0 deny all, and gives free slots their empty maps.
     pub(crate) fn prepare(&self, slots: u32) -> Result<()> {
         let used = self.used()?;
-        let mut all = vec![(DENY_ALL, Tables::of(&[], &deny_all())?)];
+        let mut all = vec![(DENY_ALL, Tables::of(&SlotDump::of(&[], &deny_all()))?)];
         for slot in (1..slots.min(PREPARED + 1)).filter(|slot| !used.contains(slot)) {
             all.push((slot, Tables::empty()?));
         }
@@ -91,7 +91,7 @@ impl PolicySlots {
         classes: &[(Identity, Class)],
         verdicts: &[(VerdictKey, VerdictEntry)],
     ) -> Result<()> {
-        self.create_all(&[(slot, SlotDump { classes: classes.to_vec(), verdicts: verdicts.to_vec() })])
+        self.create_all(&[(slot, SlotDump::of(classes, verdicts))])
     }
 
     /// The same for many slots at once, which costs hardly more than one.
@@ -103,7 +103,7 @@ impl PolicySlots {
         for (slot, wanted) in slots {
             match self.lock().remove(slot) {
                 Some(tables) if wanted.fits() => tables.fill(wanted)?,
-                _ => aside.push((*slot, Tables::of(&wanted.classes, &wanted.verdicts)?)),
+                _ => aside.push((*slot, Tables::of(wanted)?)),
             }
         }
         self.install(&aside)
@@ -157,24 +157,32 @@ impl PolicySlots {
     }
 
     /// Empties a slot that no endpoint names; packets that still find it are dropped. It returns when no packet does, so
-    /// the slot may be used again at once.
-    pub fn free(&self, slot: u32) -> Result<()> {
+    /// the slot may be used again at once, and what it tells of the slot's verdicts is all that they ever counted.
+    pub fn free(&self, slot: u32) -> Result<Vec<(VerdictKey, CountedVerdict)>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&slot);
+        let verdicts = inner::<VerdictKey, CountedVerdict>(&self.verdicts, slot)?;
         if slot > PREPARED {
             // Verdicts first, as above.
             self.verdicts.remove(&slot)?;
-            return self.classes.remove(&slot).map(drop);
+            self.classes.remove(&slot)?;
+        } else {
+            let fresh = [(slot, Tables::empty()?)];
+            self.install(&fresh)?;
+            self.lock().extend(fresh);
         }
-        let fresh = [(slot, Tables::empty()?)];
-        self.install(&fresh)?;
-        self.lock().extend(fresh);
-        Ok(())
+        verdicts.map_or(Ok(Vec::new()), |verdicts| verdicts.entries())
+    }
+
+    /// What the verdicts of a slot have counted so far.
+    pub fn counted(&self, slot: u32) -> Result<Vec<(VerdictKey, CountedVerdict)>> {
+        let verdicts = inner::<VerdictKey, CountedVerdict>(&self.verdicts, slot)?;
+        verdicts.map_or(Ok(Vec::new()), |verdicts| verdicts.entries())
     }
 
     /// What a slot holds; nothing: it is empty.
     pub fn dump(&self, slot: u32) -> Result<Option<SlotDump>> {
         let Some(classes) = inner::<Identity, Class>(&self.classes, slot)? else { return Ok(None) };
-        let Some(verdicts) = inner::<VerdictKey, VerdictEntry>(&self.verdicts, slot)? else { return Ok(None) };
+        let Some(verdicts) = inner::<VerdictKey, CountedVerdict>(&self.verdicts, slot)? else { return Ok(None) };
         let dump = SlotDump { classes: classes.entries()?, verdicts: verdicts.entries()? };
         Ok((!dump.verdicts.is_empty()).then_some(dump))
     }
@@ -219,11 +227,17 @@ fn class_table(max_entries: u32) -> Result<Table<Identity, Class>> {
     Ok(Table::new("cilium_policy_c", layout::create_shape("classes", &layout::classes(max_entries))?))
 }
 
-fn verdict_table(max_entries: u32) -> Result<Table<VerdictKey, VerdictEntry>> {
+fn verdict_table(max_entries: u32) -> Result<Table<VerdictKey, CountedVerdict>> {
     Ok(Table::new("cilium_policy_v", layout::create_shape("verdicts", &layout::verdicts(max_entries))?))
 }
 
 impl SlotDump {
+    /// A policy that nobody has asked so far.
+    pub fn of(classes: &[(Identity, Class)], verdicts: &[(VerdictKey, VerdictEntry)]) -> Self {
+        let verdicts = verdicts.iter().map(|(key, entry)| (*key, (*entry).into())).collect();
+        SlotDump { classes: classes.to_vec(), verdicts }
+    }
+
     /// Does it go into the maps of a prepared slot, with room for identities to come?
     fn fits(&self) -> bool {
         self.classes.len() * 2 <= USUAL_CLASSES as usize && self.verdicts.len() <= USUAL_VERDICTS as usize
@@ -235,10 +249,10 @@ impl Tables {
         Ok(Tables { classes: class_table(USUAL_CLASSES)?, verdicts: verdict_table(USUAL_VERDICTS)? })
     }
 
-    fn of(classes: &[(Identity, Class)], verdicts: &[(VerdictKey, VerdictEntry)]) -> Result<Tables> {
-        let most = (verdicts.len() as u32).max(2);
-        let tables = Tables { classes: class_table(capacity(classes.len()))?, verdicts: verdict_table(most)? };
-        tables.fill(&SlotDump { classes: classes.to_vec(), verdicts: verdicts.to_vec() })?;
+    fn of(policy: &SlotDump) -> Result<Tables> {
+        let most = (policy.verdicts.len() as u32).max(2);
+        let tables = Tables { classes: class_table(capacity(policy.classes.len()))?, verdicts: verdict_table(most)? };
+        tables.fill(policy)?;
         Ok(tables)
     }
 

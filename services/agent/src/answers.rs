@@ -7,7 +7,8 @@ use std::time::Duration;
 use agent_api::server::{Answer, EndpointSelector};
 use agent_api::{
     AddressPair, ApiError, CacheQuery, DaemonConfig, DnsLookup, Endpoint, EndpointChangeRequest, Identity, IpEntry,
-    IpamResponse, Map, MonitorEvent, NameManager, NameReason, Node, Policy, Selector, Service, StatusResponse,
+    IpamResponse, Map, MonitorEvent, NameManager, NameReason, Node, Policy, RuleSetHits, Selector, Service,
+    StatusResponse,
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -135,6 +136,10 @@ impl agent_api::Agent for Answers {
         self.ask(move |d| d.core.why_name(&query)).await?
     }
 
+    async fn policy_hits(&self) -> Answer<Vec<RuleSetHits>> {
+        self.ask(|d| policy_hits(d)).await?
+    }
+
     async fn selectors(&self) -> Answer<Vec<Selector>> {
         self.ask(|d| d.core.engine().selectors()).await
     }
@@ -229,6 +234,20 @@ impl agent_api::Agent for Answers {
         });
         Ok(receiver)
     }
+}
+
+/// How often rules decided, until now.
+fn policy_hits(daemon: &Daemon) -> Answer<Vec<RuleSetHits>> {
+    let failed = |error: &dyn std::error::Error| ApiError::Failed(error.to_string());
+    let slots = &daemon.datapath.maps().policy;
+    let in_use = daemon.core.decisions().map(|(slot, decisions)| Ok((decisions, slots.counted(slot)?)));
+    let in_use: Vec<_> = in_use.collect::<bpf::Result<_>>().map_err(|error| failed(&error))?;
+    let uptime = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map_err(|error| failed(&error))?;
+    let uptime = Duration::from(uptime);
+    let wall = i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
+    let clock = flow::Clock::new(wall, u64::try_from(uptime.as_nanos()).unwrap_or(u64::MAX));
+    let engine = daemon.core.engine();
+    Ok(daemon.core.hits().report(in_use, |policy| engine.has_policy(policy), &clock))
 }
 
 fn stopping() -> ApiError {

@@ -26,6 +26,7 @@ pub use view::View;
 
 use crate::config::Enforcement;
 use crate::engine::Engine;
+use crate::hits::Hits;
 use crate::ipcache::{Change, IpCache};
 use crate::objects::{AgentNode, Key, Node, Pod, RemotePod, ServiceLabels};
 use crate::ops::{Op, PolicyKey};
@@ -145,6 +146,7 @@ pub struct Core {
     slices: BTreeMap<Key, Key>,
     service_table: Table,
     slots: Slots,
+    hits: Hits,
     names: SharedNames,
     named: BTreeMap<Identity, crate::engine::NamedPorts>,
     ipcache: IpCache,
@@ -214,6 +216,7 @@ impl Core {
             slices: BTreeMap::new(),
             service_table: found.services,
             slots,
+            hits: Hits::default(),
             names,
             named: BTreeMap::new(),
             ipcache,

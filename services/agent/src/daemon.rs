@@ -186,6 +186,7 @@ impl Daemon {
     fn apply(&mut self, ops: &[Op]) -> BTreeMap<u32, String> {
         let outcome = kernel::apply(&self.datapath, ops);
         outcome.refused.into_iter().for_each(|op| self.core.refused(op));
+        outcome.freed.iter().for_each(|(slot, counted)| self.core.slot_freed(*slot, counted));
         outcome.slots
     }
 

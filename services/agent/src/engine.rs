@@ -13,6 +13,7 @@ use abi::policy::{Class, VerdictEntry, VerdictKey};
 use ipnet::IpNet;
 use labels::Labels;
 
+use crate::hits::Decisions;
 use crate::objects::{Key, ServiceLabels};
 use crate::ops::PolicyKey;
 
@@ -33,6 +34,8 @@ pub struct Tables {
     pub rule_sets: RuleSets,
     /// Rule set to what the proxy asks, of those that redirect.
     pub redirects: Redirects,
+    /// Rule set to the rules that it stands for.
+    pub decisions: Decisions,
 }
 
 /// What the proxy asks, by number of the rule set.
@@ -105,6 +108,8 @@ pub trait Engine: Send {
     fn release(&mut self, subject: Identity);
     /// The number of the next new rule set.
     fn next_rule_set(&self) -> u32;
+    /// Whether there is a policy object of this name.
+    fn has_policy(&self, policy: &policy::PolicyRef) -> bool;
     /// How many policy objects there are.
     fn policy_count(&self) -> usize;
     /// The policies as JSON text.

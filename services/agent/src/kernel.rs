@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use abi::endpoint::EndpointPolicy;
 use abi::ipcache::{IpcacheKey4, IpcacheKey6, RemoteEndpoint};
+use abi::policy::{CountedVerdict, VerdictKey};
 use abi::service::{Backend, FLAG_CLUSTER_IP, ReverseNat, Service, ServiceKey};
 use abi::{Port, V4, V6};
 use bpf::{Datapath, Maps};
@@ -100,6 +101,8 @@ fn services(maps: &Maps) -> bpf::Result<Table> {
 pub struct Outcome<'a> {
     /// Slots whose policy is not what it is to be, and why; endpoints that were to use them are locked down.
     pub slots: BTreeMap<u32, String>,
+    /// Slots that were emptied, and what their tables had counted.
+    pub freed: Vec<(u32, Vec<(VerdictKey, CountedVerdict)>)>,
     /// Other operations that the datapath refused.
     pub refused: Vec<&'a Op>,
 }
@@ -110,6 +113,9 @@ pub fn apply<'a>(datapath: &Datapath, ops: &'a [Op]) -> Outcome<'a> {
     for op in ops {
         let result = match op {
             Op::UsePolicy(id, policy) if outcome.slots.contains_key(&policy.slot) => lock_down(datapath, *id, *policy),
+            Op::FreeSlot(slot) => {
+                datapath.maps().policy.free(*slot).map(|counted| outcome.freed.push((*slot, counted)))
+            }
             _ => apply_one(datapath, op),
         };
         let Err(error) = result else { continue };
@@ -139,7 +145,7 @@ fn apply_one(datapath: &Datapath, op: &Op) -> bpf::Result<()> {
         Op::SetClass(slot, identity, class) => maps.policy.class_set(*slot, *identity, *class),
         Op::RemoveClass(slot, identity) => maps.policy.class_remove(*slot, *identity).map(drop),
         Op::UsePolicy(id, policy) => maps.ep_policy.insert(id, policy),
-        Op::FreeSlot(slot) => maps.policy.free(*slot),
+        Op::FreeSlot(slot) => maps.policy.free(*slot).map(drop),
         Op::SetEndpoint(addresses, endpoint) => {
             if endpoint.ifindex != 0 {
                 maps.devices.insert(&endpoint.ifindex, endpoint)?;

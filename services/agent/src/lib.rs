@@ -11,6 +11,7 @@ pub mod directory;
 pub mod engine;
 pub mod flows;
 pub mod health;
+pub mod hits;
 pub mod ipam;
 pub mod ipcache;
 pub mod kernel;

@@ -4,6 +4,7 @@ use crate::kernel::{Kernel, Real};
 use crate::state::CLIENT_IF;
 use abi::conntrack::{CtEntry, CtKey};
 use abi::event::Event;
+use abi::policy::{CountedVerdict, VerdictKey};
 use bpf::{Hook, Table};
 use pipeline::native::{self, Action, Input, Node, Outcome, Shelf};
 use std::fmt::Debug;
@@ -65,7 +66,20 @@ pub fn tables(node: &Node, kernel: &Kernel) -> Result<(), String> {
     }
     native.sort_unstable();
     let real = kernel.counted().map_err(|e| e.to_string())?;
-    same("counters (reason, direction) to packets", &native, &real)
+    same("counters (reason, direction) to packets", &native, &real)?;
+    node.policies.iter().try_for_each(|(slot, policy)| {
+        let mut native: Vec<_> = policy.verdicts.iter().map(asked).collect();
+        let real = kernel.maps().policy.counted(*slot).map_err(|e| e.to_string())?;
+        let mut real: Vec<_> = real.iter().map(asked).collect();
+        native.sort_unstable();
+        real.sort_unstable();
+        same(&format!("packets and bytes that asked verdicts of slot {slot}"), &native, &real)
+    })
+}
+
+/// How often a verdict was the answer.
+fn asked((key, value): &(VerdictKey, CountedVerdict)) -> (VerdictKey, u64, u64) {
+    (*key, value.packets.get(), value.bytes.get())
 }
 
 fn connections<A>(native: &Shelf<CtKey<A>, CtEntry>, real: &Table<CtKey<A>, CtEntry>) -> Result<(), String>

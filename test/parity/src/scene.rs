@@ -111,9 +111,9 @@ impl Scene {
             | if tables.egress_enforced { MODE_EGRESS } else { 0 };
         let policy = endpoint::EndpointPolicy { slot: slot(identity), revision_and_modes: revision | modes };
         let classes = tables.classes.iter().map(|(peer, class)| (*peer, *class)).collect();
-        let verdicts = tables.verdicts().to_vec();
+        let policy_tables = Policy::new(classes, tables.verdicts().iter().copied());
         self.given.insert(identity, Given { tables, revision });
-        (pod(identity).id, policy, Policy { classes, verdicts })
+        (pod(identity).id, policy, policy_tables)
     }
 
     fn family<A: Addr + Default>(&self, version: u8, narrow: impl Fn(IpAddr) -> Option<A>) -> Family<A> {

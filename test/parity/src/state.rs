@@ -14,6 +14,7 @@ use pipeline::native::Policy;
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Parties of the packets.
@@ -264,10 +265,10 @@ fn random_config(rng: &mut StdRng) -> NodeConfig {
 }
 
 fn random_policy(rng: &mut StdRng, endpoint: u32, slot: u32) -> (u32, EndpointPolicy, Policy) {
-    let mut policy = Policy::default();
+    let (mut classes, mut verdicts) = (HashMap::new(), Vec::new());
     for identity in IDENTITIES {
         if rng.random_ratio(1, 2) {
-            policy.classes.insert(identity, rng.random_range(1..4));
+            classes.insert(identity, rng.random_range(1..4));
         }
     }
     // without the base entries nothing passes: rare, but to be agreed on
@@ -275,21 +276,21 @@ fn random_policy(rng: &mut StdRng, endpoint: u32, slot: u32) -> (u32, EndpointPo
     for class in 0..4 {
         for direction in [DIR_INGRESS, DIR_EGRESS] {
             if bases {
-                policy.verdicts.push((key(class, direction, PREFIX_ANY_PROTOCOL, 0, 0), entry(rng)));
+                verdicts.push((key(class, direction, PREFIX_ANY_PROTOCOL, 0, 0), entry(rng)));
             }
             for _ in 0..rng.random_range(0..4) {
                 let protocol = *[1, 6, 6, 17, 58, 132].choose(rng).unwrap_or(&6);
                 let prefix_len =
                     *[PREFIX_PROTOCOL, PREFIX_PROTOCOL + 10, PREFIX_FULL].choose(rng).unwrap_or(&PREFIX_FULL);
                 let port = *[8, 128, 80, 53, 8080, 4000].choose(rng).unwrap_or(&80);
-                policy.verdicts.push((key(class, direction, prefix_len, protocol, port), entry(rng)));
+                verdicts.push((key(class, direction, prefix_len, protocol, port), entry(rng)));
             }
         }
     }
-    unique(&mut policy.verdicts);
+    unique(&mut verdicts);
     let modes = [0, MODE_INGRESS, MODE_EGRESS, MODE_INGRESS | MODE_EGRESS];
     let revision_and_modes = rng.random_range(1..1000) | modes.choose(rng).copied().unwrap_or(0);
-    (endpoint, EndpointPolicy { slot, revision_and_modes }, policy)
+    (endpoint, EndpointPolicy { slot, revision_and_modes }, Policy::new(classes, verdicts))
 }
 
 /// The last entry of a key is the one that a map keeps.

@@ -47,7 +47,7 @@ fn node() -> State {
         state.policies.iter_mut().zip([vec![egress, closed], vec![egress, closed, dns]])
     {
         policy.revision_and_modes = 1 | MODE_INGRESS | MODE_EGRESS;
-        *tables = Policy { verdicts, ..Policy::default() };
+        *tables = Policy::new(Default::default(), verdicts);
     }
     state
 }

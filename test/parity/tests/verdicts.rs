@@ -39,11 +39,10 @@ fn oracle_tables_native_datapath_and_kernel_agree() {
 fn a_wrong_rule_is_found_and_its_case_is_made_small() {
     let error = run_with(2_000, 5, |tables| {
         for (_, _, policy) in &mut tables.policies {
-            let named = policy
-                .verdicts
-                .iter_mut()
-                .filter(|(key, entry)| key.protocol == 6 && entry.verdict == VERDICT_ALLOW && entry.rule_set != 0);
-            named.for_each(|(_, entry)| entry.rule_set += 1);
+            let named = policy.verdicts.iter_mut().filter(|(key, counted)| {
+                key.protocol == 6 && counted.entry.verdict == VERDICT_ALLOW && counted.entry.rule_set != 0
+            });
+            named.for_each(|(_, counted)| counted.entry.rule_set += 1);
         }
     });
     let text = format!("{:#}", error.unwrap_err());
@@ -60,7 +59,7 @@ fn a_wider_entry_is_found() {
                 .verdicts
                 .iter_mut()
                 .filter(|(key, _)| key.class != 0)
-                .for_each(|(_, entry)| entry.verdict = VERDICT_ALLOW);
+                .for_each(|(_, counted)| counted.entry.verdict = VERDICT_ALLOW);
         }
     });
     assert!(error.is_err());

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
             ("explain_says_the_same_as_an_agent_knows_it", explain_by_agent),
             ("diff_tells_what_a_file_would_change_of_a_live_cluster", diff),
             ("graph_and_lint_read_a_live_cluster", graph_and_lint),
+            ("hits_count_what_rules_decided_and_when", hits),
         ],
     )
 }
@@ -67,11 +68,16 @@ fn explain(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn explain_by_agent(lab: &Lab) -> Result<()> {
+/// The agent of the server's node.
+fn agent_of_server(lab: &Lab) -> Result<String> {
     let node = lab.get(&["pod", "server"])?["spec"]["nodeName"].as_str().context("the server's node")?.to_string();
     let on_node = format!("spec.nodeName={node}");
     let agents = lab.get(&["-n", "kube-system", "pods", "-l", "k8s-app=cilium", "--field-selector", &on_node])?;
-    let agent = agents["items"][0]["metadata"]["name"].as_str().context("an agent")?.to_string();
+    Ok(agents["items"][0]["metadata"]["name"].as_str().context("an agent")?.to_string())
+}
+
+fn explain_by_agent(lab: &Lab) -> Result<()> {
+    let agent = agent_of_server(lab)?;
     for (from, to, port, passes) in FLOWS.into_iter().filter(|(_, to, ..)| *to == "server") {
         let words = ["axoneme", "policy", "explain", from, &format!("{to}:{port}"), "-o", "json"];
         let words = [&words[..], &["--agent", "/var/run/cilium/cilium.sock"]].concat();
@@ -105,5 +111,50 @@ fn graph_and_lint(lab: &Lab) -> Result<()> {
     ensure!(has("default/friend") && !has("default/foe"), "{graph:#}");
     let lint = policy(lab, &["lint", "--dead", "--live"])?;
     ensure!(lint["rules"] == 1 && lint["dead"].as_array().is_some_and(Vec::is_empty), "{lint:#}");
+    Ok(())
+}
+
+/// Rows of `axoneme policy hits` on the server's node.
+fn rows(lab: &Lab, agent: &str) -> Result<Vec<Value>> {
+    let run = lab.exec("kube-system", agent, &["axoneme", "policy", "hits", "-o", "json"])?;
+    serde_json::from_str(&run.stdout).with_context(|| format!("{}{}", run.stdout, run.stderr))
+}
+
+/// How many packets a rule decided, and when the last one came.
+fn counted(rows: &[Value], rule: &str) -> Result<(u64, String)> {
+    let found = rows.iter().find(|row| row["rule"] == rule && row["direction"] == "ingress");
+    let found = found.with_context(|| format!("no row of {rule}: {rows:#?}"))?;
+    let last = found["last_hit"].as_str().unwrap_or_default().to_owned();
+    Ok((found["packets"].as_u64().context("packets")?, last))
+}
+
+fn hits(lab: &Lab) -> Result<()> {
+    const RULE: &str = "CiliumNetworkPolicy default/server ingress[0]";
+    const DENIAL: &str = "default-deny of CiliumNetworkPolicy default/server";
+    let agent = agent_of_server(lab)?;
+    let server = lab.pod_ip("default", "server")?;
+    let policy = WORKLOADS.rsplit("---").next().context("the policy")?;
+    let now = rows(lab, &agent)?;
+    let (allowed, denied) = (counted(&now, RULE)?, counted(&now, DENIAL)?);
+    for round in 1..=2 {
+        for _ in 0..3 {
+            ensure!(lab.connects("default", "friend", &server, 8080)?, "friend does not reach the server");
+        }
+        ensure!(!lab.connects("default", "foe", &server, 8080)?, "foe reaches the server");
+        let now = rows(lab, &agent)?;
+        let (allowed_now, denied_now) = (counted(&now, RULE)?, counted(&now, DENIAL)?);
+        ensure!(allowed_now.0 == allowed.0 + 3 * round, "{RULE}: {allowed:?}, then {allowed_now:?}");
+        ensure!(denied_now.0 >= denied.0 + round, "{DENIAL}: {denied:?}, then {denied_now:?}");
+        ensure!(allowed_now.1 > allowed.1 && denied_now.1 > denied.1, "{now:#?}");
+        // A policy that changes gets new tables: what the old ones had counted is not lost.
+        lab.apply(&format!("{policy}  - fromEndpoints: [{{}}]\n    toPorts: [{{ports: [{{port: \"9{round}\"}}]}}]\n"))?;
+        eventually(WITHIN, "the policy has another rule", || {
+            let now = rows(lab, &agent)?;
+            let other = counted(&now, "CiliumNetworkPolicy default/server ingress[1]")?;
+            ensure!(other == (0, String::new()), "{other:?}");
+            Ok(())
+        })?;
+    }
+    lab.apply(policy)?;
     Ok(())
 }

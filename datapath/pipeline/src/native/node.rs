@@ -11,7 +11,7 @@ use abi::identity::Identity;
 use abi::ipcache::{IpcacheKey, RemoteEndpoint};
 use abi::metrics::Metric;
 use abi::nat::{NatEntry, NatKey};
-use abi::policy::{Class, PREFIX_FULL, VerdictEntry, VerdictKey};
+use abi::policy::{Class, CountedVerdict, PREFIX_FULL, VerdictEntry, VerdictKey};
 use abi::proxy::{ProxySocket, SocketCookie};
 use abi::service::{Backend, ReverseNat, Service, ServiceKey};
 use abi::{Port, V4, V6};
@@ -105,14 +105,22 @@ pub struct Policy {
     /// Identity to class.
     pub classes: HashMap<Identity, Class>,
     /// Verdicts, in any order.
-    pub verdicts: Vec<(VerdictKey, VerdictEntry)>,
+    pub verdicts: Vec<(VerdictKey, CountedVerdict)>,
 }
 
 impl Policy {
+    /// A policy that nobody has asked so far.
+    pub fn new(
+        classes: HashMap<Identity, Class>,
+        verdicts: impl IntoIterator<Item = (VerdictKey, VerdictEntry)>,
+    ) -> Self {
+        Policy { classes, verdicts: verdicts.into_iter().map(|(key, entry)| (key, entry.into())).collect() }
+    }
+
     /// The verdict of the longest matching key.
-    pub fn verdict(&self, asked: &VerdictKey) -> Option<VerdictEntry> {
+    pub fn verdict(&self, asked: &VerdictKey) -> Option<&CountedVerdict> {
         let matching = self.verdicts.iter().filter(|(key, _)| matches(key, asked));
-        matching.max_by_key(|(key, _)| key.prefix_len).map(|(_, entry)| *entry)
+        matching.max_by_key(|(key, _)| key.prefix_len).map(|(_, entry)| entry)
     }
 }
 

@@ -12,7 +12,7 @@ use abi::identity::Identity;
 use abi::ipcache::RemoteEndpoint;
 use abi::metrics::{Metric, MetricKey};
 use abi::nat::{NatEntry, NatKey};
-use abi::policy::{Class, VerdictEntry, VerdictKey};
+use abi::policy::{Class, CountedVerdict, VerdictKey};
 use abi::proxy::{MARK_MASK, MARK_TO_PROXY, ProxySocket, SocketCookie};
 use abi::service::{Backend, ReverseNat, Service, ServiceKey};
 use abi::{Mac, Plain, V4, V6, bytes_of, from_bytes};
@@ -260,7 +260,7 @@ impl Env for Passage<'_> {
     fn class(&self, slot: u32, identity: Identity) -> Option<Class> {
         self.node.policies.get(&slot)?.classes.get(&identity).copied()
     }
-    fn verdict(&self, slot: u32, key: &VerdictKey) -> Option<VerdictEntry> {
+    fn verdict(&self, slot: u32, key: &VerdictKey) -> Option<&CountedVerdict> {
         self.node.policies.get(&slot)?.verdict(key)
     }
     fn metric(&self, key: &MetricKey) -> Option<&Metric> {

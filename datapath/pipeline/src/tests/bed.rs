@@ -250,8 +250,8 @@ impl Verdicts {
             protocol: 0,
             port: Port(0),
         };
-        let verdicts = [(key(DIR_INGRESS), ingress), (key(DIR_EGRESS), egress)].to_vec();
-        Verdicts { policy: Policy { verdicts, ..Policy::default() }, modes }
+        let verdicts = [(key(DIR_INGRESS), ingress), (key(DIR_EGRESS), egress)];
+        Verdicts { policy: Policy::new(Default::default(), verdicts), modes }
     }
 
     /// Everybody may on this protocol and port.
@@ -268,7 +268,7 @@ impl Verdicts {
     pub fn allow_from(mut self, identity: u32, direction: u8, protocol: u8, port: u16) -> Self {
         let class = identity + 1;
         self.policy.classes.insert(identity, class);
-        let bases: Vec<_> = self.policy.verdicts.iter().filter(|(k, _)| k.class == 0).copied().collect();
+        let bases: Vec<_> = self.policy.verdicts.iter().filter(|(k, _)| k.class == 0).cloned().collect();
         self.policy.verdicts.extend(bases.into_iter().map(|(k, v)| (VerdictKey { class, ..k }, v)));
         self.entry(class, direction, (protocol, port), policy::VERDICT_ALLOW)
     }
@@ -276,8 +276,8 @@ impl Verdicts {
     /// Everybody may on this protocol and port if the proxy agrees.
     pub fn redirect(mut self, direction: u8, protocol: u8, port: u16) -> Self {
         self = self.entry(0, direction, (protocol, port), policy::VERDICT_REDIRECT);
-        let (_, entry) = self.policy.verdicts.last_mut().unwrap();
-        entry.proxy_port = PROXY_PORT;
+        let (_, counted) = self.policy.verdicts.last_mut().unwrap();
+        counted.entry.proxy_port = PROXY_PORT;
         self
     }
 
@@ -286,7 +286,7 @@ impl Verdicts {
         let key = VerdictKey { prefix_len, class, direction, protocol, port: Port::new(port) };
         let match_type = policy::MATCH_L3_L4;
         let entry = VerdictEntry { rule_set: ALLOWING, verdict, match_type, proxy_port: Port(0) };
-        self.policy.verdicts.push((key, entry));
+        self.policy.verdicts.push((key, entry.into()));
         self
     }
 }

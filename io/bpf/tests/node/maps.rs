@@ -68,7 +68,7 @@ fn slot_0_denies_all() {
     let (node, _client, _server) = two_pods();
     let dump = node.datapath.maps().policy.dump(0).unwrap().unwrap();
     assert_eq!(dump.verdicts.len(), 2);
-    assert!(dump.verdicts.iter().all(|(k, v)| k.class == CLASS_OTHERS && v.verdict == 0));
+    assert!(dump.verdicts.iter().all(|(k, v)| k.class == CLASS_OTHERS && v.entry.verdict == 0));
 }
 
 #[test]

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use abi::endpoint::{EndpointPolicy, MODE_EGRESS, MODE_INGRESS};
 use abi::identity::Identity;
+use abi::policy::{CountedVerdict, VerdictKey};
 
 use super::endpoints::{Applied, Kind, State};
 use super::{Core, Endpoint};
 use crate::engine::{Redirects, RuleSets, TableChange, Tables};
+use crate::hits::{Decisions, Hits};
 use crate::ops::Op;
 
 const REVISION_BITS: u32 = 0x3fff_ffff;
@@ -22,8 +24,8 @@ pub struct Slots {
     /// Subjects whose policy is not in the datapath, and why: their endpoints are locked down.
     locked: BTreeMap<Identity, String>,
     used: BTreeSet<u32>,
-    /// Slots that are emptied at the end of this round: only then may others have them.
-    leaving: Vec<u32>,
+    /// Slots that are emptied at the end of this round, with what their rule sets stand for: only then may others have them.
+    leaving: BTreeMap<u32, Arc<Decisions>>,
     /// Slots of an earlier run, until their endpoints have new ones.
     earlier: BTreeSet<u32>,
     restored: BTreeMap<u32, Applied>,
@@ -39,6 +41,7 @@ struct Installed {
     egress: bool,
     rule_sets: Arc<RuleSets>,
     redirects: Redirects,
+    decisions: Arc<Decisions>,
     /// A known peer is another one to it now: connections must be judged again.
     moved: bool,
 }
@@ -73,15 +76,15 @@ impl Slots {
 
     /// Empties a slot when all endpoints have been switched. Its number stays taken until the next round: a policy that
     /// was put there in this round would be emptied with it.
-    fn leave(&mut self, slot: u32, late: &mut Vec<Op>) {
-        self.leaving.push(slot);
+    fn leave(&mut self, slot: u32, decisions: Arc<Decisions>, late: &mut Vec<Op>) {
+        self.leaving.insert(slot, decisions);
         late.push(Op::FreeSlot(slot));
     }
 
     /// The subject has no policy in the datapath.
     fn lock(&mut self, subject: Identity, why: String, late: &mut Vec<Op>) {
         if let Some(old) = self.installed.remove(&subject) {
-            self.leave(old.slot, late);
+            self.leave(old.slot, old.decisions, late);
         }
         if self.locked.insert(subject, why.clone()).as_ref() != Some(&why) {
             tracing::error!(identity = subject, reason = why, "no policy: endpoints of the identity are locked down");
@@ -96,9 +99,10 @@ impl Slots {
         let classes = tables.classes.into_iter().collect();
         ops.push(Op::InstallPolicy { slot, classes, verdicts: tables.verdicts });
         let (ingress, egress, rule_sets) = (tables.ingress, tables.egress, Arc::new(tables.rule_sets));
-        let new = Installed { slot, ingress, egress, rule_sets, redirects: tables.redirects, moved: false };
+        let (redirects, decisions) = (tables.redirects, Arc::new(tables.decisions));
+        let new = Installed { slot, ingress, egress, rule_sets, redirects, decisions, moved: false };
         if let Some(old) = self.installed.insert(subject, new) {
-            self.leave(old.slot, late);
+            self.leave(old.slot, old.decisions, late);
         }
         self.locked.remove(&subject);
     }
@@ -123,7 +127,7 @@ fn locked_down(revision: u32) -> EndpointPolicy {
 impl Core {
     /// Brings the policies of all subjects up to date, touching only those that a change concerns; removals go to `late`.
     pub(super) fn resolve_policies(&mut self, ops: &mut Vec<Op>, late: &mut Vec<Op>) {
-        for slot in std::mem::take(&mut self.slots.leaving) {
+        for slot in std::mem::take(&mut self.slots.leaving).into_keys() {
             self.slots.used.remove(&slot);
         }
         if std::mem::take(&mut self.dirty.ports) {
@@ -147,7 +151,8 @@ impl Core {
         self.fresh.clear();
         // What no subject of this run took over is of an earlier one; all endpoints are switched before it goes.
         for slot in std::mem::take(&mut self.slots.earlier) {
-            self.slots.leave(slot, late);
+            // What its rule sets stood for is not known any more.
+            self.slots.leave(slot, Arc::default(), late);
         }
     }
 
@@ -160,7 +165,7 @@ impl Core {
             self.engine.release(subject);
             self.slots.locked.remove(&subject);
             if let Some(installed) = self.slots.installed.remove(&subject) {
-                self.slots.leave(installed.slot, late);
+                self.slots.leave(installed.slot, installed.decisions, late);
             }
         }
     }
@@ -291,6 +296,23 @@ impl Core {
     pub fn redirects_of(&self, endpoint: &Endpoint) -> usize {
         let installed = Core::subject(endpoint).and_then(|subject| self.slots.installed.get(&subject));
         installed.map_or(0, |installed| installed.redirects.len())
+    }
+
+    /// A slot is empty now; what its tables had counted.
+    pub fn slot_freed(&mut self, slot: u32, counted: &[(VerdictKey, CountedVerdict)]) {
+        if let Some(decisions) = self.slots.leaving.get(&slot) {
+            self.hits.keep(decisions, counted);
+        }
+    }
+
+    /// What the tables that are gone had counted.
+    pub fn hits(&self) -> &Hits {
+        &self.hits
+    }
+
+    /// The slots in use, with what their rule sets stand for.
+    pub fn decisions(&self) -> impl Iterator<Item = (u32, &Decisions)> {
+        self.slots.installed.values().map(|installed| (installed.slot, installed.decisions.as_ref()))
     }
 
     /// The rule sets of an endpoint's policy.

@@ -119,6 +119,9 @@ impl Engine for Fake {
     fn next_rule_set(&self) -> u32 {
         1
     }
+    fn has_policy(&self, _: &policy::PolicyRef) -> bool {
+        true
+    }
     fn policy_count(&self) -> usize {
         0
     }

@@ -17,6 +17,7 @@ use policy::{
 use super::names::{self, Names};
 use super::{Engine, NamedPorts, Redirects, RulePolicy, TableChange, Tables, rules};
 use crate::config::{Enforcement, Settings};
+use crate::hits::Decision;
 use crate::objects::{Key, ServiceLabels};
 use crate::ops::{PolicyKey, PolicyKind};
 use crate::proxy::Ports;
@@ -290,6 +291,10 @@ impl Engine for Policies {
         self.repository.next_rule_set()
     }
 
+    fn has_policy(&self, policy: &PolicyRef) -> bool {
+        self.repository.policy(policy).is_some()
+    }
+
     fn policy_count(&self) -> usize {
         self.repository.policies().count()
     }
@@ -366,7 +371,12 @@ fn tables(policy: &EndpointPolicy, revision: u64, ports: &Ports) -> Tables {
         verdicts: verdicts.collect(),
         rule_sets: policy.rule_sets.iter().map(|set| (set.id, describe_rules(set, revision))).collect(),
         redirects,
+        decisions: policy.rule_sets.iter().map(|set| (set.id, decision(set))).collect(),
     }
+}
+
+fn decision(set: &RuleSet) -> Decision {
+    Decision { implicit: set.implicit, rules: set.rules.clone() }
 }
 
 /// An entry that redirects names the proxy's port. Without one it drops.
