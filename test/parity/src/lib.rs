@@ -63,7 +63,7 @@ fn one_node(kernel: &Kernel, summary: &mut Summary, seed: u64, packets: u64) -> 
             let tables = state.tables();
             kernel.renew(&tables)?;
             kernel.install(&tables, |id| Some(id) == changed)?;
-            tables.renew(&mut node);
+            tables.renew(&mut node, |id| Some(id) == changed);
         }
         let (hook, packet) = packets::random(&mut rng, &sent);
         let now = kernel::seconds()?;

@@ -47,19 +47,22 @@ impl Tables {
         node.listeners.extend([(wire::TCP, PROXY_PORT), (wire::UDP, PROXY_PORT)]);
         // nor do test runs in the kernel give a packet to a socket
         node.assigns = false;
-        self.renew(&mut node);
+        self.renew(&mut node, |_| true);
         node
     }
 
-    /// Gives a native node these tables; its connections stay.
-    pub fn renew(self, node: &mut Node) {
+    /// Gives a native node these tables; its connections stay, and so do policies of endpoints that are not picked, with
+    /// what they counted.
+    pub fn renew(self, node: &mut Node, picked: impl Fn(u32) -> bool) {
         node.config = Some(self.config);
         fill(&mut node.v4, self.v4);
         fill(&mut node.v6, self.v6);
         node.devices = self.devices.into_iter().collect();
         for (id, policy, tables) in self.policies {
             node.endpoint_policies.insert(id, policy);
-            node.policies.insert(policy.slot, tables);
+            if picked(id) {
+                node.policies.insert(policy.slot, tables);
+            }
         }
     }
 

@@ -169,7 +169,7 @@ impl<'a> Bed<'a> {
         let changed: Vec<u32> =
             tables.policies.iter().filter(|(id, policy, _)| old(*id) != Some(*policy)).map(|(id, ..)| *id).collect();
         self.kernel.install(&tables, |id| changed.contains(&id))?;
-        tables.renew(&mut self.node);
+        tables.renew(&mut self.node, |id| changed.contains(&id));
         Ok(())
     }
 
