@@ -6,11 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use abi::identity::Identity;
 use anyhow::Result;
 use bpf::EventReader;
 use flow::directory::{Directory, Node, Peer};
-use flow::proto::flow::{Policy, Service};
 use flow::record::{Clock, Record, unique};
 
 use crate::node::{CLIENT, SERVER};
@@ -72,20 +70,5 @@ impl Directory for Pods {
     }
     fn peer(&self, address: IpAddr) -> Option<Arc<Peer>> {
         self.0.get(&address).cloned()
-    }
-    fn labels(&self, _: Identity) -> Option<Arc<[String]>> {
-        None
-    }
-    fn names(&self, _: u32, _: IpAddr) -> Option<Arc<[String]>> {
-        None
-    }
-    fn service(&self, _: IpAddr, _: u16) -> Option<Service> {
-        None
-    }
-    fn interface(&self, _: u32) -> Option<Arc<str>> {
-        None
-    }
-    fn policies(&self, _: u32, _: u32) -> Option<Arc<[Policy]>> {
-        None
     }
 }

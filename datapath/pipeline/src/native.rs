@@ -78,32 +78,25 @@ pub fn run(node: &Node, input: &Input<'_>) -> Outcome {
     at.outcome(result)
 }
 
-fn run4(at: &mut Passage<'_>, hook: Hook) -> i32 {
-    let work = &mut Work::<V4>::default();
-    let result = match hook {
-        Hook::Container => entry::container4(at, work),
-        Hook::Overlay(..) => entry::overlay(at, work),
-        Hook::Host | Hook::Forwarded(_) | Hook::Marked(..) => entry::host(at, work),
-        Hook::Netdev => entry::netdev(at, work),
-        Hook::ToNetdev | Hook::MarkedToNetdev(..) => entry::to_netdev(at, work),
-        Hook::ToHost(_) => entry::to_host(at, work),
+/// The hooks of one family.
+macro_rules! family {
+    ($run:ident, $address:ty, $container:path) => {
+        fn $run(at: &mut Passage<'_>, hook: Hook) -> i32 {
+            let work = &mut Work::<$address>::default();
+            let result = match hook {
+                Hook::Container => $container(at, work),
+                Hook::Overlay(..) => entry::overlay(at, work),
+                Hook::Host | Hook::Forwarded(_) | Hook::Marked(..) => entry::host(at, work),
+                Hook::Netdev => entry::netdev(at, work),
+                Hook::ToNetdev | Hook::MarkedToNetdev(..) => entry::to_netdev(at, work),
+                Hook::ToHost(_) => entry::to_host(at, work),
+            };
+            let result = if result == LATER { proxy::node_answers(at, work) } else { result };
+            let result = if result == LATER { forward::later(at, work) } else { result };
+            if result == HAND { proxy::hand_over(at, work) } else { result }
+        }
     };
-    let result = if result == LATER { proxy::node_answers(at, work) } else { result };
-    let result = if result == LATER { forward::later(at, work) } else { result };
-    if result == HAND { proxy::hand_over(at, work) } else { result }
 }
 
-fn run6(at: &mut Passage<'_>, hook: Hook) -> i32 {
-    let work = &mut Work::<V6>::default();
-    let result = match hook {
-        Hook::Container => entry::container6(at, work),
-        Hook::Overlay(..) => entry::overlay(at, work),
-        Hook::Host | Hook::Forwarded(_) | Hook::Marked(..) => entry::host(at, work),
-        Hook::Netdev => entry::netdev(at, work),
-        Hook::ToNetdev | Hook::MarkedToNetdev(..) => entry::to_netdev(at, work),
-        Hook::ToHost(_) => entry::to_host(at, work),
-    };
-    let result = if result == LATER { proxy::node_answers(at, work) } else { result };
-    let result = if result == LATER { forward::later(at, work) } else { result };
-    if result == HAND { proxy::hand_over(at, work) } else { result }
-}
+family!(run4, V4, entry::container4);
+family!(run6, V6, entry::container6);

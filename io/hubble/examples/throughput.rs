@@ -13,10 +13,7 @@ use abi::{
     Addr, Port, V4,
     event::{self, Event},
 };
-use flow::{
-    Directory, Node, Peer, Record, decode_record,
-    proto::flow::{Policy, Service},
-};
+use flow::{Directory, Node, Peer, Record, decode_record};
 use hubble::{Config, Hubble};
 use nix::time::{ClockId, clock_gettime};
 use prost::Message;
@@ -38,17 +35,8 @@ impl Directory for World {
     fn labels(&self, identity: u32) -> Option<Arc<[String]>> {
         self.labels.get(&identity).cloned()
     }
-    fn names(&self, _: u32, _: IpAddr) -> Option<Arc<[String]>> {
-        None
-    }
-    fn service(&self, _: IpAddr, _: u16) -> Option<Service> {
-        None
-    }
     fn interface(&self, _: u32) -> Option<Arc<str>> {
         Some(self.interface.clone())
-    }
-    fn policies(&self, _: u32, _: u32) -> Option<Arc<[Policy]>> {
-        None
     }
 }
 

@@ -10,7 +10,7 @@ use abi::{
 use flow::{
     Directory, Node, Peer,
     proto::{
-        flow::{AgentEvent, LostEventSource, Policy, Service},
+        flow::{AgentEvent, LostEventSource},
         observer::{
             GetAgentEventsRequest, GetFlowsRequest, GetFlowsResponse, GetNamespacesRequest, GetNodesRequest,
             ServerStatusRequest, get_flows_response::ResponseTypes,
@@ -46,21 +46,6 @@ impl Directory for World {
             pod: format!("pod-{number}"),
             ..Peer::default()
         }))
-    }
-    fn labels(&self, _: u32) -> Option<Arc<[String]>> {
-        None
-    }
-    fn names(&self, _: u32, _: IpAddr) -> Option<Arc<[String]>> {
-        None
-    }
-    fn service(&self, _: IpAddr, _: u16) -> Option<Service> {
-        None
-    }
-    fn interface(&self, _: u32) -> Option<Arc<str>> {
-        None
-    }
-    fn policies(&self, _: u32, _: u32) -> Option<Arc<[Policy]>> {
-        None
     }
 }
 

@@ -48,17 +48,29 @@ pub trait Directory: Send + Sync + 'static {
     /// The node itself.
     fn node(&self) -> Arc<Node>;
     /// Who has an address, cluster-wide: endpoints of this node, pods elsewhere, nodes, the address cache's prefixes.
-    fn peer(&self, address: IpAddr) -> Option<Arc<Peer>>;
+    fn peer(&self, _address: IpAddr) -> Option<Arc<Peer>> {
+        None
+    }
     /// Labels of an identity, as `source:key=value`. Reserved identities need not be known here.
-    fn labels(&self, identity: Identity) -> Option<Arc<[String]>>;
+    fn labels(&self, _identity: Identity) -> Option<Arc<[String]>> {
+        None
+    }
     /// The DNS names that an endpoint of this node got this address for.
-    fn names(&self, endpoint: u32, address: IpAddr) -> Option<Arc<[String]>>;
+    fn names(&self, _endpoint: u32, _address: IpAddr) -> Option<Arc<[String]>> {
+        None
+    }
     /// The service with this address and port.
-    fn service(&self, address: IpAddr, port: u16) -> Option<Service>;
+    fn service(&self, _address: IpAddr, _port: u16) -> Option<Service> {
+        None
+    }
     /// Name of a network interface of this node.
-    fn interface(&self, index: u32) -> Option<Arc<str>>;
+    fn interface(&self, _index: u32) -> Option<Arc<str>> {
+        None
+    }
     /// The policies that a rule set of an endpoint of this node stands for.
-    fn policies(&self, endpoint: u32, rule_set: u32) -> Option<Arc<[Policy]>>;
+    fn policies(&self, _endpoint: u32, _rule_set: u32) -> Option<Arc<[Policy]>> {
+        None
+    }
 }
 
 /// Name of a reserved identity.

@@ -17,7 +17,7 @@ use flow::{
     directory::reserved_identity,
     print::{self, Options, Output, Printer},
     proto::{
-        flow::{CiliumEventType, Dns, Endpoint, Flow, Ip, L7FlowType, Layer4, Layer7, Policy, Service, Udp, Workload},
+        flow::{CiliumEventType, Dns, Endpoint, Flow, Ip, L7FlowType, Layer4, Layer7, Policy, Udp, Workload},
         flow::{layer4::Protocol, layer7::Record},
         observer::{GetFlowsResponse, get_flows_response::ResponseTypes},
     },
@@ -48,9 +48,6 @@ impl Directory for World {
     }
     fn names(&self, _: u32, address: IpAddr) -> Option<Arc<[String]>> {
         self.names.get(&address).cloned()
-    }
-    fn service(&self, _: IpAddr, _: u16) -> Option<Service> {
-        None
     }
     fn interface(&self, index: u32) -> Option<Arc<str>> {
         self.interfaces.get(&index).cloned()

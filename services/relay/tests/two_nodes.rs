@@ -1,12 +1,12 @@
 //! Does relay answer for two nodes as for one, in order, and say so when one is away?
 #![allow(clippy::unwrap_used)]
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use flow::{
-    Directory, Node, Peer,
+    Directory, Node,
     proto::{
-        flow::{Flow, Policy, Service},
+        flow::Flow,
         observer::{
             GetFlowsRequest, GetFlowsResponse, GetNamespacesRequest, GetNodesRequest, ServerStatusRequest,
             get_flows_response::ResponseTypes,
@@ -32,24 +32,6 @@ struct World(&'static str);
 impl Directory for World {
     fn node(&self) -> Arc<Node> {
         Arc::new(Node { cluster: "kind".into(), name: self.0.into(), labels: Vec::new() })
-    }
-    fn peer(&self, _: IpAddr) -> Option<Arc<Peer>> {
-        None
-    }
-    fn labels(&self, _: u32) -> Option<Arc<[String]>> {
-        None
-    }
-    fn names(&self, _: u32, _: IpAddr) -> Option<Arc<[String]>> {
-        None
-    }
-    fn service(&self, _: IpAddr, _: u16) -> Option<Service> {
-        None
-    }
-    fn interface(&self, _: u32) -> Option<Arc<str>> {
-        None
-    }
-    fn policies(&self, _: u32, _: u32) -> Option<Arc<[Policy]>> {
-        None
     }
 }
 

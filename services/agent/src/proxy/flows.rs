@@ -235,21 +235,6 @@ mod tests {
         fn node(&self) -> Arc<flow::Node> {
             Arc::default()
         }
-        fn peer(&self, _: std::net::IpAddr) -> Option<Arc<flow::Peer>> {
-            None
-        }
-        fn labels(&self, _: u32) -> Option<Arc<[String]>> {
-            None
-        }
-        fn names(&self, _: u32, _: std::net::IpAddr) -> Option<Arc<[String]>> {
-            None
-        }
-        fn service(&self, _: std::net::IpAddr, _: u16) -> Option<flow::proto::flow::Service> {
-            None
-        }
-        fn interface(&self, _: u32) -> Option<Arc<str>> {
-            None
-        }
         fn policies(&self, endpoint: u32, rule_set: u32) -> Option<Arc<[flow::proto::flow::Policy]>> {
             assert_eq!((endpoint, rule_set), (7, 9));
             Some(Arc::new([flow::proto::flow::Policy { name: "rule1".into(), ..Default::default() }]))
