@@ -42,6 +42,24 @@ pub fn cidr_labels(prefix: IpNet, families: Families) -> Labels {
     own.into_iter().chain([world]).collect()
 }
 
+/// `fqdn:*.example.com`: the address was learned for this name or pattern of a policy (Cilium: `FQDNSelector.IdentityLabel`).
+pub fn name_label(selector: &str) -> Label {
+    Label::new(source::FQDN, selector, "")
+}
+
+/// The labels of the identity of an address outside of the cluster: the longest prefix around it that policies name, if
+/// any, and the names and patterns of policies that it was learned for.
+pub fn address_labels<'a>(
+    around: Option<IpNet>,
+    names: impl IntoIterator<Item = &'a str>,
+    is_ipv6: bool,
+    families: Families,
+) -> Labels {
+    let around = around.filter(|prefix| prefix.prefix_len() > 0).map(cidr_label);
+    let names = names.into_iter().map(name_label);
+    names.chain(around).chain([world_label(is_ipv6, families)]).collect()
+}
+
 /// The prefixes that labels name: one for an address, several for something that has several addresses.
 pub fn labelled_prefixes(labels: &Labels) -> Vec<IpNet> {
     let named = labels.iter().filter(|label| label.source == source::CIDR);
@@ -60,6 +78,19 @@ mod tests {
         if !prefix.ends_with("/0") {
             assert_eq!(labelled_prefixes(&labels), [prefix.parse::<IpNet>().unwrap().trunc()]);
         }
+    }
+
+    #[test]
+    fn an_address_has_a_label_for_each_name_and_one_for_the_prefix_around_it() {
+        let families = Families { ipv4: true, ipv6: true };
+        let wide = "10.0.0.0/8".parse().unwrap();
+        let labels = address_labels(Some(wide), ["*.b.c", "a.b.c"], false, families);
+        assert_eq!(labels.to_string(), "cidr:10.0.0.0/8,fqdn:*.b.c,fqdn:a.b.c,reserved:world-ipv4");
+        let labels = address_labels(None, ["a.b.c"], true, families);
+        assert_eq!(labels.to_string(), "fqdn:a.b.c,reserved:world-ipv6");
+        let all = "0.0.0.0/0".parse().unwrap();
+        let labels = address_labels(Some(all), [], false, Families { ipv4: true, ipv6: false });
+        assert_eq!(labels.to_string(), "reserved:world");
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub struct LocalAllocator {
     by_labels: HashMap<Labels, NumericIdentity>,
     in_use: BTreeMap<NumericIdentity, Use>,
     released: BTreeSet<NumericIdentity>,
+    /// In tables of an earlier run, for labels that nobody knows.
+    resting: BTreeSet<NumericIdentity>,
 }
 
 #[derive(Clone, Debug)]
@@ -55,7 +57,7 @@ impl LocalAllocator {
     /// An allocator of the numbers from `first` to `last`.
     pub fn with_range(first: NumericIdentity, last: NumericIdentity) -> Self {
         let (by_labels, in_use) = (HashMap::new(), BTreeMap::new());
-        LocalAllocator { first, last, next: first, by_labels, in_use, released: BTreeSet::new() }
+        LocalAllocator { first, last, next: first, by_labels, in_use, released: BTreeSet::new(), resting: BTreeSet::new() }
     }
 
     /// The number for these labels, one use more.
@@ -73,11 +75,19 @@ impl LocalAllocator {
     /// Takes over a number that these labels had before a restart, if both are free, one use more.
     pub fn restore(&mut self, labels: &Labels, identity: NumericIdentity) -> bool {
         let in_range = (self.first..=self.last).contains(&identity);
-        if !in_range || self.in_use.contains_key(&identity) || self.by_labels.contains_key(labels) {
+        let is_free = !self.in_use.contains_key(&identity) && !self.resting.contains(&identity);
+        if !in_range || !is_free || self.by_labels.contains_key(labels) {
             return false;
         }
         self.insert(identity, labels);
         true
+    }
+
+    /// Nobody gets the number before it is retired, unless labels have it already.
+    pub fn rest(&mut self, identity: NumericIdentity) {
+        if !self.in_use.contains_key(&identity) {
+            self.resting.insert(identity);
+        }
     }
 
     /// One use less. True if that was the last one: nothing should refer to the number any more; once nothing does,
@@ -94,7 +104,7 @@ impl LocalAllocator {
     /// No table holds the number any more: it is free, unless it came back into use meanwhile.
     pub fn retire(&mut self, identity: NumericIdentity) -> bool {
         if !self.released.remove(&identity) {
-            return false;
+            return self.resting.remove(&identity);
         }
         if let Some(known) = self.in_use.remove(&identity) {
             self.by_labels.remove(&known.labels);
@@ -118,6 +128,11 @@ impl LocalAllocator {
         in_use.map(|(identity, known)| (*identity, &known.labels))
     }
 
+    /// All numbers with their labels, those that are released and not retired too.
+    pub fn all(&self) -> impl Iterator<Item = (NumericIdentity, &Labels)> {
+        self.in_use.iter().map(|(identity, known)| (*identity, &known.labels))
+    }
+
     fn insert(&mut self, identity: NumericIdentity, labels: &Labels) {
         self.by_labels.insert(labels.clone(), identity);
         self.in_use.insert(identity, Use { labels: labels.clone(), count: 1 });
@@ -125,13 +140,13 @@ impl LocalAllocator {
 
     fn free_number(&mut self) -> Result<NumericIdentity, Exhausted> {
         let count = self.last - self.first + 1;
-        if self.in_use.len() as u64 >= u64::from(count) {
+        if self.in_use.len() as u64 + self.resting.len() as u64 >= u64::from(count) {
             return Err(Exhausted { count });
         }
         loop {
             let identity = self.next;
             self.next = if identity == self.last { self.first } else { identity + 1 };
-            if !self.in_use.contains_key(&identity) {
+            if !self.in_use.contains_key(&identity) && !self.resting.contains(&identity) {
                 return Ok(identity);
             }
         }
