@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 mod cache;
+mod selected;
 #[cfg(test)]
 mod tests;
 
 pub use cache::{Answer, Cache, Change, Found, Limits, Saved, Source};
+pub use selected::Selected;

@@ -123,7 +123,7 @@ pub enum Peer {
     Learned(Learned),
 }
 
-/// What addresses are learned for.
+/// What addresses are learned for. Those of names and patterns have a label for each that they were learned for.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Learned {
     /// A DNS name.
@@ -183,7 +183,7 @@ impl<'a> Context<'a> {
     }
 }
 
-/// What is known of something that policies wait to be told of: the addresses of a name or a group, the backends of a
+/// What is known of something that policies wait to be told of: the prefixes of a group, the backends of a
 /// service or the labels of its pods.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Known {
@@ -363,10 +363,10 @@ impl Peer {
                 let named = peer.as_peer.get(source::CIDR_GROUP, &format!("{GROUP_NAME}/{name}")).is_some();
                 named && is_addressed(peer, context) && !lies_in_any(peer, context, except)
             }
+            Peer::Learned(Learned::Name(name) | Learned::Pattern(name)) => {
+                is_named(peer, context) && peer.as_peer.get(source::FQDN, name).is_some()
+            }
             Peer::Learned(what) => {
-                if !what.is_service() && !what.is_group() && !is_named(peer, context) {
-                    return false;
-                }
                 let by_prefix = learned.prefixes.iter().any(|prefix| {
                     // What is left out may be wider than what there is of a group: then nothing of it is left.
                     let set = CidrSet { prefix: prefix.trunc(), except: what.except().to_vec() };
@@ -417,6 +417,11 @@ impl Learned {
             Learned::Group(_, except) | Learned::Groups(_, except) => except,
             Learned::Name(_) | Learned::Pattern(_) | Learned::Service(..) | Learned::Services(..) => &[],
         }
+    }
+
+    /// True for names and patterns of names.
+    pub fn is_name(&self) -> bool {
+        matches!(self, Learned::Name(_) | Learned::Pattern(_))
     }
 
     /// True for groups of prefixes.

@@ -278,8 +278,12 @@ impl Repository {
         change
     }
 
-    /// Tells which addresses a name, a group or a service has now, or the labels of its pods.
+    /// Tells which prefixes a group has now, or which addresses or labels of pods a service. Names need no telling: the
+    /// addresses that were learned for them have labels that say so.
     pub fn set_learned(&mut self, learned: &Learned, known: impl Into<Known>) -> Change {
+        if learned.is_name() {
+            return self.unchanged();
+        }
         let peer = Peer::Learned(learned.clone());
         let before: Vec<IpNet> = self.selectors.prefixes(&peer);
         self.selectors.set_learned(learned, known.into());

@@ -41,9 +41,7 @@ fn a01_a_wide_denial_holds_against_narrow_and_wide_allowances() {
         let mut cluster = cluster();
         cluster.apply_text(&cnp("allow", allow));
         cluster.apply_text(&cnp("deny", "egressDeny: [{toCIDR: [10.0.0.0/8]}], enableDefaultDeny: {egress: false}"));
-        let name = policy::Learned::Name("a.example".to_owned());
-        let change = cluster.repository.set_learned(&name, vec!["10.1.2.3/32".parse().expect("a prefix")]);
-        cluster.take(change);
+        cluster.learn("10.1.2.3", &["a.example"]);
         for address in ["10.1.2.3", "10.9.9.9"] {
             let (verdict, rules) = cluster.answer("a/web", Direction::Egress, address, protocol::TCP, 80);
             assert_eq!(verdict, "deny", "{address} with {allow}");

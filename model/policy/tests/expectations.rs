@@ -589,11 +589,9 @@ fn e4_25_learned_addresses_of_a_name_are_allowed() {
     assert_eq!(cluster.egress("default/internal-client", "default/productpage", 9080), "none");
     let name = policy::Learned::Name("ifconfig.me".to_owned());
     assert!(cluster.repository.learned().any(|one| *one == name));
-    let change = cluster.repository.set_learned(&name, vec!["34.117.118.44/32".parse().expect("a prefix")]);
-    cluster.take(change);
+    cluster.learn("34.117.118.44", &["ifconfig.me"]);
     assert_eq!(cluster.egress("default/internal-client", "34.117.118.44", 80), "allow");
     assert_eq!(cluster.egress("default/internal-client", "151.101.3.5", 80), "none");
-    let change = cluster.repository.set_learned(&name, Vec::new());
-    cluster.take(change);
+    cluster.learn("34.117.118.44", &[]);
     assert_eq!(cluster.egress("default/internal-client", "34.117.118.44", 80), "none");
 }

@@ -1,11 +1,11 @@
 //! Do changes of one thing at a time lead to the tables of a fresh start, and do they say exactly what changes?
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use abi::identity::LOCAL_CIDR;
-use identity::{Families, NumericIdentity, cidr_labels};
+use identity::{Families, NumericIdentity, Outside};
 use ipnet::IpNet;
 use labels::{Label, Labels};
 use policy::{Change, Direction, EndpointPolicy, Known, Learned, NamedPorts, PolicyObject, Repository, Settings, What};
@@ -26,8 +26,7 @@ struct Told {
 struct Kept {
     repository: Repository,
     tables: EndpointPolicy,
-    by_prefix: BTreeMap<IpNet, NumericIdentity>,
-    next: NumericIdentity,
+    outside: Outside,
 }
 
 impl Kept {
@@ -35,7 +34,7 @@ impl Kept {
         let mut repository = Repository::new(settings());
         repository.upsert_identity(SUBJECT, &workload("web"));
         let tables = EndpointPolicy::clone(&repository.subject_policy(SUBJECT).unwrap());
-        Kept { repository, tables, by_prefix: BTreeMap::new(), next: LOCAL_CIDR }
+        Kept { repository, tables, outside: Outside::new(FAMILIES, &BTreeMap::new(), []) }
     }
 
     fn take(&mut self, change: Change) {
@@ -51,18 +50,23 @@ impl Kept {
                 }
             }
         }
-        for prefix in change.prefixes_added {
-            let identity = self.next;
-            self.next += 1;
-            self.by_prefix.insert(prefix, identity);
-            let change = self.repository.upsert_identity(identity, &cidr_labels(prefix, FAMILIES));
+        let added = change.prefixes_added.into_iter().map(|prefix| (prefix, true));
+        let named = added.chain(change.prefixes_removed.into_iter().map(|prefix| (prefix, false))).collect();
+        self.place(&named, BTreeMap::new());
+    }
+
+    /// Policies name other prefixes, and addresses are learned for other names.
+    fn place(&mut self, named: &BTreeMap<IpNet, bool>, learned: BTreeMap<IpAddr, BTreeSet<String>>) {
+        let change = self.outside.change(named, learned);
+        for (identity, labels) in change.added {
+            let change = self.repository.upsert_identity(identity, &labels);
             self.take(change);
         }
-        for prefix in change.prefixes_removed {
-            let identity = self.by_prefix.remove(&prefix).unwrap();
+        for identity in change.removed {
             let change = self.repository.remove_identity(identity);
             self.take(change);
         }
+        self.outside.retire();
     }
 }
 
@@ -108,7 +112,6 @@ fn prefixes(bits: usize) -> Vec<IpNet> {
 fn learned(which: usize, bits: usize) -> (Learned, Known) {
     let group = |role: &str| Labels::new([Label::new("cidrgroup", "role", role)]);
     match which {
-        0 => (Learned::Name("a.example".to_owned()), prefixes(bits).into()),
         1 => (Learned::Group("g".to_owned(), Vec::new()), prefixes(bits).into()),
         2 => {
             let selector = "role".parse().unwrap();
@@ -164,6 +167,12 @@ fn step(number: u64, told: &mut Told, kept: &mut Kept) {
                 kept.repository.set_named_ports(identity, ports)
             }
         }
+        _ if pick(4) == 0 => {
+            let addresses = ["10.1.2.3", "10.2.0.1", "192.0.2.1"].into_iter().enumerate();
+            let names = |at: usize| (bits >> at & 1 == 1).then(|| "a.example".to_owned()).into_iter().collect();
+            let learned = addresses.map(|(at, address)| (address.parse().unwrap(), names(at)));
+            return kept.place(&BTreeMap::new(), learned.collect());
+        }
         _ => {
             let (what, known) = learned(pick(4) as usize, bits);
             told.learned.retain(|(other, _)| *other != what);
@@ -175,15 +184,14 @@ fn step(number: u64, told: &mut Told, kept: &mut Kept) {
 }
 
 /// The tables of a repository that is told everything at once.
-fn fresh(told: &Told, by_prefix: &BTreeMap<IpNet, NumericIdentity>) -> (Repository, Arc<EndpointPolicy>) {
+fn fresh(told: &Told, outside: &Outside) -> (Repository, Arc<EndpointPolicy>) {
     let mut repository = Repository::new(settings());
     repository.upsert_identity(SUBJECT, &workload("web"));
     for (what, known) in &told.learned {
         repository.set_learned(what, known.clone());
     }
     told.policies.values().for_each(|object| drop(repository.upsert_policy(object.clone())));
-    let addresses = by_prefix.iter().map(|(prefix, identity)| (*identity, cidr_labels(*prefix, FAMILIES)));
-    for (identity, labels) in told.identities.clone().into_iter().chain(addresses) {
+    for (identity, labels) in told.identities.clone().into_iter().chain(outside.numbers()) {
         repository.upsert_identity(identity, &labels);
     }
     for (identity, ports) in &told.ports {
@@ -212,14 +220,14 @@ fn one_change_at_a_time_leads_where_a_fresh_start_leads() {
         changes += usize::from(before.classes != kept.tables.classes || before.verdicts() != kept.tables.verdicts());
         let own = kept.repository.subject_policy(SUBJECT).unwrap();
         assert_eq!((&kept.tables.classes, kept.tables.verdicts()), (&own.classes, own.verdicts()), "step {at}");
-        let (repository, new) = fresh(&told, &kept.by_prefix);
+        let (repository, new) = fresh(&told, &kept.outside);
         assert_eq!(kept.repository.prefixes(), repository.prefixes(), "step {at}");
-        let peers = told.identities.keys().chain(kept.by_prefix.values()).chain(&[1, 2, 6, SUBJECT]);
-        for peer in peers {
+        let peers = told.identities.keys().copied().chain(kept.outside.iter().map(|(_, identity)| identity));
+        for peer in peers.chain([1, 2, 6, SUBJECT]) {
             for (protocol, port) in [(6, 80), (6, 443), (6, 5433), (17, 53)] {
                 for direction in Direction::BOTH {
-                    let found = said(&kept.tables, *peer, direction, protocol, port);
-                    let expected = said(&new, *peer, direction, protocol, port);
+                    let found = said(&kept.tables, peer, direction, protocol, port);
+                    let expected = said(&new, peer, direction, protocol, port);
                     assert_eq!(found, expected, "step {at}: {peer} {direction:?} {protocol} {port}");
                 }
             }

@@ -37,12 +37,16 @@ impl Patterns {
 
     /// True if one of them allows the name, which is in canonical form.
     pub fn allow(&self, name: &str) -> bool {
-        if self.exact.contains(name) {
-            // A name with characters that no pattern matches is allowed by itself alone.
-            return true;
-        }
+        self.matching(name).next().is_some()
+    }
+
+    /// Those that mean the name, which is in canonical form, as they are in canonical form.
+    pub fn matching<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        // A name with characters that no pattern matches is allowed by itself alone.
+        let exact = self.exact.get(name).into_iter();
         let same_ending = ending(name).and_then(|ending| self.by_ending.get(ending)).into_iter().flatten();
-        same_ending.chain(&self.others).any(|pattern| name_matches(pattern, name))
+        let patterns = same_ending.chain(&self.others).filter(move |pattern| name_matches(pattern, name));
+        exact.chain(patterns).map(AsRef::as_ref)
     }
 }
 
@@ -87,6 +91,7 @@ mod tests {
                 if pattern.contains('*') { name_matches(&pattern, &name) } else { pattern == name }
             });
             prop_assert_eq!(all.allow(&name), plain);
+            prop_assert!(all.matching(&name).all(|one| patterns.iter().any(|pattern| canonical_name(pattern) == one)));
         }
     }
 }

@@ -9,7 +9,7 @@ use labels::{CLUSTER, Operator, POD_NAMESPACE, Requirement, Selector};
 use super::NamedPorts;
 use super::index::LabelIndex;
 use super::selectors::SelectorSet;
-use crate::peer::{Context, Peer, PeerIdentity};
+use crate::peer::{Context, Learned, Peer, PeerIdentity};
 
 /// An identity.
 pub(super) struct Identity {
@@ -82,6 +82,9 @@ impl Identities {
     pub fn candidates(&self, peer: &Peer, context: &Context<'_>) -> Vec<NumericIdentity> {
         let by_label = match peer {
             Peer::Labels(selector) => self.rarest(selector),
+            Peer::Learned(Learned::Name(name) | Learned::Pattern(name)) => {
+                Some(self.by_label.get(name, "").into_iter().collect())
+            }
             Peer::All | Peer::Sums(_) | Peer::Entity { .. } | Peer::Cidr(_) | Peer::Learned(_) => None,
         };
         if let Some(sets) = by_label {

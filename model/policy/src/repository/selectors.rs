@@ -230,11 +230,15 @@ impl Selectors {
     }
 }
 
+/// Of labels that are keys alone.
+static NO_VALUE: [String; 1] = [String::new()];
+
 /// Labels of which whoever is selected has one: those of the condition with the fewest values. Namespace and cluster
 /// are asked for by most selectors and tell little.
 fn anchors(peer: &Peer) -> Option<(&str, &[String])> {
     let selector: &LabelSelector = match peer {
         Peer::Labels(selector) => selector,
+        Peer::Learned(Learned::Name(name) | Learned::Pattern(name)) => return Some((name, &NO_VALUE)),
         Peer::All | Peer::Sums(_) | Peer::Entity { .. } | Peer::Cidr(_) | Peer::Learned(_) => return None,
     };
     let telling = selector.requirements().iter().filter(|one| one.key.key != POD_NAMESPACE && one.key.key != CLUSTER);

@@ -6,16 +6,14 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use abi::policy::{VERDICT_ALLOW, VERDICT_DEFAULT_DENY, VERDICT_DENY, VERDICT_REDIRECT};
-use identity::{LocalAllocator, NumericIdentity, candidates, cidr_labels, reserved_labels};
-use ipnet::IpNet;
+use identity::{NumericIdentity, Outside, OutsideChange, candidates, reserved_labels};
 use labels::{LabelFilter, Labels, Workload, workload_labels};
 use policy::{Change, Direction, PolicyObject, Repository, RuleSet, Settings, protocol};
 
 /// A cluster: pods and nodes by name, and the policies that are applied.
 pub struct Cluster {
     pub repository: Repository,
-    allocator: LocalAllocator,
-    by_prefix: BTreeMap<IpNet, NumericIdentity>,
+    outside: Outside,
     names: BTreeMap<String, NumericIdentity>,
 }
 
@@ -44,10 +42,10 @@ pub fn wrong(text: &str) -> Vec<String> {
 
 impl Cluster {
     pub fn new(settings: Settings) -> Self {
+        let outside = Outside::new(settings.families, &BTreeMap::new(), []);
         let mut cluster = Cluster {
             repository: Repository::new(settings),
-            allocator: LocalAllocator::default(),
-            by_prefix: BTreeMap::new(),
+            outside,
             names: BTreeMap::new(),
         };
         for (name, number) in [
@@ -123,18 +121,30 @@ impl Cluster {
         }
     }
 
+    /// Does what a change asks for.
     pub fn take(&mut self, change: Change) {
-        for prefix in change.prefixes_added {
-            let labels = cidr_labels(prefix, self.repository.settings().families);
-            let number = self.allocator.acquire(&labels).expect("a free number").identity;
-            self.by_prefix.insert(prefix, number);
+        let added = change.prefixes_added.into_iter().map(|prefix| (prefix, true));
+        let named = added.chain(change.prefixes_removed.into_iter().map(|prefix| (prefix, false))).collect();
+        let change = self.outside.change(&named, BTreeMap::new());
+        self.take_outside(change);
+    }
+
+    /// An address was learned for these names and patterns of policies, and for no others.
+    pub fn learn(&mut self, address: &str, names: &[&str]) {
+        let address: IpAddr = address.parse().expect("an address");
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        let change = self.outside.change(&BTreeMap::new(), BTreeMap::from([(address, names)]));
+        self.take_outside(change);
+    }
+
+    fn take_outside(&mut self, change: OutsideChange) {
+        for (number, labels) in change.added {
             self.repository.upsert_identity(number, &labels);
         }
-        for prefix in change.prefixes_removed {
-            if let Some(number) = self.by_prefix.remove(&prefix) {
-                self.repository.remove_identity(number);
-            }
+        for number in change.removed {
+            self.repository.remove_identity(number);
         }
+        self.outside.retire();
     }
 
     /// The identity of a name or an address.
@@ -143,8 +153,8 @@ impl Cluster {
             return *number;
         }
         let address: IpAddr = name.parse().unwrap_or_else(|_| panic!("nobody is called {name}"));
-        let around = self.by_prefix.iter().filter(|(prefix, _)| prefix.contains(&address));
-        around.max_by_key(|(prefix, _)| prefix.prefix_len()).map_or(2, |(_, number)| *number)
+        let around = self.outside.iter().filter(|(prefix, _)| prefix.contains(&address));
+        around.max_by_key(|(prefix, _)| prefix.prefix_len()).map_or(2, |(_, number)| number)
     }
 
     /// In which directions a pod is enforced.
