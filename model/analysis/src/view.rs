@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use abi::identity as id;
-use identity::{NumericIdentity, cidr_labels};
+use identity::{NumericIdentity, cidr_labels, name_label};
 use ipnet::IpNet;
 use labels::Labels;
 use policy::{
@@ -414,8 +414,6 @@ struct Round<'a> {
     repository: Repository,
     subject: NumericIdentity,
     ports: NamedPorts,
-    learned: Option<BTreeMap<Learned, BTreeSet<IpNet>>>,
-    names: Option<Vec<Learned>>,
     taken: BTreeSet<IpAddr>,
     next: u32,
 }
@@ -429,11 +427,8 @@ impl<'a> Round<'a> {
         }
         let wanted: Vec<Learned> = repository.learned().cloned().collect();
         for learned in wanted {
-            let is_name = matches!(learned, Learned::Name(_) | Learned::Pattern(_));
-            if !(is_name && scene.open_names) {
-                let known = scene.sides[side].learned.get(&learned).cloned().unwrap_or_default();
-                repository.set_learned(&learned, known);
-            }
+            let known = scene.sides[side].learned.get(&learned).cloned().unwrap_or_default();
+            repository.set_learned(&learned, known);
         }
         let mut round = Round {
             scene,
@@ -441,8 +436,6 @@ impl<'a> Round<'a> {
             repository,
             subject: 0,
             ports: subject.ports.clone(),
-            learned: None,
-            names: None,
             taken: BTreeSet::new(),
             next: 0,
         };
@@ -488,11 +481,9 @@ impl<'a> Round<'a> {
             self.add(number, &labels, &peer.ports);
             return Some(number);
         };
-        if self.names.as_ref().is_some_and(|names| *names != peer.learned) || self.taken.contains(&address) {
+        if !self.taken.insert(address) {
             return None;
         }
-        self.names = Some(peer.learned.clone());
-        self.taken.insert(address);
         let exact = IpNet::from(address);
         let own = !peer.learned.is_empty() || peer.labels.iter().count() > 1;
         let around = self.scene.rules.prefixes[self.side].iter().filter(|prefix| prefix.contains(&address));
@@ -501,7 +492,10 @@ impl<'a> Round<'a> {
         let families = self.settings().families;
         let (number, labels) = match prefix {
             Some(prefix) => {
-                (self.number(id::LOCAL_CIDR), cidr_labels(prefix, families).with(peer.labels.iter().cloned()))
+                let names = self.names_of(peer, address);
+                let names = names.iter().map(|name| name_label(&crate::names::text(name)));
+                let labels = cidr_labels(prefix, families).with(peer.labels.iter().cloned()).with(names);
+                (self.number(id::LOCAL_CIDR), labels)
             }
             None => {
                 let both = families.ipv4 && families.ipv6;
@@ -513,17 +507,21 @@ impl<'a> Round<'a> {
                 (world, peer.labels.clone())
             }
         };
-        for learned in &peer.learned {
-            self.learned.get_or_insert_default().entry(learned.clone()).or_default().insert(exact);
-        }
         self.add(number, &labels, &NamedPorts::new());
         Some(number)
     }
 
-    fn finish(mut self) -> Arc<EndpointPolicy> {
-        for (learned, addresses) in self.learned.take().unwrap_or_default() {
-            self.repository.set_learned(&learned, addresses.into_iter().collect::<Vec<IpNet>>());
+    /// The names and patterns that an address was learned for.
+    fn names_of(&self, peer: &Stand, address: IpAddr) -> Vec<Learned> {
+        if self.scene.open_names {
+            return peer.learned.clone();
         }
+        let known = self.scene.sides[self.side].learned.iter().filter(|(learned, _)| learned.is_name());
+        let known = known.filter(|(_, known)| known.prefixes.iter().any(|prefix| prefix.contains(&address)));
+        known.map(|(learned, _)| learned.clone()).collect()
+    }
+
+    fn finish(mut self) -> Arc<EndpointPolicy> {
         // One endpoint's own tables are not made where its rules cannot be put together: those of all say so.
         let own = self.repository.endpoint_policy(self.subject, &self.ports);
         own.or_else(|| self.repository.subject_policy(self.subject)).expect("the subject was put in first")

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use abi::policy as tables;
-use identity::{LocalAllocator, NumericIdentity, cidr_labels};
+use identity::{NumericIdentity, Outside, OutsideChange};
 use ipnet::IpNet;
 use labels::Labels;
-use policy::{Change, Direction, EndpointPolicy, Repository, RuleOrigin, What};
+use policy::{Change, Direction, EndpointPolicy, Learned, Repository, RuleOrigin, What};
 
 use crate::evaluate::{Decision, Other, Packet, Verdict};
 use crate::world::World;
@@ -17,9 +17,10 @@ use crate::world::World;
 pub struct Engine {
     /// The engine.
     pub repository: Repository,
-    allocator: LocalAllocator,
-    /// The identities of prefixes that policies name, as the IP cache has them.
-    pub by_prefix: BTreeMap<IpNet, NumericIdentity>,
+    /// The identities of prefixes that policies name and of addresses that they know by name, as the IP cache has them.
+    pub outside: Outside,
+    /// The addresses of names.
+    learned: BTreeMap<Learned, Vec<IpNet>>,
     kept: BTreeMap<NumericIdentity, EndpointPolicy>,
 }
 
@@ -28,16 +29,15 @@ impl Engine {
     pub fn new(world: &World) -> Engine {
         let mut engine = Engine {
             repository: Repository::new(world.settings.clone()),
-            allocator: LocalAllocator::default(),
-            by_prefix: BTreeMap::new(),
+            outside: Outside::new(world.settings.families, &BTreeMap::new(), []),
+            learned: BTreeMap::new(),
             kept: BTreeMap::new(),
         };
         for (identity, party) in &world.parties {
             engine.add(*identity, &party.labels, &party.ports);
         }
         for (learned, addresses) in &world.learned {
-            let change = engine.repository.set_learned(learned, addresses.clone());
-            engine.take(change);
+            engine.learn(learned, addresses.clone());
         }
         for policy in &world.policies {
             let change = engine.repository.upsert_policy(policy.clone());
@@ -67,20 +67,47 @@ impl Engine {
             let kept = self.kept.get_mut(&one.subject).expect("changes are for subjects that were asked for");
             apply(kept, one.what);
         }
-        for prefix in change.prefixes_added {
-            let labels = cidr_labels(prefix, self.repository.settings().families);
-            let identity = self.allocator.acquire(&labels).expect("a free number").identity;
-            self.by_prefix.insert(prefix, identity);
+        let added = change.prefixes_added.into_iter().map(|prefix| (prefix, true));
+        let named = added.chain(change.prefixes_removed.into_iter().map(|prefix| (prefix, false))).collect();
+        let learned = self.names_of_addresses();
+        let change = self.outside.change(&named, learned);
+        self.take_outside(change);
+    }
+
+    /// A name stands for these addresses now.
+    pub fn learn(&mut self, name: &Learned, addresses: Vec<IpNet>) {
+        let mut learned: BTreeMap<IpAddr, BTreeSet<String>> = BTreeMap::new();
+        let before = self.learned.insert(name.clone(), addresses).into_iter().flatten();
+        learned.extend(before.map(|address| (address.addr(), BTreeSet::new())));
+        learned.extend(self.names_of_addresses());
+        let change = self.outside.change(&BTreeMap::new(), learned);
+        self.take_outside(change);
+    }
+
+    /// Which of the names of policies each address was learned for.
+    fn names_of_addresses(&self) -> BTreeMap<IpAddr, BTreeSet<String>> {
+        let wanted: Vec<&Learned> = self.repository.learned().collect();
+        let mut all: BTreeMap<IpAddr, BTreeSet<String>> = BTreeMap::new();
+        for (learned, addresses) in &self.learned {
+            let (Learned::Name(name) | Learned::Pattern(name)) = learned else { continue };
+            for address in addresses {
+                let names = all.entry(address.addr()).or_default();
+                names.extend(wanted.contains(&learned).then(|| name.clone()));
+            }
+        }
+        all
+    }
+
+    fn take_outside(&mut self, change: OutsideChange) {
+        for (identity, labels) in change.added {
             let change = self.repository.upsert_identity(identity, &labels);
             self.take(change);
         }
-        for prefix in change.prefixes_removed {
-            let identity = self.by_prefix.remove(&prefix).expect("a prefix that was asked for");
+        for identity in change.removed {
             let change = self.repository.remove_identity(identity);
             self.take(change);
-            self.allocator.release(identity);
-            self.allocator.retire(identity);
         }
+        self.outside.retire();
     }
 
     /// The tables of a subject.
@@ -102,8 +129,8 @@ impl Engine {
             Other::Party(identity) => return identity,
             Other::Address(address) => address,
         };
-        let around = self.by_prefix.iter().filter(|(prefix, _)| prefix.contains(&address));
-        let longest = around.max_by_key(|(prefix, _)| prefix.prefix_len()).map(|(_, identity)| *identity);
+        let around = self.outside.iter().filter(|(prefix, _)| prefix.contains(&address));
+        let longest = around.max_by_key(|(prefix, _)| prefix.prefix_len()).map(|(_, identity)| identity);
         longest.unwrap_or_else(|| match (self.repository.settings().families.ipv6, address) {
             (false, _) => 2,
             (true, IpAddr::V4(_)) => 9,

@@ -76,8 +76,7 @@ pub fn step(random: &mut Random, world: &mut World, engine: &mut Engine) -> Opti
                 .collect();
             let some: Vec<IpNet> = all.into_iter().filter(|_| random.once_in(2)).collect();
             world.learned.insert(name.clone(), some.clone());
-            let change = engine.repository.set_learned(&name, some);
-            engine.take(change);
+            engine.learn(&name, some);
             Some(Other::Address(random.pick(&["10.1.2.3", "10.9.9.9", "11.0.0.1"]).parse().expect("an address")))
         }
     }

@@ -128,8 +128,8 @@ impl Scene {
         };
         let all = if version == 4 { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
         know(all, 0, self.engine.identity(Other::Address(Seat::Nobody.ip(version))), None);
-        for (prefix, identity) in &self.engine.by_prefix {
-            know(prefix.addr(), u32::from(prefix.prefix_len()), *identity, None);
+        for (prefix, identity) in self.engine.outside.iter() {
+            know(prefix.addr(), u32::from(prefix.prefix_len()), identity, None);
         }
         for identity in self.world.parties.keys().copied() {
             for seat in Seat::of(identity) {
