@@ -157,8 +157,7 @@ impl World {
         let wanted: Vec<Learned> = self.repository.learned().cloned().collect();
         for learned in wanted {
             let known = match &learned {
-                Learned::Name(wanted) => self.addresses_of(|name| name == wanted).into(),
-                Learned::Pattern(pattern) => self.addresses_of(|name| policy::name_matches(pattern, name)).into(),
+                Learned::Name(_) | Learned::Pattern(_) => self.addresses_of(|name| learned.means(name)).into(),
                 Learned::Group(name, _) => {
                     objects.groups.get(name).map(|group| group.prefixes.clone()).unwrap_or_default().into()
                 }
@@ -302,7 +301,9 @@ impl World {
         }
         let mut named = self.repository.prefixes();
         named.extend(objects.groups.values().flat_map(|group| &group.prefixes));
-        for prefix in named.iter().copied().chain(given.keys().copied()) {
+        let learned = self.learned.iter().filter(|(learned, _)| learned.is_name());
+        let learned: Vec<IpNet> = learned.flat_map(|(_, known)| &known.prefixes).copied().collect();
+        for prefix in named.iter().copied().chain(given.keys().copied()).chain(learned) {
             if self.addresses.exact(&prefix).is_some() {
                 continue;
             }
@@ -314,8 +315,19 @@ impl World {
         Ok(())
     }
 
+    /// The labels of the names and patterns that an address was learned for.
+    pub(super) fn labels_of_names(&self, prefix: &IpNet) -> Vec<Label> {
+        let learned = self.learned.iter().filter(|(_, known)| known.prefixes.contains(prefix));
+        let names = learned.filter_map(|(learned, _)| match learned {
+            Learned::Name(name) | Learned::Pattern(name) => Some(name),
+            Learned::Group(..) | Learned::Groups(..) | Learned::Service(..) | Learned::Services(..) => None,
+        });
+        names.map(|name| identity::name_label(name)).collect()
+    }
+
     /// A prefix has the labels that it and those around it were given, and its own as an address if a policy names it,
-    /// else that of the longest one around it that a policy names. What is in the cluster is no address outside.
+    /// else that of the longest one around it that a policy names; and one for each name that it was learned for. What is
+    /// in the cluster is no address outside.
     fn labels_of_prefix(&self, prefix: IpNet, is_named: bool, given: &BTreeMap<IpNet, Vec<Label>>) -> Labels {
         let around = given.iter().filter(|(known, _)| known.contains(&prefix));
         let given: Labels = around.flat_map(|(_, labels)| labels).cloned().collect();
@@ -330,7 +342,7 @@ impl World {
         let has_own = given.iter().any(|label| label.source == source::CIDR);
         let world = identity::world_label(prefix.addr().is_ipv6(), self.families());
         let world = Some(world).filter(|_| !in_cluster);
-        given.with(own.filter(|_| !has_own)).with(world)
+        given.with(own.filter(|_| !has_own)).with(world).with(self.labels_of_names(&prefix))
     }
 
     fn add_named_ports(&mut self) {

@@ -43,7 +43,7 @@ fn names(learned: &BTreeMap<Learned, bool>, wanted: impl Fn(&Found) -> bool) -> 
     for (one, _) in learned.iter().filter(|(_, is)| **is) {
         let name = match one {
             Learned::Name(name) => {
-                let excluded = not.iter().any(|other| matches(other, name));
+                let excluded = not.iter().any(|other| other.means(name));
                 if excluded { Found::Nothing } else { Found::Text(name.clone()) }
             }
             Learned::Pattern(pattern) => {
@@ -67,14 +67,6 @@ fn names(learned: &BTreeMap<Learned, bool>, wanted: impl Fn(&Found) -> bool) -> 
         found.push(name);
     }
     Some(found)
-}
-
-fn matches(learned: &Learned, name: &str) -> bool {
-    match learned {
-        Learned::Name(other) => other == name,
-        Learned::Pattern(pattern) => policy::name_matches(pattern, name),
-        Learned::Group(..) | Learned::Groups(..) | Learned::Service(..) | Learned::Services(..) => false,
-    }
 }
 
 #[cfg(test)]

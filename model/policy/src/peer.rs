@@ -424,6 +424,16 @@ impl Learned {
         matches!(self, Learned::Name(_) | Learned::Pattern(_))
     }
 
+    /// True if it is a name or a pattern that means this name, both in canonical form.
+    pub fn means(&self, name: &str) -> bool {
+        match self {
+            Learned::Name(wanted) => wanted == name,
+            Learned::Pattern(pattern) if pattern.contains('*') => l7::dns::name_matches(pattern, name),
+            Learned::Pattern(pattern) => pattern == name,
+            Learned::Group(..) | Learned::Groups(..) | Learned::Service(..) | Learned::Services(..) => false,
+        }
+    }
+
     /// True for groups of prefixes.
     pub fn is_group(&self) -> bool {
         matches!(self, Learned::Group(..) | Learned::Groups(..))

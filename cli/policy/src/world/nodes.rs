@@ -56,8 +56,16 @@ impl World {
         }
         labels.extend(self.labels_of_node(node));
         let address = address.filter(|_| settings.cidr_matches_nodes);
-        labels.extend(address.map(|address| identity::cidr_label(IpNet::from(address))));
+        labels.extend(address.into_iter().flat_map(|address| self.labels_of_node_address(address)));
         labels.into_iter().collect()
+    }
+
+    /// Where prefixes select nodes, names do too.
+    fn labels_of_node_address(&self, address: IpAddr) -> Vec<Label> {
+        let address = IpNet::from(address);
+        let mut labels = self.labels_of_names(&address);
+        labels.push(identity::cidr_label(address));
+        labels
     }
 
     /// What selectors of nodes can ask for, where there are such selectors.
@@ -79,7 +87,7 @@ impl World {
         let own = endpoint.iter().flat_map(|endpoint| &endpoint.labels);
         let own = of_node.chain(own).map(|(key, value)| Label::k8s(key, &value.0)).filter(|label| filter.keeps(label));
         let addresses = node.filter(|_| settings.cidr_matches_nodes).map(|node| ips(&node.ips)).unwrap_or_default();
-        let prefixes = addresses.into_iter().map(|address| identity::cidr_label(IpNet::from(address)));
+        let prefixes = addresses.into_iter().flat_map(|address| self.labels_of_node_address(address));
         let of_nodes = node.map(|node| self.labels_of_node(node)).unwrap_or_default();
         own.chain([Label::reserved("host")]).chain(prefixes).chain(of_nodes).collect()
     }
