@@ -167,8 +167,8 @@ impl agent_api::Agent for Answers {
         self.ask(|d| {
             let table = d.core.service_table();
             let counts = [
-                (abi::pins::IPCACHE4, d.core.ipcache().iter().filter(|(p, _)| p.addr().is_ipv4()).count()),
-                (abi::pins::IPCACHE6, d.core.ipcache().iter().filter(|(p, _)| p.addr().is_ipv6()).count()),
+                (abi::pins::IPCACHE4, d.core.ipcache().iter().filter(|(p, ..)| p.addr().is_ipv4()).count()),
+                (abi::pins::IPCACHE6, d.core.ipcache().iter().filter(|(p, ..)| p.addr().is_ipv6()).count()),
                 (abi::pins::LXC4, d.core.endpoints().values().filter(|e| e.record.ipv4.is_some()).count()),
                 (abi::pins::LXC6, d.core.endpoints().values().filter(|e| e.record.ipv6.is_some()).count()),
                 (

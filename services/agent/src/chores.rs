@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use abi::pins;
 use agent_api::queue::Queue;
 use flow::proto::flow::LostEventSource;
+use tokio::sync::watch;
 
 use crate::core::{Event, SharedNames, read_names};
 use crate::daemon::{Daemon, Message, Sender};
 use crate::pressure::{Fill, News};
-use crate::state::StateDir;
+use crate::state::{LocalNumbers, StateDir};
 
 const INTERVAL: Duration = Duration::from_secs(30);
 /// Translations that nobody used for so long are over; running connections send something more often.
@@ -61,6 +62,26 @@ pub async fn save_names(names: SharedNames, folder: PathBuf) {
             Err(_) => return,
         }
     }
+}
+
+/// Remembers the identities of this node, a second at most after the last that is sent. A number that is not there or not
+/// any more is given to nobody while the IP cache holds it.
+pub fn save_numbers(folder: PathBuf) -> watch::Sender<(u64, LocalNumbers)> {
+    let (sender, mut numbers) = watch::channel((0, LocalNumbers::new()));
+    let state = StateDir::new(&folder);
+    tokio::spawn(async move {
+        while numbers.changed().await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let (_, now) = numbers.borrow_and_update().clone();
+            let state = state.clone();
+            match tokio::task::spawn_blocking(move || state.save_numbers(&now)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "identities of this node cannot be remembered"),
+                Err(_) => return,
+            }
+        }
+    });
+    sender
 }
 
 /// Names whose time is over go, unless a connection uses their addresses.

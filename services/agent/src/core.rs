@@ -8,6 +8,7 @@ mod addresses;
 mod endpoints;
 mod names;
 mod policies;
+mod shards;
 #[cfg(test)]
 pub(crate) mod tests;
 mod view;
@@ -17,6 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use abi::identity::Identity;
 use abi::ipcache::RemoteEndpoint;
+use ::identity::{Families, Outside};
 use ipnet::IpNet;
 use labels::{LabelFilter, Labels};
 
@@ -27,12 +29,14 @@ pub use view::View;
 use crate::config::Enforcement;
 use crate::engine::Engine;
 use crate::hits::Hits;
-use crate::ipcache::{Change, IpCache};
+use crate::ipcache::{Change, IpCache, Teller, Written};
 use crate::objects::{AgentNode, Key, Node, Pod, RemotePod, ServiceLabels};
 use crate::ops::{Op, PolicyKey};
 use crate::services::{Service, Services, Slice, Table};
+use addresses::Unsaid;
 use endpoints::Applied;
 use policies::Slots;
+use view::Unseen;
 
 /// What the core knows of its own node from the start.
 #[derive(Clone, Debug)]
@@ -139,7 +143,7 @@ pub struct Core {
     fresh: BTreeSet<Identity>,
     numbers: BTreeMap<Labels, BTreeSet<Identity>>,
     requested: BTreeSet<Labels>,
-    prefixes: BTreeMap<IpNet, Identity>,
+    outside: Outside,
     endpoints: BTreeMap<u32, Endpoint>,
     services: Services,
     service_labels: BTreeMap<Key, ServiceLabels>,
@@ -150,10 +154,15 @@ pub struct Core {
     names: SharedNames,
     named: BTreeMap<Identity, crate::engine::NamedPorts>,
     ipcache: IpCache,
-    written: BTreeMap<IpNet, RemoteEndpoint>,
+    unsaid: Unsaid,
+    written: Written,
+    /// Everything was looked at once.
+    settled: bool,
     dirty: Dirty,
     /// What is to be thought over when it is time to try again.
-    failed: Dirty,
+    failed: Failed,
+    view: View,
+    unseen: Unseen,
     queue: Vec<Op>,
 }
 
@@ -162,12 +171,20 @@ pub struct Core {
 struct Dirty {
     policies: bool,
     ports: bool,
-    addresses: bool,
     services: bool,
 }
 
 impl Dirty {
-    const ALL: Dirty = Dirty { policies: true, ports: true, addresses: true, services: true };
+    const ALL: Dirty = Dirty { policies: true, ports: true, services: true };
+}
+
+/// What the datapath refused.
+#[derive(Debug, Default)]
+struct Failed {
+    policies: bool,
+    services: bool,
+    prefixes: BTreeSet<IpNet>,
+    outdated: bool,
 }
 
 /// What is found in the kernel at start, so that nothing is torn down and built again.
@@ -181,6 +198,25 @@ pub struct Found {
     pub policies: BTreeMap<u32, abi::endpoint::EndpointPolicy>,
     /// Services and backends.
     pub services: Table,
+    /// The identities of this node in the IP cache, as far as their labels were remembered.
+    pub numbers: BTreeMap<Identity, Labels>,
+}
+
+impl Found {
+    /// The labels of the IP cache's identities of this node. Where they were not remembered, the prefix says them; but
+    /// an address may have been learned for a name.
+    fn outside(&self, families: Families) -> Outside {
+        let local = || self.ipcache.iter().filter(|(_, entry)| abi::identity::is_node_local(entry.identity));
+        let held: Vec<Identity> = local().map(|(_, entry)| entry.identity).collect();
+        let mut numbers = self.numbers.clone();
+        for (prefix, entry) in local().filter(|(prefix, _)| prefix.prefix_len() < prefix.max_prefix_len()) {
+            let alone = held.iter().filter(|number| **number == entry.identity).count() == 1;
+            if alone && !self.numbers.contains_key(&entry.identity) {
+                numbers.insert(entry.identity, ::identity::cidr_labels(*prefix, families));
+            }
+        }
+        Outside::new(families, &numbers, held)
+    }
 }
 
 impl Core {
@@ -190,8 +226,7 @@ impl Core {
         let backends = found.services.backends.iter().map(|(number, address)| (*address, *number));
         let reverse = found.services.frontends.values().map(|f| (f.address, u32::from(f.rev_nat)));
         services.restore(backends, reverse);
-        let prefixes = found.ipcache.iter().filter(|(_, e)| abi::identity::is_node_local(e.identity));
-        let prefixes = prefixes.map(|(prefix, e)| (*prefix, e.identity)).collect();
+        let outside = found.outside(Families { ipv4: facts.ipv4, ipv6: facts.ipv6 });
         let ipcache = IpCache::new(facts.ipv4, facts.ipv6);
         let names = facts.names.clone();
         let slots = Slots::new(facts.policy_slots, &found.slots, &found.policies);
@@ -209,7 +244,7 @@ impl Core {
             fresh: BTreeSet::new(),
             numbers: BTreeMap::new(),
             requested: BTreeSet::new(),
-            prefixes,
+            outside,
             endpoints: BTreeMap::new(),
             services,
             service_labels: BTreeMap::new(),
@@ -220,9 +255,13 @@ impl Core {
             names,
             named: BTreeMap::new(),
             ipcache,
-            written: found.ipcache,
+            unsaid: Unsaid::default(),
+            written: Written::new(found.ipcache),
+            settled: false,
             dirty: Dirty::ALL,
-            failed: Dirty::default(),
+            failed: Failed::default(),
+            view: View::default(),
+            unseen: Unseen { services: true, ..Unseen::default() },
             queue: Vec::new(),
         };
         core.add_reserved();
@@ -256,16 +295,21 @@ impl Core {
                 self.namespaces.remove(&name);
             }
             Event::Node(name, node) => {
-                self.dirty.addresses |= self.nodes.insert(name, node.clone()).as_ref() != Some(&node);
+                self.unsaid.nodes |= self.nodes.insert(name, node.clone()).as_ref() != Some(&node);
             }
-            Event::NodeGone(name) => self.dirty.addresses |= self.nodes.remove(&name).is_some(),
+            Event::NodeGone(name) => {
+                self.unsaid.nodes |= self.nodes.remove(&name).is_some();
+                self.unsaid.gone.push(Teller::Node(name));
+            }
             Event::AgentNode(name, node) => {
-                self.dirty.addresses |= self.agent_nodes.insert(name, node.clone()).as_ref() != Some(&node);
+                self.unsaid.nodes |= self.agent_nodes.insert(name, node.clone()).as_ref() != Some(&node);
             }
-            Event::AgentNodeGone(name) => self.dirty.addresses |= self.agent_nodes.remove(&name).is_some(),
+            Event::AgentNodeGone(name) => self.unsaid.nodes |= self.agent_nodes.remove(&name).is_some(),
             Event::RemotePod(key, pod) => {
-                let before = self.remote_pods.insert(key, pod.clone());
-                self.dirty.addresses |= before.as_ref() != Some(&pod);
+                let before = self.remote_pods.insert(key.clone(), pod.clone());
+                if before.as_ref() != Some(&pod) {
+                    self.unsaid.pods.insert(key);
+                }
                 // Egress rules may name its ports.
                 let named = |pod: &RemotePod| (pod.identity, pod.ports.clone());
                 if before.as_ref().map(named).unwrap_or_default() != named(&pod) {
@@ -274,7 +318,7 @@ impl Core {
             }
             Event::RemotePodGone(key) => {
                 let before = self.remote_pods.remove(&key);
-                self.dirty.addresses |= before.is_some();
+                self.unsaid.pods.insert(key);
                 if before.is_some_and(|pod| !pod.ports.is_empty()) {
                     self.ports_changed();
                 }
@@ -319,6 +363,7 @@ impl Core {
             Event::Synced => {
                 self.synced = true;
                 self.dirty = Dirty::ALL;
+                self.look_at_all_addresses();
                 self.confirm_identities();
                 self.refresh_all_labels();
             }
@@ -342,22 +387,24 @@ impl Core {
             && earlier != service
         {
             self.services.remove_slice(&earlier, &key.1);
-            self.tell_service(&earlier);
+            self.slice_changed(&earlier);
         }
         self.services.set_slice(service.clone(), key.1, slice);
-        self.tell_service(&service);
-        // The nodes that serve the Kubernetes API have an identity of their own.
-        self.dirty.services = true;
-        self.dirty.addresses = true;
+        self.slice_changed(&service);
     }
 
     fn remove_slice(&mut self, key: &Key) {
         if let Some(service) = self.slices.remove(key) {
             self.services.remove_slice(&service, &key.1);
-            self.tell_service(&service);
-            self.dirty.services = true;
-            self.dirty.addresses = true;
+            self.slice_changed(&service);
         }
+    }
+
+    fn slice_changed(&mut self, service: &Key) {
+        self.tell_service(service);
+        self.dirty.services = true;
+        // The nodes that serve the Kubernetes API have an identity of their own.
+        self.unsaid.nodes |= service.0 == "default" && service.1 == "kubernetes";
     }
 
     fn set_policy(&mut self, key: PolicyKey, object: &serde_json::Value) {
@@ -373,17 +420,18 @@ impl Core {
         if !self.synced {
             return ops;
         }
+        // What was to leave tables and IP cache is done, if nothing was refused: the numbers may be given anew.
+        if self.settled && self.written.is_sure() {
+            self.outside.retire();
+        }
+        self.settled = true;
         let mut late = Vec::new();
         if std::mem::take(&mut self.dirty.policies) {
-            if self.engine.prefixes_changed() {
-                self.refresh_prefixes();
-            }
+            self.refresh_outside();
             self.resolve_policies(&mut ops, &mut late);
         }
         self.switch_endpoints(&mut ops);
-        if std::mem::take(&mut self.dirty.addresses) {
-            self.write_addresses(&mut ops);
-        }
+        self.write_addresses(&mut ops);
         if std::mem::take(&mut self.dirty.services) {
             self.write_services(&mut ops);
         }
@@ -397,6 +445,7 @@ impl Core {
         if new != self.service_table {
             let old = std::mem::replace(&mut self.service_table, new.clone());
             ops.push(Op::Services { old: Box::new(old), new: Box::new(new) });
+            self.unseen.services = true;
         }
     }
 
@@ -404,19 +453,11 @@ impl Core {
     /// try again.
     pub fn refused(&mut self, op: &Op) {
         match op {
-            Op::Ipcache(Change::Set(prefix, _)) => {
-                self.written.remove(prefix);
-                self.failed.addresses = true;
+            Op::Ipcache(Change::Set(prefix, _) | Change::Remove(prefix)) => {
+                self.written.refused(*prefix);
+                self.failed.prefixes.insert(*prefix);
             }
-            Op::Ipcache(Change::Remove(prefix)) => {
-                self.written.insert(*prefix, RemoteEndpoint::default());
-                self.failed.addresses = true;
-            }
-            Op::BumpGeneration => {
-                // Any change brings the next one.
-                self.written.clear();
-                self.failed.addresses = true;
-            }
+            Op::BumpGeneration => self.failed.outdated = true,
             Op::SetEndpoint(_, value) => {
                 if let Some(endpoint) = self.endpoints.get_mut(&value.id) {
                     endpoint.written = None;
@@ -441,7 +482,8 @@ impl Core {
     pub fn retry(&mut self) {
         let failed = std::mem::take(&mut self.failed);
         self.dirty.policies |= failed.policies || !self.slots.is_complete();
-        self.dirty.addresses |= failed.addresses;
+        self.ipcache.touch(failed.prefixes);
+        self.unsaid.outdated |= failed.outdated;
         self.dirty.services |= failed.services;
     }
 

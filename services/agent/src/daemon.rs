@@ -17,14 +17,13 @@ use crate::allocation;
 use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::core::{Core, EndpointRecord, Event, Kind, View};
-use crate::engine::Redirects;
 use crate::ipam::{IpamError, Pool, Waiting};
 use crate::kernel;
 use crate::network::{self, Devices};
 use crate::ops::Op;
 use crate::pressure::Pressure;
 use crate::proxy::{Numbers, Proxy, Tally};
-use crate::state::StateDir;
+use crate::state::{LocalNumbers, StateDir};
 use crate::watch::Told;
 
 /// Work that somebody wants done by the owner of the state.
@@ -76,6 +75,10 @@ pub struct Daemon {
     /// What was said through the proxy.
     pub tally: Tally,
     pub(crate) numbers: Numbers,
+    /// Which state of the redirects the proxy was told of.
+    pub(crate) offered: Option<u64>,
+    /// Identities of this node as they are to be remembered, with their version.
+    pub(crate) local_numbers: watch::Sender<(u64, LocalNumbers)>,
     /// Who waits for the datapath's tables to hold what DNS answers taught, and the numbers of these.
     pub(crate) learning: Vec<(mpsc::UnboundedSender<u64>, u64)>,
     /// How full the datapath's tables are.
@@ -135,20 +138,14 @@ impl Daemon {
     /// Does what follows from what was taken.
     pub async fn flush(&mut self) {
         let mut ops = self.core.flush();
-        let mut redirects = self.core.redirects();
-        self.tell_proxy(&redirects).await;
+        self.tell_proxy().await;
         let failed = self.apply(&ops);
         for (slot, why) in failed {
             let lock_down = self.core.policy_failed(slot, &why);
             self.apply(&lock_down);
             ops.extend(lock_down);
-            redirects = self.core.redirects();
         }
-        if self.core.is_synced()
-            && let Some(proxy) = &mut self.proxy
-        {
-            proxy.retain(&redirects, Instant::now());
-        }
+        self.retain_in_proxy();
         for (held, number) in self.learning.drain(..) {
             // A proxy that has gone waits for nothing.
             let _ = held.send(number);
@@ -157,8 +154,8 @@ impl Daemon {
         ops.into_iter().for_each(|op| self.dispatch(op));
         self.write_routes().await;
         if changed {
-            let view = self.core.view(&self.view.load());
-            self.view.store(Arc::new(view));
+            self.view.store(Arc::new(self.core.view()));
+            self.remember_numbers();
             self.tell_hubble();
         }
         if self.core.is_synced() && !self.cni_written {
@@ -167,13 +164,38 @@ impl Daemon {
         self.flushed.send_modify(|count| *count += 1);
     }
 
+    /// The identities of this node are saved soon: the next run gives the same numbers.
+    fn remember_numbers(&self) {
+        let numbers = self.core.local_numbers();
+        self.local_numbers.send_if_modified(|(version, known)| {
+            let changed = *version != numbers.version();
+            if changed {
+                (*version, *known) = (numbers.version(), numbers.numbers());
+            }
+            changed
+        });
+    }
+
+    /// What no table names any more goes, in time.
+    fn retain_in_proxy(&mut self) {
+        let version = self.core.redirects_version();
+        if self.core.is_synced()
+            && let Some(proxy) = &mut self.proxy
+            && (self.offered != Some(version) || !proxy.is_settled())
+        {
+            proxy.retain(self.core.redirects(), Instant::now());
+            self.offered = Some(version);
+        }
+    }
+
     /// Rules first, then the tables that name them.
-    async fn tell_proxy(&mut self, redirects: &Redirects) {
+    async fn tell_proxy(&mut self) {
         if let Err(error) = self.numbers.reserve(self.core.engine().next_rule_set()) {
             tracing::error!(%error, "numbers of rule sets cannot be reserved: the next run may give them again");
         }
         let Some(proxy) = &mut self.proxy else { return };
-        if redirects.is_empty() {
+        let redirects = self.core.redirects();
+        if redirects.is_empty() || self.offered == Some(self.core.redirects_version()) {
             return;
         }
         proxy.offer(redirects).await;

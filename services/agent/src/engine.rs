@@ -1,6 +1,5 @@
 //! What does the agent ask of the policy language's implementation?
 
-mod names;
 mod repository;
 mod rules;
 
@@ -62,6 +61,15 @@ pub struct RulePolicy {
 /// Ports with names: protocol and name, with all numbers that pods of one identity give it.
 pub type NamedPorts = BTreeMap<(u8, String), BTreeSet<u16>>;
 
+/// What changed of what needs identities of its own outside of the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    /// Prefixes that policies name (true: from now on, false: no more).
+    pub named: BTreeMap<IpNet, bool>,
+    /// Addresses with the names and patterns of policies that they were learned for.
+    pub learned: BTreeMap<IpAddr, BTreeSet<String>>,
+}
+
 /// What changed in the tables of a subject that was resolved.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TableChange {
@@ -93,8 +101,8 @@ pub trait Engine: Send {
     fn add_identity(&mut self, identity: Identity, labels: &Labels);
     /// An identity is gone.
     fn remove_identity(&mut self, identity: Identity);
-    /// Every prefix that policies name, each of which needs an identity, with the labels for it.
-    fn prefixes(&self) -> BTreeMap<IpNet, Labels>;
+    /// What changed since the last call of the prefixes that policies name and the addresses that they know by name.
+    fn places(&mut self) -> Places;
     /// Which ports of an identity's pods have names.
     fn set_named_ports(&mut self, identity: Identity, ports: NamedPorts);
     /// The policy of the endpoints of an identity; nothing: the identity is not known. From now on [`Engine::changes`]
@@ -102,8 +110,6 @@ pub trait Engine: Send {
     fn resolve(&mut self, subject: Identity) -> Option<Tables>;
     /// What changed in the tables of resolved subjects since the last call: for each subject one list, to be done in order.
     fn changes(&mut self) -> BTreeMap<Identity, Vec<TableChange>>;
-    /// Whether [`Engine::prefixes`] may differ from what it said when this was last asked.
-    fn prefixes_changed(&mut self) -> bool;
     /// The identity has no endpoints on this node any more.
     fn release(&mut self, subject: Identity);
     /// The number of the next new rule set.

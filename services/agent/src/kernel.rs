@@ -26,7 +26,8 @@ pub fn found(maps: &Maps) -> bpf::Result<Found> {
         add_prefix(&mut ipcache, IpAddr::V6(key.addr.into()), key.prefix_len, value);
     }
     let policies = maps.ep_policy.entries()?.into_iter().filter(|(_, p)| p.slot != 0 || p.revision_and_modes != 0);
-    Ok(Found { ipcache, slots: maps.policy.used()?, policies: policies.collect(), services: services(maps)? })
+    let (slots, services) = (maps.policy.used()?, services(maps)?);
+    Ok(Found { ipcache, slots, policies: policies.collect(), services, ..Found::default() })
 }
 
 /// Removes endpoints of an earlier run that nobody remembers; those of the node itself stay.

@@ -154,6 +154,11 @@ impl Proxy {
         self.shared.change();
     }
 
+    /// True if it knows what the tables name and nothing else.
+    pub fn is_settled(&self) -> bool {
+        self.leaving.is_empty() && self.shared.told().whole
+    }
+
     /// True while a proxy is connected.
     pub fn is_there(&self) -> bool {
         !self.shared.told().realised.is_empty()

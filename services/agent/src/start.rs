@@ -14,14 +14,14 @@ use tokio::sync::{broadcast, mpsc, watch};
 use crate::answers::Answers;
 use crate::cluster::{self, Cluster};
 use crate::config::{self, Settings};
-use crate::core::{Core, EndpointRecord, Event, Facts, Kind, SharedNames, View};
+use crate::core::{Core, EndpointRecord, Event, Facts, Found, Kind, SharedNames, View};
 use crate::daemon::{Daemon, Message};
 use crate::ipam::{Pool, Waiting};
 use crate::network::{self, Devices};
 use crate::objects::Node;
 use crate::pressure::Pressure;
 use crate::proxy::{Numbers, Observer, Ports, Proxy, Tally};
-use crate::state::StateDir;
+use crate::state::{LocalNumbers, StateDir};
 use crate::{chores, engine, flows, health, kernel, own_node, programs, readiness};
 
 /// The command `cilium-agent`.
@@ -155,7 +155,8 @@ async fn serve(settings: Settings, parts: Parts, stop: watch::Receiver<bool>) ->
         let socket = settings.state_dir.join("proxy.sock");
         proxy.serve(&socket, observer, learner(sender.clone())).context("listen for the proxy")?;
     }
-    let core = Core::new(facts, engine, kernel::found(datapath.maps())?);
+    let found = Found { numbers: state_numbers(&settings), ..kernel::found(datapath.maps())? };
+    let core = Core::new(facts, engine, found);
     let reader = datapath.events()?;
     let mut daemon = Daemon {
         core,
@@ -173,6 +174,8 @@ async fn serve(settings: Settings, parts: Parts, stop: watch::Receiver<bool>) ->
         proxy,
         tally,
         numbers,
+        offered: None,
+        local_numbers: chores::save_numbers(settings.state_dir.clone()),
         learning: Vec::new(),
         pressure: Pressure::default(),
         losses_told: 0,
@@ -221,6 +224,14 @@ async fn serve(settings: Settings, parts: Parts, stop: watch::Receiver<bool>) ->
     });
     daemon.run(messages, stop).await;
     Ok(())
+}
+
+/// The labels that an earlier run's identities of this node had.
+fn state_numbers(settings: &Settings) -> LocalNumbers {
+    StateDir::new(&settings.state_dir).load_numbers().unwrap_or_else(|error| {
+        tracing::error!(%error, "remembered identities of this node cannot be read: they get other numbers");
+        LocalNumbers::new()
+    })
 }
 
 /// Answers of DNS go to the daemon with all else that happens; who waits is told when it has been done.

@@ -1,12 +1,21 @@
 //! What survives a restart of the agent: one file for each endpoint.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use abi::identity::Identity;
+use labels::Labels;
+use serde::de::DeserializeOwned;
 
 use crate::core::EndpointRecord;
 
 const FILE: &str = "ep_config.json";
 const NAMES: &str = "names.json";
+const NUMBERS: &str = "local_identities.json";
+
+/// Identities of this node with their labels.
+pub type LocalNumbers = BTreeMap<Identity, Labels>;
 
 /// The folder of remembered endpoints.
 #[derive(Clone, Debug)]
@@ -40,8 +49,22 @@ impl StateDir {
 
     /// The names of the earlier run; none if there was none.
     pub fn load_names(&self) -> io::Result<fqdn::Saved> {
-        match std::fs::read(self.0.join(NAMES)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(fqdn::Saved::default()),
+        self.load_or_default(NAMES)
+    }
+
+    /// Remembers the identities of this node.
+    pub fn save_numbers(&self, numbers: &LocalNumbers) -> io::Result<()> {
+        write_atomically(&self.0.join(NUMBERS), &serde_json::to_vec(numbers)?)
+    }
+
+    /// The identities of this node that an earlier run had; none if there was none.
+    pub fn load_numbers(&self) -> io::Result<LocalNumbers> {
+        self.load_or_default(NUMBERS)
+    }
+
+    fn load_or_default<T: DeserializeOwned + Default>(&self, name: &str) -> io::Result<T> {
+        match std::fs::read(self.0.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(T::default()),
             Err(error) => Err(error),
             Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
         }
@@ -56,7 +79,7 @@ impl StateDir {
         };
         for entry in entries {
             let folder = entry?.path();
-            if folder.file_name().is_some_and(|name| name == NAMES) {
+            if folder.file_name().is_some_and(|name| name == NAMES || name == NUMBERS) {
                 continue;
             }
             let record = std::fs::read(folder.join(FILE)).ok();
@@ -111,7 +134,11 @@ mod tests {
         assert_eq!(state.load_names().unwrap(), fqdn::Saved::default());
         state.save_names(&names.save()).unwrap();
         assert_eq!(state.load_names().unwrap(), names.save());
-        assert_eq!(state.load().unwrap().1.len(), 1, "names are no endpoint");
+        let numbers = LocalNumbers::from([(1 << 24, labels::Labels::parse(["cidr:10.0.0.0/8", "fqdn:*.a.b"]).unwrap())]);
+        assert_eq!(state.load_numbers().unwrap(), LocalNumbers::new());
+        state.save_numbers(&numbers).unwrap();
+        assert_eq!(state.load_numbers().unwrap(), numbers);
+        assert_eq!(state.load().unwrap().1.len(), 1, "names and numbers are no endpoints");
         std::fs::write(folder.join("state/names.json"), b"{\"7\":").unwrap();
         assert!(state.load_names().is_err());
         std::fs::remove_dir_all(folder).unwrap();

@@ -7,70 +7,88 @@ use abi::identity::{self, Identity};
 use ipnet::IpNet;
 
 use super::Core;
-use crate::ipcache::{Entry, IpCache, Source};
+use crate::ipcache::{Entry, Teller};
+use crate::objects::Key;
 use crate::ops::Op;
 
+/// Of whom something must be said anew to the IP cache.
+#[derive(Debug, Default)]
+pub(super) struct Unsaid {
+    /// Pods of other nodes.
+    pub pods: BTreeSet<Key>,
+    /// Nodes and who serves the API; pods whose way there depends on nodes.
+    pub nodes: bool,
+    /// The own node and its endpoints.
+    pub own: bool,
+    /// Nodes and endpoints that are gone.
+    pub gone: Vec<Teller>,
+    /// The datapath has to be told that what it knew is not true any more.
+    pub outdated: bool,
+}
+
 impl Core {
-    /// Gives each prefix that a policy names an identity, and takes it from those that none names.
-    pub(super) fn refresh_prefixes(&mut self) {
-        let wanted = self.engine.prefixes();
-        let gone: Vec<(IpNet, Identity)> =
-            self.prefixes.iter().filter(|(p, _)| !wanted.contains_key(*p)).map(|(p, i)| (*p, *i)).collect();
-        for (prefix, number) in gone {
-            self.prefixes.remove(&prefix);
-            self.identities.remove(&number);
+    /// Gives identities to the prefixes that policies name and the addresses that they know by name, and takes them from
+    /// those that none does.
+    pub(super) fn refresh_outside(&mut self) {
+        let places = self.engine.places();
+        let change = self.outside.change(&places.named, places.learned);
+        if let Some(error) = change.exhausted {
+            tracing::error!(%error, "prefixes and addresses of policies count as what is around them");
+        }
+        for (number, labels) in change.added {
+            self.engine.add_identity(number, &labels);
+            self.know_labels(number, labels);
+            self.fresh.insert(number);
+        }
+        for number in change.removed {
+            self.forget_labels(number);
             self.engine.remove_identity(number);
-            self.dirty.addresses = true;
         }
-        let mut used: BTreeSet<Identity> = self.prefixes.values().copied().collect();
-        for (prefix, labels) in wanted {
-            let number = match self.prefixes.get(&prefix) {
-                Some(number) => *number,
-                None => {
-                    let Some(free) = (identity::LOCAL_CIDR..identity::LOCAL_REMOTE_NODE).find(|n| !used.contains(n))
-                    else {
-                        continue;
-                    };
-                    used.insert(free);
-                    self.prefixes.insert(prefix, free);
-                    self.dirty.addresses = true;
-                    free
-                }
-            };
-            if self.identities.get(&number) != Some(&labels) {
-                self.engine.add_identity(number, &labels);
-                if self.identities.insert(number, labels).is_none() {
-                    self.fresh.insert(number);
-                }
-            }
+        for (prefix, number) in change.moved {
+            self.ipcache.tell_policy(prefix, number);
         }
+    }
+
+    /// Numbers of this node with their labels, for the next run.
+    pub fn local_numbers(&self) -> &::identity::Outside {
+        &self.outside
     }
 
     /// Writes what changed of the IP cache.
     pub(super) fn write_addresses(&mut self, ops: &mut Vec<Op>) {
-        self.ipcache = self.build_ipcache();
-        let (changes, outdated) = self.ipcache.changes(&self.written);
-        ops.extend(changes.into_iter().map(Op::Ipcache));
+        self.say();
+        let mut outdated = std::mem::take(&mut self.unsaid.outdated);
+        for prefix in self.ipcache.take_touched() {
+            let change = self.written.change(prefix, self.ipcache.get(&prefix));
+            outdated |= change.is_some();
+            ops.extend(change.map(Op::Ipcache));
+            self.unseen.prefixes.insert(prefix);
+        }
         if outdated {
             ops.push(Op::BumpGeneration);
         }
-        self.written = self.ipcache.iter().map(|(prefix, entry)| (*prefix, entry.value())).collect();
     }
 
-    fn build_ipcache(&self) -> IpCache {
-        let mut cache = IpCache::new(self.facts.ipv4, self.facts.ipv6);
-        let on = |address: &IpAddr| if address.is_ipv4() { self.facts.ipv4 } else { self.facts.ipv6 };
-        for (prefix, number) in self.prefixes.iter().filter(|(p, _)| on(&p.addr())) {
-            cache.add(*prefix, Entry { identity: *number, tunnel: None, source: Source::Generated, pod: None });
+    /// What an earlier run wrote is looked at once.
+    pub(super) fn look_at_all_addresses(&mut self) {
+        self.unsaid.nodes = true;
+        self.unsaid.own = true;
+        self.unsaid.pods.extend(self.remote_pods.keys().cloned());
+        self.ipcache.touch(self.written.prefixes().copied());
+    }
+
+    /// Says to the IP cache what has not been said yet.
+    fn say(&mut self) {
+        std::mem::take(&mut self.unsaid.gone).into_iter().for_each(|teller| self.ipcache.tell(teller, []));
+        if std::mem::take(&mut self.unsaid.nodes) {
+            self.say_nodes();
         }
-        let servers = self.api_servers();
-        for address in servers.iter().filter(|a| on(a)) {
-            cache.add_address(*address, node_entry(identity::KUBE_APISERVER, None));
+        for key in std::mem::take(&mut self.unsaid.pods) {
+            self.say_pod(key);
         }
-        self.add_remote_pods(&mut cache, &on);
-        self.add_nodes(&mut cache, &servers, &on);
-        self.add_own(&mut cache, &on);
-        cache
+        if std::mem::take(&mut self.unsaid.own) {
+            self.say_own();
+        }
     }
 
     /// The own node has the API server's label too while it runs one: rules for the API server mean it then.
@@ -81,7 +99,7 @@ impl Core {
         let Ok(labels) = labels::Labels::parse(names.iter().copied()) else { return };
         if self.identities.get(&identity::HOST) != Some(&labels) {
             self.engine.add_identity(identity::HOST, &labels);
-            self.identities.insert(identity::HOST, labels);
+            self.know_labels(identity::HOST, labels);
             self.dirty.policies = true;
         }
     }
@@ -91,19 +109,16 @@ impl Core {
         self.services.backend_addresses(&("default".into(), "kubernetes".into()))
     }
 
-    fn add_remote_pods(&self, cache: &mut IpCache, on: &impl Fn(&IpAddr) -> bool) {
-        for (key, pod) in &self.remote_pods {
-            // Pods of this node are known better than by what was once written of them.
-            if pod.node.is_some_and(|node| self.facts.node_addresses.contains(&node)) {
-                continue;
-            }
-            let Some(number) = pod.identity else { continue };
+    fn say_pod(&mut self, key: Key) {
+        // Pods of this node are known better than by what was once written of them.
+        let pod = self.remote_pods.get(&key);
+        let pod = pod.filter(|pod| pod.node.is_none_or(|node| !self.facts.node_addresses.contains(&node)));
+        let entries = pod.and_then(|pod| {
             let tunnel = pod.node.and_then(|node| self.tunnel_of(node));
-            for address in pod.addresses.iter().filter(|a| on(a)) {
-                let entry = Entry { identity: number, tunnel, source: Source::CustomResource, pod: Some(key.clone()) };
-                cache.add_address(*address, entry);
-            }
-        }
+            let entry = Entry { identity: pod.identity?, tunnel, pod: Some(key.clone()) };
+            Some(pod.addresses.iter().map(|address| (IpNet::from(*address), entry.clone())).collect::<Vec<_>>())
+        });
+        self.ipcache.tell(Teller::Pod(key), entries.unwrap_or_default());
     }
 
     /// Tunnels run over IPv4: a node that is named by its IPv6 address is looked up.
@@ -114,37 +129,39 @@ impl Core {
         }
     }
 
-    fn add_nodes(&self, cache: &mut IpCache, servers: &BTreeSet<IpAddr>, on: &impl Fn(&IpAddr) -> bool) {
+    fn say_nodes(&mut self) {
+        let servers = self.api_servers();
+        let serving = servers.iter().map(|address| node_entry(*address, identity::KUBE_APISERVER, None));
+        self.ipcache.tell(Teller::ApiServer, serving.collect::<Vec<_>>());
         for (name, node) in self.nodes.iter().filter(|(name, _)| **name != self.facts.node) {
             let serves = node.addresses.iter().any(|address| servers.contains(address));
             let number = if serves { identity::KUBE_APISERVER } else { identity::REMOTE_NODE };
-            for address in node.addresses.iter().filter(|a| on(a)) {
-                cache.add_address(*address, node_entry(number, None));
+            let mut entries: Vec<_> =
+                node.addresses.iter().map(|address| node_entry(*address, number, None)).collect();
+            if let Some(agent) = self.agent_nodes.get(name) {
+                entries.extend(agent.routers.iter().map(|address| node_entry(*address, number, node.tunnel())));
+                let health = agent.health.iter();
+                entries.extend(health.map(|address| node_entry(*address, identity::HEALTH, node.tunnel())));
             }
-            let Some(agent) = self.agent_nodes.get(name) else { continue };
-            for address in agent.routers.iter().filter(|a| on(a)) {
-                cache.add_address(*address, node_entry(number, node.tunnel()));
-            }
-            for address in agent.health.iter().filter(|a| on(a)) {
-                cache.add_address(*address, node_entry(identity::HEALTH, node.tunnel()));
-            }
+            self.ipcache.tell(Teller::Node(name.clone()), entries);
         }
+        let by_node = self.remote_pods.iter().filter(|(_, pod)| pod.node.is_some_and(|node| node.is_ipv6()));
+        self.unsaid.pods.extend(by_node.map(|(key, _)| key.clone()));
     }
 
-    fn add_own(&self, cache: &mut IpCache, on: &impl Fn(&IpAddr) -> bool) {
-        let local = |identity, pod| Entry { identity, tunnel: None, source: Source::Local, pod };
+    fn say_own(&mut self) {
         let own = self.facts.node_addresses.iter().chain(&self.facts.routers);
-        for address in own.filter(|a| on(a)) {
-            cache.add_address(*address, local(identity::HOST, None));
-        }
+        let own = own.map(|address| (IpNet::from(*address), Entry::of(identity::HOST)));
+        self.ipcache.tell(Teller::Host, own.collect::<Vec<_>>());
         for endpoint in self.endpoints.values() {
-            for address in endpoint.addresses() {
-                cache.add_address(address, local(endpoint.record.identity, endpoint.pod()));
-            }
+            let entry = Entry { pod: endpoint.pod(), ..Entry::of(endpoint.record.identity) };
+            let addresses = endpoint.addresses().into_iter();
+            let entries = addresses.map(|address| (IpNet::from(address), entry.clone()));
+            self.ipcache.tell(Teller::Endpoint(endpoint.record.id), entries);
         }
     }
 }
 
-fn node_entry(identity: Identity, tunnel: Option<Ipv4Addr>) -> Entry {
-    Entry { identity, tunnel, source: Source::Node, pod: None }
+fn node_entry(address: IpAddr, identity: Identity, tunnel: Option<Ipv4Addr>) -> (IpNet, Entry) {
+    (IpNet::from(address), Entry { tunnel, ..Entry::of(identity) })
 }

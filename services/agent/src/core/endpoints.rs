@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Core, both};
 use crate::engine::NamedPorts;
+use crate::ipcache::Teller;
 use crate::objects::{Key, Pod, protocol_number};
 use crate::ops::Op;
 
@@ -187,7 +188,7 @@ impl Core {
         self.queue.push(Op::Persist(Box::new(record.clone())));
         self.endpoints.insert(id, Endpoint { record, state, applied, written: None, published: None });
         self.ports_changed();
-        self.dirty.addresses = true;
+        self.unsaid.own = true;
         self.refresh_labels(id);
     }
 
@@ -215,11 +216,12 @@ impl Core {
         self.queue.extend(addresses.iter().copied().map(Op::ForgetConnections));
         self.queue.push(Op::Forget(id));
         self.forget_names(id);
+        self.unsaid.gone.push(Teller::Endpoint(id));
         if let Some(key) = endpoint.pod() {
             self.queue.push(Op::Unpublish(key, addresses));
         }
         self.ports_changed();
-        self.dirty.addresses = true;
+        self.unsaid.own = true;
         true
     }
 
@@ -297,7 +299,18 @@ impl Core {
         endpoint.state = State::Regenerating;
         self.queue.push(Op::Persist(Box::new(endpoint.record.clone())));
         self.ports_changed();
-        self.dirty.addresses = true;
+        self.unsaid.own = true;
+    }
+
+    /// A number stands for these labels; what it stood for before.
+    pub(super) fn know_labels(&mut self, number: Identity, labels: Labels) -> Option<Labels> {
+        self.unseen.identities.insert(number);
+        self.identities.insert(number, labels)
+    }
+
+    pub(super) fn forget_labels(&mut self, number: Identity) {
+        self.unseen.identities.insert(number);
+        self.identities.remove(&number);
     }
 
     pub(super) fn add_reserved(&mut self) {
@@ -306,7 +319,7 @@ impl Core {
                 && *number != identity::UNKNOWN
             {
                 self.engine.add_identity(*number, &labels);
-                self.identities.insert(*number, labels);
+                self.know_labels(*number, labels);
             }
         }
     }
@@ -316,7 +329,7 @@ impl Core {
         if self.identities.get(&number) == Some(&labels) {
             return;
         }
-        match self.identities.insert(number, labels.clone()) {
+        match self.know_labels(number, labels.clone()) {
             Some(earlier) => self.forget_number(&earlier, number),
             None => {
                 self.fresh.insert(number);
@@ -358,7 +371,7 @@ impl Core {
             self.request_identity(labels);
             return;
         }
-        self.identities.remove(&number);
+        self.forget_labels(number);
         self.forget_number(&labels, number);
         self.engine.remove_identity(number);
         self.dirty.policies = true;

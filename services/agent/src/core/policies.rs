@@ -21,6 +21,11 @@ const DENY_ALL: u32 = 0;
 #[derive(Debug, Default)]
 pub struct Slots {
     installed: BTreeMap<Identity, Installed>,
+    /// What the proxy asks, of all that are installed, and how many of them ask it.
+    redirects: Redirects,
+    asking: BTreeMap<u32, usize>,
+    /// Grows when rule sets come to the redirects or go.
+    redirects_version: u64,
     /// Subjects whose policy is not in the datapath, and why: their endpoints are locked down.
     locked: BTreeMap<Identity, String>,
     used: BTreeSet<u32>,
@@ -83,12 +88,25 @@ impl Slots {
 
     /// The subject has no policy in the datapath.
     fn lock(&mut self, subject: Identity, why: String, late: &mut Vec<Op>) {
-        if let Some(old) = self.installed.remove(&subject) {
-            self.leave(old.slot, old.decisions, late);
-        }
+        self.uninstall(subject, late);
         if self.locked.insert(subject, why.clone()).as_ref() != Some(&why) {
             tracing::error!(identity = subject, reason = why, "no policy: endpoints of the identity are locked down");
         }
+    }
+
+    /// The subject's policy leaves its slot.
+    fn uninstall(&mut self, subject: Identity, late: &mut Vec<Op>) {
+        let Some(old) = self.installed.remove(&subject) else { return };
+        for id in old.redirects.keys() {
+            let Some(asking) = self.asking.get_mut(id) else { continue };
+            *asking -= 1;
+            if *asking == 0 {
+                self.asking.remove(id);
+                self.redirects.remove(id);
+                self.redirects_version += 1;
+            }
+        }
+        self.leave(old.slot, old.decisions, late);
     }
 
     fn put(&mut self, subject: Identity, tables: Tables, ops: &mut Vec<Op>, late: &mut Vec<Op>) {
@@ -101,9 +119,16 @@ impl Slots {
         let (ingress, egress, rule_sets) = (tables.ingress, tables.egress, Arc::new(tables.rule_sets));
         let (redirects, decisions) = (tables.redirects, Arc::new(tables.decisions));
         let new = Installed { slot, ingress, egress, rule_sets, redirects, decisions, moved: false };
-        if let Some(old) = self.installed.insert(subject, new) {
-            self.leave(old.slot, old.decisions, late);
+        for (id, rules) in &new.redirects {
+            let asking = self.asking.entry(*id).or_default();
+            *asking += 1;
+            if *asking == 1 {
+                self.redirects.insert(*id, rules.clone());
+                self.redirects_version += 1;
+            }
         }
+        self.uninstall(subject, late);
+        self.installed.insert(subject, new);
         self.locked.remove(&subject);
     }
 }
@@ -164,9 +189,7 @@ impl Core {
         for subject in gone {
             self.engine.release(subject);
             self.slots.locked.remove(&subject);
-            if let Some(installed) = self.slots.installed.remove(&subject) {
-                self.slots.leave(installed.slot, installed.decisions, late);
-            }
+            self.slots.uninstall(subject, late);
         }
     }
 
@@ -287,9 +310,13 @@ impl Core {
     }
 
     /// What the proxy asks, by rule set, for all policies that are or are to be in the datapath.
-    pub fn redirects(&self) -> Redirects {
-        let all = self.slots.installed.values().flat_map(|installed| &installed.redirects);
-        all.map(|(id, rules)| (*id, rules.clone())).collect()
+    pub fn redirects(&self) -> &Redirects {
+        &self.slots.redirects
+    }
+
+    /// Grows when [`Core::redirects`] change.
+    pub fn redirects_version(&self) -> u64 {
+        self.slots.redirects_version
     }
 
     /// How many rule sets of an endpoint's policy redirect.

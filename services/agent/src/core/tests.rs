@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use labels::{LabelFilter, Labels};
 
 use super::*;
-use crate::engine::{TableChange, Tables};
+use crate::engine::{Places, TableChange, Tables};
 use crate::ipcache::Change;
 use crate::ops::PolicyKind;
 
@@ -19,7 +19,8 @@ use crate::ops::PolicyKind;
 pub struct Fake {
     revision: u64,
     identities: BTreeMap<Identity, Labels>,
-    prefixes: BTreeMap<IpNet, Labels>,
+    prefixes: BTreeSet<IpNet>,
+    places: Places,
     /// What was told of subjects.
     told: BTreeMap<Identity, Tables>,
 }
@@ -64,14 +65,14 @@ impl Engine for Fake {
     fn set_policy(&mut self, _: &PolicyKey, object: &serde_json::Value) -> Vec<String> {
         self.revision += 1;
         if let Some(prefix) = object["prefix"].as_str().and_then(|text| text.parse::<IpNet>().ok()) {
-            self.prefixes
-                .insert(prefix, ::identity::cidr_labels(prefix, ::identity::Families { ipv4: true, ipv6: false }));
+            self.prefixes.insert(prefix);
+            self.places.named.insert(prefix, true);
         }
         Vec::new()
     }
     fn remove_policy(&mut self, _: &PolicyKey) {
         self.revision += 1;
-        self.prefixes.clear();
+        self.places.named.extend(std::mem::take(&mut self.prefixes).into_iter().map(|prefix| (prefix, false)));
     }
     fn names(&self) -> Vec<agent_api::NameSelector> {
         Vec::new()
@@ -89,8 +90,8 @@ impl Engine for Fake {
     fn remove_identity(&mut self, identity: Identity) {
         self.identities.remove(&identity);
     }
-    fn prefixes(&self) -> BTreeMap<IpNet, Labels> {
-        self.prefixes.clone()
+    fn places(&mut self) -> Places {
+        std::mem::take(&mut self.places)
     }
     fn set_named_ports(&mut self, _: Identity, _: crate::engine::NamedPorts) {}
     fn resolve(&mut self, subject: Identity) -> Option<Tables> {
@@ -109,9 +110,6 @@ impl Engine for Fake {
             *told = now.clone();
         }
         all
-    }
-    fn prefixes_changed(&mut self) -> bool {
-        true
     }
     fn release(&mut self, subject: Identity) {
         self.told.remove(&subject);

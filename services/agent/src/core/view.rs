@@ -1,14 +1,16 @@
 //! What others may know of the agent's state: the API, Hubble, the cluster.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use abi::identity::Identity;
 use flow::Peer;
 use flow::proto::flow::Workload;
+use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
+use super::shards::Shards;
 use super::{Core, Endpoint, Kind};
 use crate::engine::RuleSets;
 use crate::objects::protocol_name;
@@ -19,49 +21,66 @@ use crate::services::Frontend;
 #[derive(Clone, Debug, Default)]
 pub struct View {
     /// Who has an address.
-    pub peers: HashMap<IpAddr, Arc<Peer>>,
+    pub peers: Shards<IpAddr, Arc<Peer>>,
     /// Prefixes that are more than one address, with what is known of them, longest first.
-    pub networks: Vec<(ipnet::IpNet, Arc<Peer>)>,
+    pub networks: Arc<Vec<(IpNet, Arc<Peer>)>>,
     /// Labels of identities.
-    pub labels: HashMap<Identity, Arc<[String]>>,
+    pub labels: Shards<Identity, Arc<[String]>>,
     /// Services by address and port.
-    pub services: HashMap<(IpAddr, u16), Frontend>,
+    pub services: Arc<HashMap<(IpAddr, u16), Frontend>>,
     /// Rule sets of endpoints' policies.
     pub rule_sets: HashMap<u32, Arc<RuleSets>>,
     /// Devices of endpoints.
     pub devices: HashMap<u32, Arc<str>>,
 }
 
+/// What changed since the last snapshot.
+#[derive(Debug, Default)]
+pub(super) struct Unseen {
+    pub prefixes: BTreeSet<IpNet>,
+    pub identities: BTreeSet<Identity>,
+    pub services: bool,
+}
+
 impl Core {
-    /// The snapshot; values that are the same as in the last one are shared with it.
-    pub fn view(&self, last: &View) -> View {
-        let mut view = View::default();
-        for (number, labels) in self.identities() {
-            let texts: Arc<[String]> = labels.to_strings().into();
-            let shared = last.labels.get(number).filter(|known| ***known == *texts);
-            view.labels.insert(*number, shared.cloned().unwrap_or(texts));
+    /// The snapshot. It costs what changed, and shares all else with the last one.
+    pub fn view(&mut self) -> View {
+        let mut view = std::mem::take(&mut self.view);
+        let unseen = std::mem::take(&mut self.unseen);
+        for number in unseen.identities {
+            let labels = self.identities.get(&number).map(|labels| labels.to_strings().into());
+            view.labels.set(number, labels);
         }
-        for (prefix, entry) in self.ipcache().iter() {
-            let (namespace, pod) = entry.pod.clone().unwrap_or_default();
-            let peer = Peer { identity: entry.identity, namespace, pod, ..Peer::default() };
-            if prefix.prefix_len() == prefix.max_prefix_len() {
-                view.peers.insert(prefix.addr(), Arc::new(peer));
+        let mut networks = false;
+        for prefix in unseen.prefixes {
+            if prefix.prefix_len() < prefix.max_prefix_len() {
+                networks = true;
             } else {
-                view.networks.push((*prefix, Arc::new(peer)));
+                view.peers.set(prefix.addr(), self.ipcache.get(&prefix).map(peer));
             }
         }
-        view.networks.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.prefix_len()));
-        for endpoint in self.endpoints().values() {
+        if networks {
+            view.networks = Arc::new(self.networks());
+        }
+        if unseen.services {
+            let frontends = self.service_table.frontends.values().filter(|f| f.address.port != 0);
+            view.services = Arc::new(frontends.map(|f| ((f.address.ip, f.address.port), f.clone())).collect());
+        }
+        view.rule_sets.clear();
+        view.devices.clear();
+        for endpoint in self.endpoints.values() {
             self.view_endpoint(endpoint, &mut view);
         }
-        for (address, peer) in &mut view.peers {
-            if let Some(known) = last.peers.get(address).filter(|known| *known == peer) {
-                *peer = known.clone();
-            }
-        }
-        let frontends = self.service_table().frontends.values().filter(|f| f.address.port != 0);
-        view.services = frontends.map(|f| ((f.address.ip, f.address.port), f.clone())).collect();
+        self.view = view.clone();
         view
+    }
+
+    /// Prefixes that are more than one address, longest first.
+    fn networks(&self) -> Vec<(IpNet, Arc<Peer>)> {
+        let all = self.ipcache.iter().filter(|(prefix, ..)| prefix.prefix_len() < prefix.max_prefix_len());
+        let mut networks: Vec<_> = all.map(|(prefix, _, entry)| (*prefix, peer(entry))).collect();
+        networks.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.prefix_len()));
+        networks
     }
 
     fn view_endpoint(&self, endpoint: &Endpoint, view: &mut View) {
@@ -83,7 +102,7 @@ impl Core {
             workloads: workload.into_iter().map(|(kind, name)| Workload { name, kind }).collect(),
         });
         for address in endpoint.addresses() {
-            view.peers.insert(address, peer.clone());
+            view.peers.set(address, Some(peer.clone()));
         }
     }
 
@@ -210,13 +229,13 @@ impl Core {
 
     /// The IP cache as the API tells it.
     pub fn describe_ips(&self) -> Vec<agent_api::IpEntry> {
-        let entry = |(prefix, entry): (&ipnet::IpNet, &crate::ipcache::Entry)| {
+        let entry = |(prefix, teller, entry): (&IpNet, &crate::ipcache::Teller, &crate::ipcache::Entry)| {
             let (namespace, name) = entry.pod.clone().unwrap_or_default();
             agent_api::IpEntry {
                 cidr: prefix.to_string(),
                 identity: entry.identity,
                 host_ip: entry.tunnel.map(|a| a.to_string()).unwrap_or_default(),
-                metadata: agent_api::IpMetadata { source: entry.source.as_str().into(), name, namespace },
+                metadata: agent_api::IpMetadata { source: teller.source().into(), name, namespace },
             }
         };
         self.ipcache().iter().map(entry).collect()
@@ -247,6 +266,11 @@ impl Core {
         };
         self.nodes.iter().map(node).collect()
     }
+}
+
+fn peer(entry: &crate::ipcache::Entry) -> Arc<Peer> {
+    let (namespace, pod) = entry.pod.clone().unwrap_or_default();
+    Arc::new(Peer { identity: entry.identity, namespace, pod, ..Peer::default() })
 }
 
 fn cilium_endpoint(endpoint: &Endpoint, pod: &crate::objects::Pod, node: Option<IpAddr>) -> crds::CiliumEndpoint {

@@ -8,14 +8,14 @@ use ::identity::Families;
 use abi::Port;
 use abi::identity::Identity;
 use abi::policy::{VERDICT_REDIRECT, VerdictEntry, VerdictKey};
+use fqdn::Selected;
 use ipnet::IpNet;
 use labels::Labels;
 use policy::{
     AllowLocalhost, Change, EndpointPolicy, Known, Learned, Mode, Peer, PolicyRef, Repository, RuleSet, What,
 };
 
-use super::names::{self, Names};
-use super::{Engine, NamedPorts, Redirects, RulePolicy, TableChange, Tables, rules};
+use super::{Engine, NamedPorts, Places, Redirects, RulePolicy, TableChange, Tables, rules};
 use crate::config::{Enforcement, Settings};
 use crate::hits::Decision;
 use crate::objects::{Key, ServiceLabels};
@@ -48,10 +48,10 @@ pub fn repository(settings: &Settings, proxy: Option<Ports>, first_rule_set: u32
         ports: proxy.unwrap_or_default(),
         groups: BTreeMap::new(),
         services: BTreeMap::new(),
-        names: Names::default(),
+        names: Selected::default(),
         objects: BTreeMap::new(),
         changes: BTreeMap::new(),
-        prefixes_changed: true,
+        named: BTreeMap::new(),
     }))
 }
 
@@ -61,12 +61,13 @@ struct Policies {
     ports: Ports,
     groups: BTreeMap<String, Group>,
     services: BTreeMap<Key, Service>,
-    names: Names,
+    names: Selected,
     /// The objects whose rules hold, as they were given.
     objects: BTreeMap<PolicyKey, serde_json::Value>,
     /// What nobody has been told of yet.
     changes: BTreeMap<Identity, Pending>,
-    prefixes_changed: bool,
+    /// Prefixes that policies name or do not name any more, as nobody has been told yet.
+    named: BTreeMap<IpNet, bool>,
 }
 
 /// What changed in the tables of one subject.
@@ -104,7 +105,8 @@ fn reference(key: &PolicyKey) -> PolicyRef {
 impl Policies {
     /// Notes what a call changed, for [`Engine::changes`].
     fn note(&mut self, change: Change) {
-        self.prefixes_changed |= !change.prefixes_added.is_empty() || !change.prefixes_removed.is_empty();
+        self.named.extend(change.prefixes_added.iter().map(|prefix| (*prefix, true)));
+        self.named.extend(change.prefixes_removed.iter().map(|prefix| (*prefix, false)));
         for table in change.tables {
             let pending = self.changes.entry(table.subject).or_insert_with(|| Pending::Peers(Vec::new()));
             match (table.what, &mut *pending) {
@@ -124,9 +126,18 @@ impl Policies {
         Some(tables(&policy, self.repository.revision(), &self.ports))
     }
 
-    /// Tells the repository the prefixes of the groups that its policies name.
+    /// Which names and patterns policies speak of.
+    fn select_names(&mut self) {
+        let wanted = self.repository.learned().filter_map(|learned| match learned {
+            Learned::Name(name) | Learned::Pattern(name) => Some(name.clone()),
+            Learned::Group(..) | Learned::Groups(..) | Learned::Service(..) | Learned::Services(..) => None,
+        });
+        self.names.select(&wanted.collect());
+    }
+
+    /// Tells the repository the prefixes of the groups and services that its policies name.
     fn teach(&mut self) {
-        let wanted: Vec<Learned> = self.repository.learned().cloned().collect();
+        let wanted: Vec<Learned> = self.repository.learned().filter(|learned| !learned.is_name()).cloned().collect();
         for learned in wanted {
             let known: Known = match &learned {
                 Learned::Group(name, _) => {
@@ -139,7 +150,7 @@ impl Policies {
                 Learned::Services(namespace, selector) => {
                     self.of_services(|key, service| in_namespace(key, namespace) && selector.matches(&service.labels))
                 }
-                Learned::Name(_) | Learned::Pattern(_) => self.names.addresses(&learned).into(),
+                Learned::Name(_) | Learned::Pattern(_) => continue,
             };
             let change = self.repository.set_learned(&learned, known);
             self.note(change);
@@ -175,6 +186,7 @@ impl Engine for Policies {
                 self.objects.insert(key.clone(), object.clone());
                 let change = self.repository.upsert_policy(read);
                 self.note(change);
+                self.select_names();
                 self.teach();
                 Vec::new()
             }
@@ -186,7 +198,7 @@ impl Engine for Policies {
         self.objects.remove(key);
         let change = self.repository.remove_policy(&reference(key));
         self.note(change);
-        self.names.keep(&self.repository.learned().cloned().collect());
+        self.select_names();
     }
 
     fn set_cidr_group(&mut self, name: &str, group: &crds::CiliumCIDRGroup) {
@@ -225,11 +237,7 @@ impl Engine for Policies {
     }
 
     fn set_names(&mut self, change: &fqdn::Change) {
-        for learned in self.names.change(change) {
-            let addresses = self.names.addresses(&learned);
-            let change = self.repository.set_learned(&learned, addresses);
-            self.note(change);
-        }
+        self.names.change(change);
     }
 
     fn add_identity(&mut self, identity: Identity, labels: &Labels) {
@@ -243,13 +251,10 @@ impl Engine for Policies {
         self.note(change);
     }
 
-    fn prefixes(&self) -> BTreeMap<IpNet, Labels> {
-        let families = self.repository.settings().families;
-        self.repository
-            .prefixes()
-            .into_iter()
-            .map(|prefix| (prefix, ::identity::cidr_labels(prefix, families)))
-            .collect()
+    fn places(&mut self) -> Places {
+        let learned = self.names.take_changed().into_iter();
+        let learned = learned.map(|address| (address, self.names.of(address).map(str::to_owned).collect()));
+        Places { learned: learned.collect(), named: std::mem::take(&mut self.named) }
     }
 
     fn set_named_ports(&mut self, identity: Identity, ports: NamedPorts) {
@@ -278,10 +283,6 @@ impl Engine for Policies {
         all
     }
 
-    fn prefixes_changed(&mut self) -> bool {
-        std::mem::take(&mut self.prefixes_changed)
-    }
-
     fn release(&mut self, subject: Identity) {
         self.repository.release_subject(subject);
         self.changes.remove(&subject);
@@ -305,7 +306,16 @@ impl Engine for Policies {
     }
 
     fn names(&self) -> Vec<agent_api::NameSelector> {
-        let mut all: Vec<_> = self.names.wanted().collect();
+        let named = self.repository.learned().filter_map(|learned| {
+            let (selector, text) = match learned {
+                Learned::Name(name) => (format!("MatchName: {name}., MatchPattern: "), name),
+                Learned::Pattern(pattern) => (format!("MatchName: , MatchPattern: {pattern}"), pattern),
+                Learned::Group(..) | Learned::Groups(..) | Learned::Service(..) | Learned::Services(..) => return None,
+            };
+            let addresses = self.names.addresses(text).map(|address| address.to_string()).collect();
+            Some(agent_api::NameSelector { selector, addresses })
+        });
+        let mut all: Vec<_> = named.collect();
         all.sort_by(|one, two| one.selector.cmp(&two.selector));
         all
     }
@@ -323,7 +333,7 @@ impl Engine for Policies {
                 let origin = &rule.origin;
                 for peer in &rule.peers {
                     if let Peer::Learned(learned @ (Learned::Name(text) | Learned::Pattern(text))) = peer
-                        && names::is_meant(learned, name)
+                        && learned.means(name)
                     {
                         found.push(format!("{}: {}[{}] {text}", object.reference, origin.section(), origin.index));
                     }
