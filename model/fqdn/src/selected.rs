@@ -37,8 +37,11 @@ impl Selected {
         self.patterns = Patterns::new([], wanted.iter().map(String::as_str));
         let gone = self.selectors.extract_if(.., |one, _| !wanted.contains(&**one));
         let gone: BTreeSet<Arc<str>> = gone.map(|(one, _)| one).collect();
-        let new: BTreeSet<Arc<str>> =
-            wanted.iter().filter(|one| !self.selectors.contains_key(one.as_str())).map(|one| one.as_str().into()).collect();
+        let new: BTreeSet<Arc<str>> = wanted
+            .iter()
+            .filter(|one| !self.selectors.contains_key(one.as_str()))
+            .map(|one| one.as_str().into())
+            .collect();
         self.selectors.extend(new.iter().map(|one| (one.clone(), BTreeMap::new())));
         let known = Patterns::new([], new.iter().map(AsRef::as_ref));
         let names: Vec<String> = self.names.keys().cloned().collect();

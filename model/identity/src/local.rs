@@ -57,7 +57,15 @@ impl LocalAllocator {
     /// An allocator of the numbers from `first` to `last`.
     pub fn with_range(first: NumericIdentity, last: NumericIdentity) -> Self {
         let (by_labels, in_use) = (HashMap::new(), BTreeMap::new());
-        LocalAllocator { first, last, next: first, by_labels, in_use, released: BTreeSet::new(), resting: BTreeSet::new() }
+        LocalAllocator {
+            first,
+            last,
+            next: first,
+            by_labels,
+            in_use,
+            released: BTreeSet::new(),
+            resting: BTreeSet::new(),
+        }
     }
 
     /// The number for these labels, one use more.
@@ -80,13 +88,22 @@ impl LocalAllocator {
             return false;
         }
         self.insert(identity, labels);
+        self.go_on_after(identity);
         true
+    }
+
+    /// Also numbers of an earlier run rest as long as possible.
+    fn go_on_after(&mut self, identity: NumericIdentity) {
+        if (self.next..self.last).contains(&identity) {
+            self.next = identity + 1;
+        }
     }
 
     /// Nobody gets the number before it is retired, unless labels have it already.
     pub fn rest(&mut self, identity: NumericIdentity) {
         if !self.in_use.contains_key(&identity) {
             self.resting.insert(identity);
+            self.go_on_after(identity);
         }
     }
 

@@ -34,7 +34,7 @@ pub struct Outside {
 pub struct OutsideChange {
     /// Identities that are there now and were not, with their labels.
     pub added: Vec<(NumericIdentity, Labels)>,
-    /// Identities that nobody has any more.
+    /// Identities that nobody has any more. Who writes an IP cache must know them until it is written.
     pub removed: Vec<NumericIdentity>,
     /// Prefixes that have another identity now, or none any more.
     pub moved: BTreeMap<IpNet, Option<NumericIdentity>>,
@@ -100,12 +100,12 @@ impl Outside {
         self.settle(touched)
     }
 
-    /// What was removed is in no table and in no IP cache any more: others may have the numbers.
-    pub fn retire(&mut self) {
+    /// What was removed is in no IP cache any more: others may have the numbers. Yields the numbers that this holds for.
+    pub fn retire(&mut self) -> Vec<NumericIdentity> {
         let gone = std::mem::take(&mut self.leaving).into_iter().chain(std::mem::take(&mut self.earlier));
-        for number in gone {
-            self.version += u64::from(self.allocator.retire(number));
-        }
+        let gone: Vec<NumericIdentity> = gone.filter(|number| self.allocator.retire(*number)).collect();
+        self.version += gone.len() as u64;
+        gone
     }
 
     /// The identity of exactly this prefix.

@@ -29,14 +29,24 @@ pub fn named_port_labels(ports: &BTreeMap<String, (&str, u16)>) -> Vec<Label> {
     values.into_iter().enumerate().map(label).collect()
 }
 
+/// True for the labels that [`named_port_labels`] gives.
+pub fn is_named_ports_label(label: &Label) -> bool {
+    let number = label.key.strip_prefix(KEY).map(|rest| rest.strip_prefix('-').unwrap_or(rest));
+    let is_number = |rest: &str| rest.bytes().all(|byte| byte.is_ascii_digit());
+    label.source == source::GENERATED && number.is_some_and(is_number)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn check(ports: &[(&str, &str, u16)], expected: &[&str]) {
-        let ports = ports.iter().map(|(name, protocol, number)| ((*name).to_owned(), (*protocol, *number))).collect();
+        let ports: BTreeMap<_, _> =
+            ports.iter().map(|(name, protocol, number)| ((*name).to_owned(), (*protocol, *number))).collect();
         let labels: Vec<String> = named_port_labels(&ports).iter().map(Label::to_string).collect();
         assert_eq!(labels, expected);
+        assert!(named_port_labels(&ports).iter().all(is_named_ports_label));
+        assert!(!is_named_ports_label(&Label::k8s(KEY, "x")) && !is_named_ports_label(&Label::new("gen", "other", "")));
     }
 
     #[test]

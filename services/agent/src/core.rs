@@ -16,9 +16,9 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ::identity::{Families, Outside};
 use abi::identity::Identity;
 use abi::ipcache::RemoteEndpoint;
-use ::identity::{Families, Outside};
 use ipnet::IpNet;
 use labels::{LabelFilter, Labels};
 
@@ -420,11 +420,9 @@ impl Core {
         if !self.synced {
             return ops;
         }
-        // What was to leave tables and IP cache is done, if nothing was refused: the numbers may be given anew.
-        if self.settled && self.written.is_sure() {
-            self.outside.retire();
+        if std::mem::replace(&mut self.settled, true) {
+            self.forget_outside();
         }
-        self.settled = true;
         let mut late = Vec::new();
         if std::mem::take(&mut self.dirty.policies) {
             self.refresh_outside();

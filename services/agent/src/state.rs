@@ -134,7 +134,8 @@ mod tests {
         assert_eq!(state.load_names().unwrap(), fqdn::Saved::default());
         state.save_names(&names.save()).unwrap();
         assert_eq!(state.load_names().unwrap(), names.save());
-        let numbers = LocalNumbers::from([(1 << 24, labels::Labels::parse(["cidr:10.0.0.0/8", "fqdn:*.a.b"]).unwrap())]);
+        let numbers =
+            LocalNumbers::from([(1 << 24, labels::Labels::parse(["cidr:10.0.0.0/8", "fqdn:*.a.b"]).unwrap())]);
         assert_eq!(state.load_numbers().unwrap(), LocalNumbers::new());
         state.save_numbers(&numbers).unwrap();
         assert_eq!(state.load_numbers().unwrap(), numbers);

@@ -124,7 +124,7 @@ proptest! {
                         let names: BTreeSet<String> = names.map(|(_, name)| (*name).to_owned()).collect();
                         learned.insert(ADDRESSES[at].parse::<IpAddr>().unwrap(), names);
                     }
-                    Step::Retire => kept.retire(),
+                    Step::Retire => drop(kept.retire()),
                 }
             }
             all_named.extend(named.clone());

@@ -43,11 +43,7 @@ pub fn wrong(text: &str) -> Vec<String> {
 impl Cluster {
     pub fn new(settings: Settings) -> Self {
         let outside = Outside::new(settings.families, &BTreeMap::new(), []);
-        let mut cluster = Cluster {
-            repository: Repository::new(settings),
-            outside,
-            names: BTreeMap::new(),
-        };
+        let mut cluster = Cluster { repository: Repository::new(settings), outside, names: BTreeMap::new() };
         for (name, number) in [
             ("host", 1),
             ("world", 2),

@@ -40,12 +40,21 @@ impl Core {
             self.know_labels(number, labels);
             self.fresh.insert(number);
         }
-        for number in change.removed {
-            self.forget_labels(number);
-            self.engine.remove_identity(number);
-        }
         for (prefix, number) in change.moved {
             self.ipcache.tell_policy(prefix, number);
+        }
+    }
+
+    /// Forgets the identities that no address has any more, unless the IP cache may hold them: tables know them until no
+    /// packet can have them, so that none counts as one of all others meanwhile.
+    pub(super) fn forget_outside(&mut self) {
+        if !self.written.is_sure() {
+            return;
+        }
+        for number in self.outside.retire() {
+            self.forget_labels(number);
+            self.engine.remove_identity(number);
+            self.dirty.policies = true;
         }
     }
 
@@ -136,8 +145,7 @@ impl Core {
         for (name, node) in self.nodes.iter().filter(|(name, _)| **name != self.facts.node) {
             let serves = node.addresses.iter().any(|address| servers.contains(address));
             let number = if serves { identity::KUBE_APISERVER } else { identity::REMOTE_NODE };
-            let mut entries: Vec<_> =
-                node.addresses.iter().map(|address| node_entry(*address, number, None)).collect();
+            let mut entries: Vec<_> = node.addresses.iter().map(|address| node_entry(*address, number, None)).collect();
             if let Some(agent) = self.agent_nodes.get(name) {
                 entries.extend(agent.routers.iter().map(|address| node_entry(*address, number, node.tunnel())));
                 let health = agent.health.iter();

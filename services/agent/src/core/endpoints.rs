@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use abi::identity::{self, Identity};
-use labels::{Labels, Workload, workload_labels};
+use labels::{Labels, Workload, is_named_ports_label, named_port_labels, workload_labels};
 use serde::{Deserialize, Serialize};
 
 use super::{Core, both};
@@ -118,6 +118,8 @@ pub struct Endpoint {
     pub written: Option<abi::endpoint::Endpoint>,
     /// Its CiliumEndpoint as it was last published.
     pub published: Option<Box<crds::CiliumEndpoint>>,
+    /// It had its identity in an earlier run, and keeps what that says of named ports.
+    pub restored: bool,
 }
 
 impl Endpoint {
@@ -164,16 +166,17 @@ impl Core {
 
     /// Takes a new endpoint in. It may do nothing until a flush has given it a policy.
     pub fn add_endpoint(&mut self, record: EndpointRecord) {
-        self.insert(record, Applied::default());
+        self.insert(record, Applied::default(), false);
     }
 
     /// Takes an endpoint of an earlier run in, with the policy that the datapath has for it.
     pub fn restore_endpoint(&mut self, record: EndpointRecord) {
         let applied = self.slots.restored(record.id);
-        self.insert(record, applied);
+        let had_identity = ![identity::UNKNOWN, identity::INIT].contains(&record.identity);
+        self.insert(record, applied, had_identity);
     }
 
-    fn insert(&mut self, mut record: EndpointRecord, applied: Applied) {
+    fn insert(&mut self, mut record: EndpointRecord, applied: Applied, restored: bool) {
         match record.kind {
             Kind::Health => (record.identity, record.labels) = (identity::HEALTH, Labels::reserved("health")),
             Kind::Host => (record.identity, record.labels) = (identity::HOST, Labels::reserved("host")),
@@ -186,7 +189,7 @@ impl Core {
         let state = if record.identity == identity::INIT { State::WaitingForIdentity } else { State::Regenerating };
         self.know_identity_of(&record);
         self.queue.push(Op::Persist(Box::new(record.clone())));
-        self.endpoints.insert(id, Endpoint { record, state, applied, written: None, published: None });
+        self.endpoints.insert(id, Endpoint { record, state, applied, written: None, published: None, restored });
         self.ports_changed();
         self.unsaid.own = true;
         self.refresh_labels(id);
@@ -265,7 +268,14 @@ impl Core {
             service_account: &pod.service_account,
             cluster: &self.facts.cluster,
         };
-        Some(workload_labels(&workload, &self.facts.filter))
+        let labels = workload_labels(&workload, &self.facts.filter);
+        // As in Cilium (`FetchK8sMetadataForEndpoint`), an endpoint gets these with its first identity: one that had none
+        // before an upgrade goes on without.
+        if !endpoint.restored {
+            return Some(labels.with(named_port_labels(&ports_by_name(pod))));
+        }
+        let kept = endpoint.record.labels.iter().filter(|label| is_named_ports_label(label)).cloned();
+        Some(labels.with(kept.collect::<Vec<_>>()))
     }
 
     fn refresh_labels(&mut self, id: u32) {
@@ -411,7 +421,8 @@ impl Core {
             ports.entry((protocol, name.clone())).or_default().insert(port);
         };
         for endpoint in self.endpoints.values() {
-            for (name, port, protocol) in self.pod_of(endpoint).iter().flat_map(|pod| &pod.ports) {
+            let ports = self.pod_of(endpoint).map(ports_by_name).unwrap_or_default();
+            for (name, (protocol, port)) in &ports {
                 if let Some(protocol) = protocol_number(Some(protocol)) {
                     add(endpoint.record.identity, protocol, name, *port);
                 }
@@ -426,4 +437,10 @@ impl Core {
         }
         all
     }
+}
+
+/// The ports of a pod that have names, in lower case; of several with one name the last one counts.
+fn ports_by_name(pod: &Pod) -> BTreeMap<String, (&str, u16)> {
+    let ports = pod.ports.iter().map(|(name, port, protocol)| (name.to_ascii_lowercase(), (protocol.as_str(), *port)));
+    ports.filter(|(name, (_, port))| policy::is_port_name(name) && *port > 0).collect()
 }

@@ -58,6 +58,9 @@ mod tests {
         (0..1000).for_each(|number| map.set(number, None));
         map.set(1500, Some(1));
         assert_eq!((map.iter().count(), copy.iter().count()), (1000, 2000));
-        assert_eq!((map.get(&1500), copy.get(&1500), map.get(&5), copy.get(&5)), (Some(&1), Some(&1500), None, Some(&5)));
+        assert_eq!(
+            (map.get(&1500), copy.get(&1500), map.get(&5), copy.get(&5)),
+            (Some(&1), Some(&1500), None, Some(&5))
+        );
     }
 }

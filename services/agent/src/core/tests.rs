@@ -1,6 +1,8 @@
 //! Does the core do the right things in the right order?
 #![allow(clippy::unwrap_used)]
 
+mod names;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -144,6 +146,10 @@ fn core(found: Found) -> Core {
 }
 
 fn core_with_slots(found: Found, policy_slots: u32) -> Core {
+    core_with(found, policy_slots, Box::<Fake>::default())
+}
+
+fn core_with(found: Found, policy_slots: u32, engine: Box<dyn Engine>) -> Core {
     let facts = Facts {
         cluster: "kind-kind".into(),
         node: "n1".into(),
@@ -156,7 +162,7 @@ fn core_with_slots(found: Found, policy_slots: u32) -> Core {
         policy_slots,
         names: SharedNames::default(),
     };
-    Core::new(facts, Box::<Fake>::default(), found)
+    Core::new(facts, engine, found)
 }
 
 fn namespace() -> Event {
