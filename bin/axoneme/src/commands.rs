@@ -66,6 +66,7 @@ const COMMANDS: &[Command] = &[
     inner("lab-init", |args| kubelet::init::main(&words(args))),
     inner("lab-world", |args| world::main_with(words(args))),
     inner("lab-app", |args| app_main(&words(args))),
+    inner("emojivoto-vote-bot", |args| apps::main_with("emojivoto-vote-bot", words(args))),
 ];
 
 /// Finds a command by name.

@@ -1,15 +1,21 @@
 //! What do the services of emojivoto say to each other?
 //!
-//! The paths are those of the original's gRPC (`/emojivoto.v1.EmojiService/ListAll`), the bodies are JSON by HTTP/1.
+//! Browsers and the bot ask `web` by HTTP, `web` asks `emoji` and `voting` by gRPC (`proto/emojivoto/v1`). As in the original,
+//! votes for the doughnut fail.
 
 pub mod emoji;
+mod metrics;
 pub mod vote_bot;
 pub mod voting;
 pub mod web;
 
-use crate::fetch::{self, Answer, Failure, Service};
-use hyper::Method;
-use serde_json::Value;
+use crate::fetch::Service;
+
+/// Messages, servers and clients, generated.
+#[allow(clippy::all, missing_docs)]
+mod v1 {
+    tonic::include_proto!("emojivoto.v1");
+}
 
 /// Shortcode and character of every emoji.
 const EMOJI: &[(&str, &str)] = &[
@@ -49,11 +55,6 @@ fn known(shortcode: &str) -> Option<&'static (&'static str, &'static str)> {
     EMOJI.iter().find(|(code, _)| *code == shortcode)
 }
 
-/// Calls a method of a service.
-async fn call(service: &Service, method: &str, body: &Value) -> Result<Answer, Failure> {
-    fetch::ask(service, Method::POST, method, body.to_string().into()).await
-}
-
 /// A service from the environment, which has to name it, else its usual place.
 fn service(key: &str, default: &str, port: u16) -> Service {
     Service::parse(&std::env::var(key).unwrap_or_else(|_| default.to_string()), port)
@@ -61,8 +62,12 @@ fn service(key: &str, default: &str, port: u16) -> Service {
 
 /// The port that the environment says, else the usual one.
 fn port(args: &[String], key: &str, default: u16) -> Result<u16, crate::Error> {
-    let said = std::env::var(key).ok().and_then(|p| p.parse().ok()).unwrap_or(default);
-    crate::arguments::port(args, "port", said)
+    crate::arguments::port(args, "port", environment(key).unwrap_or(default))
+}
+
+/// A port from the environment.
+fn environment(key: &str) -> Option<u16> {
+    std::env::var(key).ok().and_then(|text| text.parse().ok())
 }
 
 #[cfg(test)]

@@ -37,7 +37,8 @@ impl Service {
         }
     }
 
-    fn authority(&self) -> String {
+    /// As it stands in a URL.
+    pub fn authority(&self) -> String {
         if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
         } else {

@@ -6,6 +6,10 @@ use hyper::body::Incoming;
 use hyper::{Request, Response};
 use std::future::Future;
 use std::io;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::service::Routes;
+use tonic::transport::Server;
 use tracing::info;
 use world::datagram::Datagrams;
 use world::http::{self, Body, Ends};
@@ -23,6 +27,19 @@ where
     let listener = listen_everywhere(port).map_err(|error| Error::Listen { port, error })?;
     info!(port, "listening");
     Ok(Box::pin(http::serve(listener, handler)))
+}
+
+/// Serves gRPC at a port of all addresses, as [`http`] does.
+pub fn grpc(port: u16, services: Routes) -> Result<Task, Error> {
+    let listener = listen_everywhere(port).map_err(|error| Error::Listen { port, error })?;
+    info!(port, "listening");
+    Ok(Box::pin(grpc_at(listener, services)))
+}
+
+/// The same at a listener.
+pub async fn grpc_at(listener: TcpListener, services: Routes) -> io::Result<()> {
+    let incoming = TcpListenerStream::new(listener);
+    Server::builder().add_routes(services).serve_with_incoming(incoming).await.map_err(io::Error::other)
 }
 
 /// Sends datagrams at a port of all addresses back.

@@ -13,7 +13,7 @@ pub const LOCK: &str = "lock";
 /// The file that names the lab's [`Owners`].
 pub const OWNERS: &str = "owners.json";
 /// Names of the commands that users and pods find beside each other.
-pub const COMMANDS: [&str; 9] = [
+pub const COMMANDS: [&str; 10] = [
     "axoneme",
     "cilium",
     "cilium-agent",
@@ -21,6 +21,8 @@ pub const COMMANDS: [&str; 9] = [
     "cilium-dbg",
     "cilium-health-responder",
     "cilium-operator",
+    // in the image of emojivoto's web, by name
+    "emojivoto-vote-bot",
     "hubble",
     "hubble-relay",
 ];

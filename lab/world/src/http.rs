@@ -2,10 +2,9 @@
 
 use crate::sockets::canonical;
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
-use hyper::body::Bytes;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode, header};
+use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use std::convert::Infallible;
@@ -71,15 +70,28 @@ where
 {
     let Ok(ends) = Ends::of(&stream) else { return };
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let head = request.method() == Method::HEAD;
         let answer = handler(request, ends);
-        async move { Ok::<_, Infallible>(answer.await) }
+        async move {
+            let answer = answer.await;
+            Ok::<_, Infallible>(if head { bodiless(answer) } else { answer })
+        }
     });
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
     if let Err(e) = builder.serve_connection(TokioIo::new(stream), service).await {
         debug!(peer = %ends.peer, error = e, "connection");
     }
+}
+
+/// The same for HEAD: the length without the body, which on HTTP/2 nobody else leaves out.
+fn bodiless(answer: Response<Body>) -> Response<Body> {
+    let (mut parts, body) = answer.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        parts.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| length.into());
+    }
+    Response::from_parts(parts, Full::default().boxed())
 }
 
 /// An answer of plain text.

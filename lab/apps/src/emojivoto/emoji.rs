@@ -1,39 +1,43 @@
 //! Which emoji are there?
 
-use super::{EMOJI, known, port};
+use super::v1::emoji_service_server::{EmojiService, EmojiServiceServer};
+use super::v1::{Emoji, FindByShortcodeRequest, FindByShortcodeResponse, ListAllEmojiRequest, ListAllEmojiResponse};
+use super::{EMOJI, known, metrics, port};
 use crate::{Error, listening};
-use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
-use hyper::{Method, Request, Response, StatusCode};
-use serde_json::{Value, json};
-use world::http::{Body, json as answer, text};
+use tonic::service::Routes;
+use tonic::{Request, Response, Status};
 
-const LONGEST: usize = 4096;
-
-/// Serves `ListAll` and `FindByShortcode`.
+/// Serves `ListAll` and `FindByShortcode`, and counts the calls of them.
 pub async fn run(args: Vec<String>) -> Result<(), Error> {
     let port = port(&args, "GRPC_PORT", 8080)?;
-    listening::all(vec![listening::http(port, |request, _| respond(request))?]).await
+    let calls = metrics::Counts::new("emojivoto_emoji_calls_total", "method");
+    let service = EmojiServiceServer::new(All { calls: calls.clone() });
+    let mut tasks = vec![listening::grpc(port, Routes::new(service))?];
+    tasks.extend(metrics::task(calls)?);
+    listening::all(tasks).await
 }
 
-pub(super) async fn respond(request: Request<Incoming>) -> Response<Body> {
-    if request.method() != Method::POST {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "only POST is answered\n");
+pub(super) struct All {
+    pub(super) calls: metrics::Counts,
+}
+
+fn emoji(known: &(&str, &str)) -> Emoji {
+    Emoji { shortcode: known.0.into(), unicode: known.1.into() }
+}
+
+#[tonic::async_trait]
+impl EmojiService for All {
+    async fn list_all(&self, _: Request<ListAllEmojiRequest>) -> Result<Response<ListAllEmojiResponse>, Status> {
+        self.calls.add("ListAll");
+        Ok(Response::new(ListAllEmojiResponse { list: EMOJI.iter().map(emoji).collect() }))
     }
-    let path = request.uri().path().to_string();
-    match path.strip_prefix("/emojivoto.v1.EmojiService/") {
-        Some("ListAll") => {
-            let list: Vec<Value> =
-                EMOJI.iter().map(|(code, sign)| json!({"shortcode": code, "unicode": sign})).collect();
-            answer(StatusCode::OK, &json!({ "list": list }))
-        }
-        Some("FindByShortcode") => {
-            let body = Limited::new(request.into_body(), LONGEST).collect().await.ok();
-            let asked: Value = body.and_then(|b| serde_json::from_slice(&b.to_bytes()).ok()).unwrap_or_default();
-            let found = asked["shortcode"].as_str().and_then(known);
-            let emoji = found.map(|(code, sign)| json!({"shortcode": code, "unicode": sign}));
-            answer(StatusCode::OK, &json!({ "emoji": emoji }))
-        }
-        _ => text(StatusCode::NOT_FOUND, "no such method\n"),
+
+    async fn find_by_shortcode(
+        &self,
+        request: Request<FindByShortcodeRequest>,
+    ) -> Result<Response<FindByShortcodeResponse>, Status> {
+        self.calls.add("FindByShortcode");
+        let emoji = known(&request.get_ref().shortcode).map(emoji);
+        Ok(Response::new(FindByShortcodeResponse { emoji }))
     }
 }

@@ -1,12 +1,11 @@
 //! How many votes has each emoji?
 
-use super::{EMOJI, port, vote_of};
+use super::v1::voting_service_server::{VotingService, VotingServiceServer};
+use super::v1::{ResultsRequest, ResultsResponse, VoteRequest, VoteResponse, VotingResult};
+use super::{metrics, port};
 use crate::{Error, listening};
-use hyper::{Response, StatusCode};
-use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use world::http::{Body, json as answer, text};
+use tonic::service::Routes;
+use tonic::{Request, Response, Status};
 
 /// Votes for this one always fail, so that there is something to find.
 const BROKEN: &str = ":doughnut:";
@@ -14,43 +13,74 @@ const BROKEN: &str = ":doughnut:";
 /// Serves `VoteX` for every emoji and `Results`.
 pub async fn run(args: Vec<String>) -> Result<(), Error> {
     let port = port(&args, "GRPC_PORT", 8080)?;
-    let votes = Arc::new(Votes::default());
-    let serving = listening::http(port, move |request, _| {
-        let votes = votes.clone();
-        async move { votes.respond(request.uri().path()) }
-    })?;
-    listening::all(vec![serving]).await
+    let votes = Votes::default();
+    let mut tasks = vec![listening::grpc(port, Routes::new(VotingServiceServer::new(votes.clone())))?];
+    tasks.extend(metrics::task(votes.counts)?);
+    listening::all(tasks).await
 }
 
-#[derive(Default)]
+#[derive(Clone)]
 pub(super) struct Votes {
-    counts: Mutex<BTreeMap<&'static str, u64>>,
+    counts: metrics::Counts,
+}
+
+impl Default for Votes {
+    fn default() -> Votes {
+        Votes { counts: metrics::Counts::new("emojivoto_votes_total", "emoji") }
+    }
 }
 
 impl Votes {
-    pub(super) fn respond(&self, path: &str) -> Response<Body> {
-        let Some(method) = path.strip_prefix("/emojivoto.v1.VotingService/") else {
-            return text(StatusCode::NOT_FOUND, "no such method\n");
-        };
-        if method == "Results" {
-            return answer(StatusCode::OK, &self.results());
+    fn vote(&self, shortcode: &'static str) -> Result<Response<VoteResponse>, Status> {
+        if shortcode == BROKEN {
+            return Err(Status::unknown("ERROR"));
         }
-        match EMOJI.iter().find(|(code, _)| vote_of(code) == method) {
-            None => text(StatusCode::NOT_FOUND, "no such method\n"),
-            Some((BROKEN, _)) => text(StatusCode::INTERNAL_SERVER_ERROR, "ERROR\n"),
-            Some((code, _)) => {
-                *self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(code).or_default() += 1;
-                answer(StatusCode::OK, &json!({}))
+        self.counts.add(shortcode);
+        Ok(Response::new(VoteResponse {}))
+    }
+}
+
+/// The service has a method for each emoji.
+macro_rules! voting {
+    ($($method:ident $shortcode:literal)*) => {
+        #[tonic::async_trait]
+        impl VotingService for Votes {
+            $(async fn $method(&self, _: Request<VoteRequest>) -> Result<Response<VoteResponse>, Status> {
+                self.vote($shortcode)
+            })*
+
+            async fn results(&self, _: Request<ResultsRequest>) -> Result<Response<ResultsResponse>, Status> {
+                let result = |(shortcode, votes): (&str, u64)| VotingResult {
+                    shortcode: shortcode.into(),
+                    votes: i32::try_from(votes).unwrap_or(i32::MAX),
+                };
+                let mut results: Vec<VotingResult> = self.counts.all().into_iter().map(result).collect();
+                results.sort_by_key(|result| std::cmp::Reverse(result.votes));
+                Ok(Response::new(ResultsResponse { results }))
             }
         }
-    }
+    };
+}
 
-    /// Most votes first.
-    fn results(&self) -> Value {
-        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut rows: Vec<(&str, u64)> = counts.iter().map(|(code, n)| (*code, *n)).collect();
-        rows.sort_by_key(|(code, n)| (std::cmp::Reverse(*n), *code));
-        let rows: Vec<Value> = rows.iter().map(|(code, n)| json!({"shortcode": code, "votes": n})).collect();
-        json!({ "results": rows })
-    }
+voting! {
+    vote100 ":100:"
+    vote_bacon ":bacon:"
+    vote_beer ":beer:"
+    vote_burrito ":burrito:"
+    vote_cat2 ":cat2:"
+    vote_clap ":clap:"
+    vote_crossed_swords ":crossed_swords:"
+    vote_doughnut ":doughnut:"
+    vote_fire ":fire:"
+    vote_ghost ":ghost:"
+    vote_guitar ":guitar:"
+    vote_joy ":joy:"
+    vote_mask ":mask:"
+    vote_money_with_wings ":money_with_wings:"
+    vote_ok_woman2 ":ok_woman_2:"
+    vote_pizza ":pizza:"
+    vote_rocket ":rocket:"
+    vote_sunglasses ":sunglasses:"
+    vote_tada ":tada:"
+    vote_turkey ":turkey:"
 }
