@@ -1,4 +1,4 @@
-//! Do the expectations of the scenario with three namespaces (E0) hold: every L3 and L4 rule, listings, drops in Hubble?
+//! Do the expectations of the scenario with three namespaces (E0) hold: every rule, listings, drops in Hubble?
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -6,6 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 use testbed::transcript::normalise;
 use testbed::{Lab, Plan, eventually, trials};
+
+#[path = "oke/requests.rs"]
+mod requests;
 
 const PLAN: Plan<'static> = Plan { name: "oke", nodes: 2, options: &["--world", WORLD] };
 
@@ -52,6 +55,13 @@ fn main() -> ExitCode {
             ("e0_33_endpoint_list_by_kubectl_exec", e0_33),
             ("e0_34_a_pod_of_namespace_default_e0_37_and_one_of_cilium_hr", e0_34_37),
             ("e0_35_a_pod_carries_the_labels_of_its_namespace", e0_35),
+            ("e0_20_names_and_services_can_be_peers", requests::e0_20),
+            ("e0_22_any_name_may_be_asked_for_by_udp_and_nothing_else_passes", requests::e0_22),
+            ("e0_23_without_an_ingress_section_ingress_stays_open", requests::e0_23),
+            ("e0_28_two_requests_pass_from_anywhere", requests::e0_28),
+            ("e0_29_all_others_get_403_and_egress_is_not_touched", requests::e0_29),
+            ("e0_30_the_same_ports_without_rules_let_all_requests_pass", requests::e0_30),
+            ("e0_31_paths_methods_hosts_and_headers_are_asked_for", requests::e0_31),
         ],
     )
 }
@@ -63,7 +73,9 @@ fn prepare(lab: &Lab) -> Result<()> {
         lab.rolled_out(namespace)?;
     }
     lab.kubectl(&["wait", "-n", "cilium-test", "--for=condition=Ready", "pod/test-21491", "--timeout=60s"])?.ok()?;
-    lab.kubectl(&["wait", "--for=condition=Ready", "pod/web", "--timeout=60s"])?.ok()?;
+    for namespace in ["default", "cilium-web"] {
+        lab.kubectl(&["wait", "-n", namespace, "--for=condition=Ready", "pod/web", "--timeout=60s"])?.ok()?;
+    }
     Ok(())
 }
 
