@@ -290,7 +290,8 @@ impl Session {
         if exchange.answered {
             return Next::Reset;
         }
-        self.answer(Local::plain(code, why)).await
+        let head = exchange.is_head();
+        self.answer(Local::plain(code, why).to(exchange.grpc, head)).await
     }
 
     /// Reads and judges the head. Nothing of this lives on but the plan.
@@ -308,6 +309,7 @@ impl Session {
         };
         let (decision, judged) = self.connection.judge(&Asked { request: judged, protocol, lines: &request.head });
         let mut exchange = Exchange::new(&request, length, judged);
+        exchange.grpc = is_grpc(&request.head);
         let edits = match decision {
             Decision::Forward(edits) => edits,
             Decision::Deny { last } => {
@@ -315,7 +317,7 @@ impl Session {
                     exchange.is_last();
                 }
                 let message = self.connection.shared.settings.load().denied_message.clone();
-                let local = Local::denied(&message, is_grpc(&request.head), request.method == "HEAD");
+                let local = Local::denied(&message).to(exchange.grpc, request.method == "HEAD");
                 return Ok(Plan { exchange, answer: Some(local) });
             }
         };

@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use crate::judge::{Asked, Decision, Judged, denied_body, grpc_message, is_grpc};
+use crate::judge::{Asked, Decision, Judged, denied_body, grpc_message, grpc_status, is_grpc};
 use crate::shared::{Connection, millis};
 use crate::wire::{Buffer, Fronted, Wire};
 
@@ -107,11 +107,12 @@ async fn answer(session: Arc<Session>, request: Request<Incoming>) -> Result<Res
     session.active.fetch_add(1, Ordering::Relaxed);
     let _active = Active(&session.active);
     let connection = &session.connection;
+    let grpc = is_grpc(request.headers());
     let authority = match authority(&request) {
         Ok(authority) => authority,
         Err(why) => {
             connection.record_malformed(why);
-            return Ok(local(StatusCode::BAD_REQUEST, why));
+            return Ok(local(StatusCode::BAD_REQUEST, format!("{why}\r\n"), grpc));
         }
     };
     let path = request.uri().path_and_query().map_or("", |path| path.as_str()).to_owned();
@@ -125,8 +126,8 @@ async fn answer(session: Arc<Session>, request: Request<Incoming>) -> Result<Res
     let edits = match decision {
         Decision::Forward(edits) => edits,
         Decision::Deny { .. } => {
-            let message = connection.shared.settings.load().denied_message.clone();
-            return Ok(session.told(judged.as_ref(), denied(&message, is_grpc(request.headers())), ""));
+            let body = denied_body(&connection.shared.settings.load().denied_message);
+            return Ok(session.told(judged.as_ref(), local(StatusCode::FORBIDDEN, body, grpc), ""));
         }
     };
     let mut request = request;
@@ -142,7 +143,7 @@ async fn answer(session: Arc<Session>, request: Request<Incoming>) -> Result<Res
         }
         Err((code, why)) => {
             connection.shared.counters.requests_error.add();
-            session.told(judged.as_ref(), local(code, why), why)
+            session.told(judged.as_ref(), local(code, format!("{why}\r\n"), grpc), why)
         }
     })
 }
@@ -234,26 +235,22 @@ fn authority(request: &Request<Incoming>) -> Result<String, &'static str> {
     if authority.bytes().all(allowed) { Ok(authority.to_owned()) } else { Err("malformed host") }
 }
 
-fn local(code: StatusCode, text: &str) -> Response<Body> {
-    let mut response = Response::new(Either::Right(Full::from(format!("{text}\r\n"))));
+/// An answer of our own, as clients of HTTP or of gRPC understand it.
+fn local(code: StatusCode, body: String, grpc: bool) -> Response<Body> {
+    let kind = if grpc { "application/grpc" } else { "text/plain" };
+    let (code, body, status) = match grpc {
+        true => (StatusCode::OK, String::new(), Some((grpc_status(code.as_u16()), grpc_message(&body)))),
+        false => (code, body, None),
+    };
+    let mut response = Response::new(Either::Right(Full::from(body)));
     *response.status_mut() = code;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    response
-}
-
-fn denied(message: &str, grpc: bool) -> Response<Body> {
-    let body = denied_body(message);
-    if !grpc {
-        let mut response = local(StatusCode::FORBIDDEN, "");
-        *response.body_mut() = Either::Right(Full::from(body));
-        return response;
-    }
-    let mut response = Response::new(Either::Right(Full::default()));
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-status", HeaderValue::from_static("7"));
-    if let Ok(message) = HeaderValue::from_str(&grpc_message(&body)) {
-        headers.insert("grpc-message", message);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    if let Some((status, message)) = status {
+        headers.insert("grpc-status", HeaderValue::from_static(status));
+        if let Ok(message) = HeaderValue::from_str(&message) {
+            headers.insert("grpc-message", message);
+        }
     }
     response
 }

@@ -189,6 +189,18 @@ pub fn is_grpc(headers: &dyn Fields) -> bool {
     grpc
 }
 
+/// What a client of gRPC is told in place of a code of HTTP (gRPC's "HTTP to gRPC Status Code Mapping").
+pub fn grpc_status(code: u16) -> &'static str {
+    match code {
+        400 => "13",
+        401 => "16",
+        403 => "7",
+        404 => "12",
+        429 | 502 | 503 | 504 => "14",
+        _ => "2",
+    }
+}
+
 /// The body of a denial.
 pub fn denied_body(message: &str) -> String {
     let end = if message.ends_with("\r\n") { "" } else { "\r\n" };

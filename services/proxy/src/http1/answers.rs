@@ -6,7 +6,7 @@ use l7::http::Edit;
 use l7::http1::{Head, Malformed, Request, Upgrade};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::judge::{denied_body, grpc_message};
+use crate::judge::{denied_body, grpc_message, grpc_status};
 use crate::wire::Wire;
 
 /// How long an answer may take to be sent, and how long a client is listened to after it.
@@ -44,16 +44,22 @@ impl Local {
     }
 
     /// To what no rule allows.
-    pub fn denied(message: &str, grpc: bool, head: bool) -> Local {
-        let body = denied_body(message);
+    pub fn denied(message: &str) -> Local {
+        Local { body: denied_body(message), ..Local::plain(403, "") }
+    }
+
+    /// As the client understands it: one of gRPC reads its status in a header, and nobody reads a body after HEAD.
+    pub fn to(self, grpc: bool, head: bool) -> Local {
+        let without_body = head || self.without_body;
         if !grpc {
-            return Local { body, without_body: head, ..Local::plain(403, "") };
+            return Local { without_body, ..self };
         }
-        let mut headers = vec![("content-type", "application/grpc".to_owned()), ("grpc-status", "7".to_owned())];
+        let status = grpc_status(self.code).to_owned();
+        let mut headers = vec![("content-type", "application/grpc".to_owned()), ("grpc-status", status)];
         if !head {
-            headers.push(("grpc-message", grpc_message(&body)));
+            headers.push(("grpc-message", grpc_message(&self.body)));
         }
-        Local { code: 200, headers, body: String::new(), without_body: head, closing: false }
+        Local { code: 200, headers, body: String::new(), without_body, ..self }
     }
 
     /// The same as the connection's last.

@@ -23,6 +23,8 @@ pub struct Exchange {
     pub answered: bool,
     /// The answer's code.
     pub code: u16,
+    /// The request is one of gRPC.
+    pub grpc: bool,
     /// Whom the request is for, as it says.
     pub authority: String,
     method: Method,
@@ -95,6 +97,7 @@ impl Exchange {
             fresh: false,
             answered: false,
             code: 0,
+            grpc: false,
             authority: request.target.authority.to_owned(),
             method,
             upgrade: request.upgrade == Some(Upgrade::WebSocket),
@@ -110,6 +113,11 @@ impl Exchange {
     /// True if another request can follow when this one is not passed on: it is all there.
     pub fn can_follow(&self) -> bool {
         self.keep && self.request.framing.is_done() && !matches!(self.method, Method::Connect)
+    }
+
+    /// An answer has no body.
+    pub fn is_head(&self) -> bool {
+        matches!(self.method, Method::Head)
     }
 
     /// No other request follows.

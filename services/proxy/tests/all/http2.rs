@@ -16,10 +16,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use crate::harness::*;
 
 /// `METHOD authority path` of each request that came.
-type Seen = Arc<Mutex<Vec<String>>>;
+pub type Seen = Arc<Mutex<Vec<String>>>;
 
-/// A server that sends bodies and trailers back.
-fn origin() -> (SocketAddr, Seen) {
+/// A server that sends bodies and trailers back; to HEAD it says a length of 7.
+pub fn origin() -> (SocketAddr, Seen) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
@@ -36,7 +36,12 @@ fn origin() -> (SocketAddr, Seen) {
                     let authority = uri.authority().map_or("", |authority| authority.as_str());
                     let path = uri.path_and_query().map_or("", |path| path.as_str());
                     log.lock().unwrap().push(format!("{} {authority} {path}", request.method()));
-                    async move { Ok::<_, Infallible>(Response::new(request.into_body())) }
+                    let head = request.method() == "HEAD";
+                    let mut response = Response::new(request.into_body());
+                    if head {
+                        response.headers_mut().insert("content-length", 7.into());
+                    }
+                    async move { Ok::<_, Infallible>(response) }
                 });
                 let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
                 tokio::spawn(serving.serve_connection(TokioIo::new(stream), service));
@@ -290,5 +295,30 @@ fn a59_connection_headers_of_http1_are_refused_in_http2() {
         client.write(frame(1, 5, stream, &[get(), literal(name, value)].concat()));
     }
     std::thread::sleep(std::time::Duration::from_millis(200));
+    assert_eq!(*seen.lock().unwrap(), [""; 0]);
+}
+
+/// As with Cilium's Envoy, which does not allow it either: clients see that and use HTTP/1.1 for WebSocket.
+#[test]
+fn a59_extended_connect_is_not_offered_and_refused() {
+    let (address, seen) = origin();
+    let proxy = Proxy::http(address, "[{}]");
+    let mut client = proxy.client();
+    client.write(PREFACE);
+    let head = client.read(9);
+    let settings = client.read(usize::from(u16::from_be_bytes([head[1], head[2]])));
+    assert_eq!((head[3], settings.len() % 6), (4, 0));
+    assert!(settings.chunks(6).all(|setting| setting[..2] != [0, 8]), "ENABLE_CONNECT_PROTOCOL: {settings:?}");
+    let fields = [&b"\x02\x07CONNECT\x00\x09:protocol\x09websocket\x86\x04\x03/ws\x41\x01a"[..]].concat();
+    client.write(frame(1, 4, 1, &fields));
+    // Refused by a reset, an answer of 400, or the end; then others go on, if it was not the end.
+    let head = loop {
+        let head = client.read(9);
+        client.read(usize::from(u16::from_be_bytes([head[1], head[2]])));
+        if head[3] != 4 && head[3] != 8 {
+            break head;
+        }
+    };
+    assert!([1, 3, 7].contains(&head[3]), "{head:?}");
     assert_eq!(*seen.lock().unwrap(), [""; 0]);
 }

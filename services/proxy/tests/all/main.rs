@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod bytes;
+mod curl;
 mod dns;
+mod grpc;
 mod harness;
 mod http1;
 mod http2;
