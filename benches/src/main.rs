@@ -1,6 +1,7 @@
 //! How fast are datapath and policy engine, against what is possible and what was promised? One run measures and judges.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod dns;
 mod http;
 mod map_costs;
 mod node;
@@ -80,6 +81,8 @@ enum Bench {
     Slots,
     /// Requests through the proxy, and through others.
     Http,
+    /// Questions of DNS through the proxy, and through others.
+    Dns,
     /// Policies put together, in memory.
     Policies,
     /// Identities and policies that change, in memory.
@@ -172,6 +175,7 @@ impl<'a> Session<'a> {
         self.run(Bench::Slots, |_| map_costs::slots(rounds));
         let plan = self.plan;
         self.run(Bench::Http, |_| http::measure(&plan));
+        self.run(Bench::Dns, |_| dns::measure(&plan));
         self.run(Bench::Policies, |_| map_costs::pin_after(|| policy_scale::load(rounds)));
         self.run(Bench::Churn, |_| map_costs::pin_after(|| policy_scale::changes(rounds)));
         self.run(Bench::Footprint, |_| map_costs::pin_after(policy_scale::sizes));

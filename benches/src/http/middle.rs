@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use proxy_api::*;
 
-/// Tells a process of this program that it is such a one: `copy PORT SERVER` or `ours SOCKET SERVER`.
+/// Tells a process of this program that it is such a one: `copy PORT SERVER`, `forward PORT SERVER` or `ours SOCKET SERVER`.
 const ROLE: &str = "AXBENCH_HTTP";
 
 /// A process between clients and server. It ends with this.
@@ -28,9 +28,14 @@ impl Drop for Middle {
 }
 
 impl Middle {
+    /// At this address.
+    pub fn new(child: Child, address: SocketAddr, folder: Option<tempfile::TempDir>) -> Middle {
+        Middle { address, child, _folder: folder }
+    }
+
     /// Once it takes connections.
     pub fn started(child: Child, address: SocketAddr, folder: Option<tempfile::TempDir>) -> Result<Middle> {
-        let mut middle = Middle { address, child, _folder: folder };
+        let mut middle = Middle::new(child, address, folder);
         let until = Instant::now() + Duration::from_secs(20);
         while std::net::TcpStream::connect(address).is_err() {
             if let Some(status) = middle.child.try_wait()? {
@@ -81,12 +86,15 @@ pub fn ours(server: SocketAddr, records: bool) -> Result<Middle> {
     let folder = tempfile::tempdir()?;
     let socket = folder.path().join("proxy.sock");
     let port = free_port()?;
-    let (path, settings) = (socket.clone(), Settings { records, ..Settings::default() });
-    std::thread::Builder::new().name("agent".into()).spawn(move || {
-        if let Err(error) = agent(path, port, settings) {
-            eprintln!("benches: the proxy's agent: {error:#}");
-        }
-    })?;
+    let rule = |number: u32| crds::HttpRule {
+        method: Some("GET".into()),
+        path: Some(format!("/api/v1/items/{number}/[0-9]+(\\?.*)?")),
+        ..Default::default()
+    };
+    let http = Some(Hidden((0..100).map(rule).collect()));
+    let set = RuleSet { http, ..RuleSet::open(1, Parser::Http) };
+    let listener = Listener { traffic: Traffic::Tcp, direction: Direction::Ingress, port };
+    agent(socket.clone(), listener, set, Settings { records, ..Settings::default() })?;
     let child = role(&format!("ours {} {server}", socket.display()))?;
     let middle = Middle::started(child, SocketAddr::from(([127, 0, 0, 1], port)), Some(folder))?;
     // It refuses until it has rules.
@@ -100,29 +108,33 @@ pub fn ours(server: SocketAddr, records: bool) -> Result<Middle> {
     Ok(middle)
 }
 
-/// Sends the rules and reads what comes.
-fn agent(socket: PathBuf, port: u16, settings: Settings) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let listeners = vec![Listener { traffic: Traffic::Tcp, direction: Direction::Ingress, port }];
-        let hello = AgentHello { version: VERSION, epoch: 1, listeners, settings };
+/// An agent that sends these rules, reads what comes, and holds names at once.
+pub fn agent(socket: PathBuf, listener: Listener, set: RuleSet, settings: Settings) -> Result<()> {
+    let serve = async move {
+        let hello = AgentHello { version: VERSION, epoch: 1, listeners: vec![listener], settings };
         let server = Server::bind(&socket, None)?;
         let mut session = server.accept().await?.greet(hello).await?;
-        let rule = |number: u32| crds::HttpRule {
-            method: Some("GET".into()),
-            path: Some(format!("/api/v1/items/{number}/[0-9]+(\\?.*)?")),
-            ..Default::default()
-        };
-        let http = Some(Hidden((0..100).map(rule).collect()));
-        let set = vec![RuleSet { http, ..RuleSet::open(1, Parser::Http) }];
-        let rules = RulesUpdate { revision: 1, whole: true, last: true, set, removed: Vec::new() };
+        let rules = RulesUpdate { revision: 1, whole: true, last: true, set: vec![set], removed: Vec::new() };
         session.writer.send_rules(rules).await?;
-        while session.reader.next().await?.is_some() {}
-        Ok(())
-    })
+        while let Some(message) = session.reader.next().await? {
+            if let FromProxy::Learned(learned) = message {
+                let held = NamesHeld { numbers: vec![learned.number] };
+                session.writer.send(&FromAgent::NamesHeld(held)).await?;
+            }
+        }
+        Ok::<_, anyhow::Error>(())
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("agent".into()).spawn(move || {
+        if let Err(error) = runtime.block_on(serve) {
+            eprintln!("benches: the proxy's agent: {error:#}");
+        }
+    })?;
+    Ok(())
 }
 
-fn role(role: &str) -> Result<Child> {
+/// A process that plays such a role.
+pub fn role(role: &str) -> Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     Ok(command.env(ROLE, role).spawn()?)
 }
@@ -133,6 +145,7 @@ pub fn main() -> Option<ExitCode> {
     let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
     let done = match *role.split(' ').collect::<Vec<_>>() {
         ["copy", port, server] => copies(port, server),
+        ["forward", port, server] => crate::dns::middle::forwards(port, server),
         ["ours", socket, server] => return Some(proxies(socket, server)),
         _ => Err(anyhow::anyhow!("{ROLE}={role} is no role")),
     };
