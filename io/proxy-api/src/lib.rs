@@ -28,7 +28,7 @@ pub use server::{Greeting, Server, Session};
 pub use settings::{DnsSettings, Limits, Listener, Redaction, Settings, Timeouts, Traffic};
 
 /// Version of the messages. Both sides are of one build; another version is refused.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Where the agent listens for proxies, if nothing else is said.
 pub const DEFAULT_SOCKET: &str = "/var/run/cilium/proxy.sock";

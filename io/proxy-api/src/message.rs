@@ -90,8 +90,9 @@ pub struct Learned {
     pub name: String,
     /// Addresses with their times to live in seconds.
     pub addresses: Vec<(IpAddr, u32)>,
-    /// Nanoseconds since 1970.
-    pub time: u64,
+    /// When its time begins, in nanoseconds since the node started, which nobody sets (`CLOCK_BOOTTIME`): as it came or a
+    /// second later, so that the same answer within that second needs not be told.
+    pub since_boot: u64,
 }
 
 /// Counters and gauges by name.

@@ -2,7 +2,7 @@
 //!
 //! Each endpoint has its answers. An address stands for a name on this node while some endpoint has it so. When the
 //! time of an answer is over, a connection of that endpoint to the address keeps it: it is *held* until the connection
-//! has been idle for a grace period. Times are seconds since the epoch.
+//! has been idle for a grace period. Times are seconds since the epoch, of a clock that nobody sets.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -163,12 +163,16 @@ impl Cache {
         change
     }
 
-    /// Time has passed. `in_use` tells whether a connection of an endpoint to an address is open.
+    /// Time has passed. An answer that says to end later than its time from now on is from before the clock was set back, and
+    /// ends then. `in_use` tells whether a connection of an endpoint to an address is open.
     pub fn expire(&mut self, now: u64, in_use: &dyn Fn(u32, IpAddr) -> bool) -> Change {
         let mut change = Change::default();
         let mut gone = Vec::new();
         for (endpoint, names) in &mut self.endpoints {
             for (name, entries) in names {
+                for entry in entries.values_mut() {
+                    entry.expires = entry.expires.min(now.saturating_add(entry.ttl.into()));
+                }
                 for (address, entry) in entries.iter_mut().filter(|(_, entry)| entry.expires <= now) {
                     if in_use(*endpoint, *address) {
                         entry.held = Some(now);

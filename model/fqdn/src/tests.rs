@@ -34,6 +34,24 @@ fn an_answer_holds_for_its_time() {
 }
 
 #[test]
+fn a_clock_that_was_set_back_or_ahead_opens_nothing_for_longer() {
+    const YEAR: u64 = 365 * 86_400;
+    let mut before = Cache::new(Limits::default());
+    before.learn(1, &answer("a.example", &[1], 30), 2 * YEAR);
+    // Within a run time only passes. What an earlier run saved may be from any time.
+    let mut behind = Cache::new(Limits::default());
+    behind.restore(before.save());
+    assert!(behind.expire(YEAR, IDLE).is_empty());
+    assert!(behind.expire(YEAR + 29, IDLE).is_empty());
+    assert_eq!(behind.expire(YEAR + 30, IDLE).removed.len(), 1);
+    let mut ahead = Cache::new(Limits::default());
+    ahead.restore(before.save());
+    let used = |_, _| true;
+    assert!(ahead.expire(3 * YEAR, &used).is_empty(), "a connection keeps its address");
+    assert_eq!(ahead.expire(3 * YEAR, IDLE).removed.len(), 1);
+}
+
+#[test]
 fn a_shorter_answer_does_not_shorten_an_earlier_one() {
     let mut cache = Cache::new(Limits::default());
     cache.learn(1, &answer("a.example", &[1], 300), 100);

@@ -105,7 +105,7 @@ fn tell_losses(daemon: &mut Daemon) {
 fn sweep_tables(daemon: &mut Daemon) -> Result<(), Box<dyn std::error::Error>> {
     let uptime = Duration::from(nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?);
     let maps = daemon.datapath.maps();
-    let now = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0);
+    let now = daemon.clock.now();
     let over: HashSet<IpAddr> = read_names(daemon.core.names())
         .iter()
         .filter(|found| found.expires <= now)

@@ -85,6 +85,8 @@ pub struct Daemon {
     pub pressure: Pressure,
     /// Lost events that Hubble was told of.
     pub(crate) losses_told: u64,
+    /// What time it is for names.
+    pub(crate) clock: crate::clock::Clock,
     /// Whether the runtime's configuration was written.
     pub cni_written: bool,
     pub(crate) state: StateDir,

@@ -3,7 +3,8 @@
 pub mod allocation;
 pub mod answers;
 pub mod chores;
-pub mod cluster;
+pub mod clock;
+mod cluster;
 pub mod config;
 pub mod core;
 pub mod daemon;

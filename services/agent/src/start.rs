@@ -179,6 +179,7 @@ async fn serve(settings: Settings, parts: Parts, stop: watch::Receiver<bool>) ->
         learning: Vec::new(),
         pressure: Pressure::default(),
         losses_told: 0,
+        clock: crate::clock::Clock::start(),
         cni_written: false,
         state: StateDir::new(&settings.state_dir),
         cluster: cluster.clone(),
@@ -237,12 +238,13 @@ fn state_numbers(settings: &Settings) -> LocalNumbers {
 /// Answers of DNS go to the daemon with all else that happens; who waits is told when it has been done.
 fn learner(sender: crate::daemon::Sender) -> crate::proxy::Learner {
     Arc::new(move |learned, held| {
-        let proxy_api::Learned { number, endpoint, name, addresses, time } = learned;
+        let proxy_api::Learned { number, endpoint, name, addresses, since_boot } = learned;
         let ttl = addresses.iter().map(|(_, ttl)| *ttl).min().unwrap_or(0);
         let addresses = addresses.into_iter().map(|(address, _)| address).collect();
         let answer = fqdn::Answer { name: policy::canonical_name(&name), addresses, ttl };
         let call = Box::new(move |daemon: &mut Daemon| {
-            daemon.core.handle(Event::Answered(endpoint, answer, time / 1_000_000_000));
+            let now = daemon.clock.at(std::time::Duration::from_nanos(since_boot));
+            daemon.core.handle(Event::Answered(endpoint, answer, now));
             daemon.learning.push((held, number));
         });
         if sender.try_send(Message::Call(call)).is_err() {

@@ -23,7 +23,7 @@ pub use datagrams::{Datagrams, bind};
 pub use reply::Replies;
 pub use streams::serve;
 
-use crate::recorder::{now, record};
+use crate::recorder::{record, since_boot};
 use crate::rules::Rules;
 use crate::shared::{Shared, Unknown, fits, millis};
 use learned::Learnings;
@@ -78,6 +78,11 @@ impl Dns {
     /// The agent has said that the datapath knows the addresses of these answers.
     pub fn held(&self, numbers: &[u64]) {
         self.learnings.held(numbers);
+    }
+
+    /// Another run of the agent is there, or none.
+    pub fn forget_held(&self) {
+        self.learnings.forget();
     }
 
     /// What the datapath and the agent say of who asks now.
@@ -165,7 +170,7 @@ impl Dns {
         let patience = millis(self.shared.settings.load().dns.response_max_delay);
         let ttl = said.ttl.unwrap_or(0);
         let addresses = said.addresses.iter().map(|address| (*address, ttl)).collect();
-        if !self.learnings.tell(facts.endpoint, question.dotted(), addresses, now(), patience).await {
+        if !self.learnings.tell(facts.endpoint, question.dotted(), addresses, since_boot(), patience).await {
             self.shared.counters.dns_released_early.add();
         }
     }

@@ -97,7 +97,7 @@ fn run(
         None
     });
     let giving = handover::listen(path).with_context(|| format!("listen on {}", path.display()))?;
-    privileges::raise_file_limit()?;
+    let files = privileges::raise_file_limit()?;
     privileges::drop_all_but_net_admin(arguments.user).context("give up privileges")?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = arguments.threads {
@@ -105,6 +105,7 @@ fn run(
     }
     let runtime = runtime.enable_all().thread_name("proxy").build().context("runtime")?;
     let shared = Shared::new(redirected, upstream);
+    shared.bound_by_files(files);
     runtime.block_on(serve(shared, replies, arguments, taking, giving))?;
     // What still runs after its time is cut.
     runtime.shutdown_background();
@@ -209,6 +210,7 @@ impl Follower {
         match event {
             Event::Hello(hello) => {
                 self.epoch = hello.epoch;
+                self.dns.forget_held();
                 self.shared.settings.store(Arc::new(hello.settings));
                 tracing::info!(epoch = hello.epoch, listeners = hello.listeners.len(), "the agent is there");
                 self.wanted = hello.listeners;
@@ -219,7 +221,10 @@ impl Follower {
             }
             Event::Rules(update) => self.realise(update).await?,
             Event::NamesHeld(names) => self.dns.held(&names.numbers),
-            Event::Away(why) => tracing::debug!(why, "the agent is away, the last rules go on"),
+            Event::Away(why) => {
+                tracing::debug!(why, "the agent is away, the last rules go on");
+                self.dns.forget_held();
+            }
         }
         Ok(())
     }

@@ -85,6 +85,12 @@ pub fn record(
     }
 }
 
+/// Nanoseconds since the node started, as the agent counts the time of names.
+pub fn since_boot() -> u64 {
+    let since = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
+    since.map_or(0, |since| u64::try_from(Duration::from(since).as_nanos()).unwrap_or(u64::MAX))
+}
+
 /// Nanoseconds since 1970.
 pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))

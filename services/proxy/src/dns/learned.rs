@@ -1,19 +1,52 @@
 //! When does the datapath know the addresses of an answer?
+//!
+//! The agent is told, and says when. What it has said within the last second holds for the same answer again: it counts the
+//! time of an answer from the end of that second on, so that it ends no sooner than any of those that are not told.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use proxy_api::{FromProxy, Learned};
 use tokio::sync::{mpsc, oneshot};
 
-/// What the agent was told and has not answered yet.
+/// For so long the same answer need not be told again.
+const SAME: Duration = Duration::from_secs(1);
+/// Answers that are remembered for that.
+const REMEMBERED: usize = 16_384;
+
+/// What the agent was told and has not answered yet, and what it has just answered.
 pub struct Learnings {
     agent: mpsc::Sender<FromProxy>,
     next: AtomicU64,
     waiting: Mutex<HashMap<u64, oneshot::Sender<()>>>,
+    held: Mutex<HashMap<(u32, String), Held>>,
+}
+
+/// An answer that the agent holds.
+struct Held {
+    /// When it was told.
+    since: Instant,
+    /// In order.
+    addresses: Vec<(IpAddr, u32)>,
+}
+
+impl Held {
+    fn new(since: Instant, mut addresses: Vec<(IpAddr, u32)>) -> Held {
+        addresses.sort_unstable();
+        Held { since, addresses }
+    }
+
+    /// True if nothing that the answer says goes beyond it.
+    fn covers(&self, addresses: &[(IpAddr, u32)], now: Instant) -> bool {
+        let known = |(address, ttl): &(IpAddr, u32)| {
+            let found = self.addresses.binary_search_by_key(address, |(known, _)| *known);
+            found.is_ok_and(|place| self.addresses[place].1 >= *ttl)
+        };
+        now.duration_since(self.since) < SAME && addresses.iter().all(known)
+    }
 }
 
 /// Takes its number off the list, however its waiting ends.
@@ -31,28 +64,52 @@ impl Drop for Waiting<'_> {
 impl Learnings {
     /// Told to this agent.
     pub fn new(agent: mpsc::Sender<FromProxy>) -> Learnings {
-        Learnings { agent, next: AtomicU64::new(1), waiting: Mutex::default() }
+        Learnings { agent, next: AtomicU64::new(1), waiting: Mutex::default(), held: Mutex::default() }
     }
 
-    /// Tells the agent; true if it answers within this time.
+    /// Tells the agent; true if it answers within this time, or has just answered the same.
     pub async fn tell(
         &self,
         endpoint: u32,
         name: String,
         addresses: Vec<(IpAddr, u32)>,
-        time: u64,
+        since_boot: u64,
         patience: Duration,
     ) -> bool {
+        let (now, key) = (Instant::now(), (endpoint, name));
+        if self.remembered().get(&key).is_some_and(|held| held.covers(&addresses, now)) {
+            return true;
+        }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let (held, waits) = oneshot::channel();
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(number, held);
+        let (answer, waits) = oneshot::channel();
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(number, answer);
         let _waiting = Waiting { learnings: self, number };
-        let learned = Learned { number, endpoint, name, addresses, time };
+        let since_boot = since_boot.saturating_add(u64::try_from(SAME.as_nanos()).unwrap_or(0));
+        let learned = Learned { number, endpoint, name: key.1.clone(), addresses: addresses.clone(), since_boot };
         let told = async {
             // While the agent is away the way to it is full.
             self.agent.send(FromProxy::Learned(learned)).await.is_ok() && waits.await.is_ok()
         };
-        tokio::time::timeout(patience, told).await.unwrap_or(false)
+        let held = tokio::time::timeout(patience, told).await.unwrap_or(false);
+        if held {
+            let mut remembered = self.remembered();
+            if remembered.len() >= REMEMBERED {
+                remembered.retain(|_, held| now.duration_since(held.since) < SAME);
+            }
+            if remembered.len() < REMEMBERED {
+                remembered.insert(key, Held::new(now, addresses));
+            }
+        }
+        held
+    }
+
+    /// Another run of the agent may hold other names.
+    pub fn forget(&self) {
+        self.remembered().clear();
+    }
+
+    fn remembered(&self) -> MutexGuard<'_, HashMap<(u32, String), Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The agent has answered.
@@ -71,17 +128,40 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    fn one(ttl: u32) -> Vec<(IpAddr, u32)> {
+        vec![([192, 0, 2, 1].into(), ttl)]
+    }
+
+    #[test]
+    fn an_answer_that_says_no_more_needs_not_be_told_for_a_second() {
+        let now = Instant::now();
+        let two = |first, second| vec![([192, 0, 2, 2].into(), first), ([192, 0, 2, 1].into(), second)];
+        let held = Held::new(now, two(30, 30));
+        for (addresses, after, covered) in [
+            (two(30, 30), 999, true),
+            (one(30), 0, true),
+            (one(29), 500, true),
+            (one(31), 0, false),
+            (vec![([192, 0, 2, 3].into(), 1)], 0, false),
+            (one(30), 1_000, false),
+        ] {
+            assert_eq!(held.covers(&addresses, now + Duration::from_millis(after)), covered, "{addresses:?} {after}");
+        }
+    }
+
     #[tokio::test]
     async fn an_answer_waits_for_the_agent_and_not_for_ever() {
         let (agent, mut told) = mpsc::channel(1);
         let learnings = Learnings::new(agent);
-        let tell = |patience| learnings.tell(1, "a.example.".into(), vec![], 0, Duration::from_millis(patience));
+        let tell = |patience| learnings.tell(1, "a.example.".into(), one(30), 0, Duration::from_millis(patience));
         let answer = async {
             let Some(FromProxy::Learned(learned)) = told.recv().await else { panic!() };
             learnings.held(&[learned.number, 99]);
         };
         let (held, ()) = tokio::join!(tell(60_000), answer);
         assert!(held);
+        assert!(tell(10).await, "it was just told");
+        learnings.forget();
         assert!(!tell(10).await, "nobody answers");
         assert!(!tell(10).await, "the way to the agent is full");
         assert!(learnings.waiting.lock().unwrap().is_empty());
