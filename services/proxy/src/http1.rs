@@ -4,7 +4,6 @@
 //! for byte, head and body, unless a rule changes headers. Each connection of a client has one of its own to the server.
 
 mod answers;
-mod clock;
 mod exchange;
 
 use std::future::poll_fn;
@@ -14,12 +13,12 @@ use l7::http1::{Limits, Malformed, Request, Room, Scan, Upgrade};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::clock::Clock;
 use crate::http2;
 use crate::judge::{Asked, Decision, Judged, is_grpc};
 use crate::shared::{Connection, millis};
 use crate::wire::{Buffer, Wire};
 use answers::Local;
-use clock::Clock;
 use exchange::{End, Exchange};
 
 /// How a client of HTTP/2 begins.

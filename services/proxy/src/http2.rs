@@ -3,13 +3,15 @@
 //! Each request is judged when its headers are whole. Bodies and trailers go on as they come. One connection to the
 //! server serves all streams of one client's connection.
 
+mod idle;
+
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
@@ -18,6 +20,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use idle::{Moved, Watched};
 
 use crate::judge::{Asked, Decision, Judged, denied_body, grpc_message, grpc_status, is_grpc};
 use crate::shared::{Connection, millis};
@@ -30,16 +35,18 @@ const CONNECTION_WINDOW: u32 = 256 << 10;
 /// Streams that a client may reset before they are looked at; more end the connection (CVE-2023-44487).
 const MOST_RESETS: usize = 20;
 
-type Body = Either<Incoming, Full<Bytes>>;
+type Body = Either<Watched, Full<Bytes>>;
 
 /// A client's connection and its one to the server.
 struct Session {
     connection: Connection,
-    server: Mutex<Option<SendRequest<Incoming>>>,
+    server: Mutex<Option<SendRequest<Watched>>>,
     /// A connection to the server that is there already.
     ready: Mutex<Option<Wire>>,
     active: AtomicUsize,
     begun: AtomicUsize,
+    /// Nothing can pass here any more: the client is to connect anew.
+    over: CancellationToken,
 }
 
 /// A client that begins with HTTP/2's preface, which is in the buffer.
@@ -52,6 +59,7 @@ pub async fn run(connection: Connection, client: Wire, front: Buffer, server: Op
         ready: Mutex::new(server),
         active: AtomicUsize::new(0),
         begun: AtomicUsize::new(0),
+        over: CancellationToken::new(),
     });
     let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     builder
@@ -75,7 +83,7 @@ pub async fn run(connection: Connection, client: Wire, front: Buffer, server: Op
         let begun = session.begun.load(Ordering::Relaxed);
         tokio::select! {
             _ = serving.as_mut() => return,
-            () = drain.cancelled(), if !draining => {
+            () = either(&drain, &session.over), if !draining => {
                 draining = true;
                 serving.as_mut().graceful_shutdown();
             }
@@ -93,6 +101,13 @@ pub async fn run(connection: Connection, client: Wire, front: Buffer, server: Op
     }
 }
 
+async fn either(one: &CancellationToken, other: &CancellationToken) {
+    tokio::select! {
+        () = one.cancelled() => {}
+        () = other.cancelled() => {}
+    }
+}
+
 /// Counts a stream until it has its answer.
 struct Active<'a>(&'a AtomicUsize);
 
@@ -107,12 +122,12 @@ async fn answer(session: Arc<Session>, request: Request<Incoming>) -> Result<Res
     session.active.fetch_add(1, Ordering::Relaxed);
     let _active = Active(&session.active);
     let connection = &session.connection;
-    let grpc = is_grpc(request.headers());
+    let kind = Client { grpc: is_grpc(request.headers()), head: request.method() == Method::HEAD };
     let authority = match authority(&request) {
         Ok(authority) => authority,
         Err(why) => {
             connection.record_malformed(why);
-            return Ok(local(StatusCode::BAD_REQUEST, format!("{why}\r\n"), grpc));
+            return Ok(local(StatusCode::BAD_REQUEST, format!("{why}\r\n"), kind));
         }
     };
     let path = request.uri().path_and_query().map_or("", |path| path.as_str()).to_owned();
@@ -125,9 +140,12 @@ async fn answer(session: Arc<Session>, request: Request<Incoming>) -> Result<Res
     let (decision, judged) = connection.judge(&Asked { request: asked, protocol: "HTTP/2", lines: request.headers() });
     let edits = match decision {
         Decision::Forward(edits) => edits,
-        Decision::Deny { .. } => {
+        Decision::Deny { last } => {
+            if last {
+                session.over.cancel();
+            }
             let body = denied_body(&connection.shared.settings.load().denied_message);
-            return Ok(session.told(judged.as_ref(), local(StatusCode::FORBIDDEN, body, grpc), ""));
+            return Ok(session.told(judged.as_ref(), local(StatusCode::FORBIDDEN, body, kind), ""));
         }
     };
     let mut request = request;
@@ -143,7 +161,7 @@ async fn answer(session: Arc<Session>, request: Request<Incoming>) -> Result<Res
         }
         Err((code, why)) => {
             connection.shared.counters.requests_error.add();
-            session.told(judged.as_ref(), local(code, format!("{why}\r\n"), grpc), why)
+            session.told(judged.as_ref(), local(code, format!("{why}\r\n"), kind), why)
         }
     })
 }
@@ -157,20 +175,30 @@ impl Session {
         response
     }
 
-    async fn forward(&self, mut request: Request<Incoming>) -> Result<Response<Incoming>, (StatusCode, &'static str)> {
+    async fn forward(&self, request: Request<Incoming>) -> Result<Response<Watched>, (StatusCode, &'static str)> {
+        let timeouts = self.connection.shared.settings.load().timeouts;
+        let (patience, idle) = (millis(timeouts.request), millis(timeouts.stream_idle));
+        let moved = Moved::now();
+        let mut request = request.map(|body| Watched::request(body, Arc::clone(&moved)));
         *request.version_mut() = Version::HTTP_2;
-        let mut server =
-            self.server().await.ok_or((StatusCode::SERVICE_UNAVAILABLE, "the server cannot be reached"))?;
-        let patience = millis(self.connection.shared.settings.load().timeouts.request);
-        match timeout(patience, server.send_request(request)).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(_)) => Err((StatusCode::BAD_GATEWAY, "the server ended without an answer")),
-            Err(_) => Err((StatusCode::GATEWAY_TIMEOUT, "the server did not answer in time")),
+        let mut again = true;
+        loop {
+            let mut server =
+                self.server().await.ok_or((StatusCode::SERVICE_UNAVAILABLE, "the server cannot be reached"))?;
+            match timeout(patience, server.try_send_request(request)).await {
+                Ok(Ok(response)) => return Ok(response.map(|body| Watched::answer(body, moved, idle))),
+                // The connection ended before this request was sent on it: another one is as good.
+                Ok(Err(mut error)) => match error.take_message() {
+                    Some(unsent) if std::mem::take(&mut again) => request = unsent,
+                    _ => return Err((StatusCode::BAD_GATEWAY, "the server ended without an answer")),
+                },
+                Err(_) => return Err((StatusCode::GATEWAY_TIMEOUT, "the server did not answer in time")),
+            }
         }
     }
 
     /// The connection to the server; a new one if the last has ended.
-    async fn server(&self) -> Option<SendRequest<Incoming>> {
+    async fn server(&self) -> Option<SendRequest<Watched>> {
         let mut server = self.server.lock().await;
         if let Some(known) = server.as_ref().filter(|known| !known.is_closed()) {
             return Some(known.clone());
@@ -235,16 +263,31 @@ fn authority(request: &Request<Incoming>) -> Result<String, &'static str> {
     if authority.bytes().all(allowed) { Ok(authority.to_owned()) } else { Err("malformed host") }
 }
 
+/// How a client understands answers.
+#[derive(Clone, Copy)]
+struct Client {
+    /// It reads the status of gRPC.
+    grpc: bool,
+    /// It asked for a head.
+    head: bool,
+}
+
 /// An answer of our own, as clients of HTTP or of gRPC understand it.
-fn local(code: StatusCode, body: String, grpc: bool) -> Response<Body> {
-    let kind = if grpc { "application/grpc" } else { "text/plain" };
-    let (code, body, status) = match grpc {
+fn local(code: StatusCode, body: String, client: Client) -> Response<Body> {
+    let kind = if client.grpc { "application/grpc" } else { "text/plain" };
+    let (code, body, status) = match client.grpc {
         true => (StatusCode::OK, String::new(), Some((grpc_status(code.as_u16()), grpc_message(&body)))),
         false => (code, body, None),
     };
-    let mut response = Response::new(Either::Right(Full::from(body)));
+    let length = body.len();
+    let body = if client.head { Full::default() } else { Full::from(body) };
+    let mut response = Response::new(Either::Right(body));
     *response.status_mut() = code;
     let headers = response.headers_mut();
+    if client.head {
+        // Else it is the body that says so.
+        headers.insert(CONTENT_LENGTH, length.into());
+    }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     if let Some((status, message)) = status {
         headers.insert("grpc-status", HeaderValue::from_static(status));

@@ -5,6 +5,7 @@
 //! is known of, what no rule allows and what is too much is refused.
 #![forbid(unsafe_code)]
 
+mod clock;
 mod contexts;
 mod copy;
 mod counters;

@@ -15,6 +15,11 @@ use crate::recorder::Recorder;
 use crate::rules::{Rules, Table};
 use crate::sockets::Upstream;
 
+/// Files of a connection: the client's and the server's.
+const FILES_EACH: u64 = 2;
+/// Files for all else: listeners, the agent, tables of the datapath, sockets that ask for names.
+const SPARE_FILES: u64 = 64;
+
 /// What all connections have in common.
 pub struct Shared {
     /// The rules in force.
@@ -35,6 +40,8 @@ pub struct Shared {
     pub drain: CancellationToken,
     open: Mutex<HashMap<u32, u32>>,
     connections: AtomicU32,
+    /// Connections that the process may have files for.
+    files_for: AtomicU32,
 }
 
 /// A connection's place among those that the proxy takes on.
@@ -57,7 +64,14 @@ impl Shared {
             drain: CancellationToken::new(),
             open: Mutex::default(),
             connections: AtomicU32::new(0),
+            files_for: AtomicU32::new(u32::MAX),
         })
+    }
+
+    /// The process may have so many files: what they do not suffice for is refused, and not found out by failing calls.
+    pub fn bound_by_files(&self, files: u64) {
+        let connections = files.saturating_sub(SPARE_FILES) / FILES_EACH;
+        self.files_for.store(u32::try_from(connections).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 
     /// Asks connections to end after the request that they are at.
@@ -79,7 +93,8 @@ impl Shared {
     /// A place for a connection of this endpoint, if there is one left.
     pub fn enter(self: &Arc<Self>, endpoint: u32) -> Option<Place> {
         let limits = self.settings.load().limits;
-        if self.connections.fetch_add(1, Ordering::Relaxed) >= limits.connections {
+        let most = limits.connections.min(self.files_for.load(Ordering::Relaxed));
+        if self.connections.fetch_add(1, Ordering::Relaxed) >= most {
             self.connections.fetch_sub(1, Ordering::Relaxed);
             return None;
         }

@@ -156,6 +156,29 @@ fn bodies_and_trailers_stream_both_ways() {
 }
 
 #[test]
+fn a_stream_on_which_nothing_moves_is_ended_and_others_go_on() {
+    let (address, _) = origin();
+    let proxy = Proxy::http(address, "[{}]");
+    proxy.settings(|settings| settings.timeouts.stream_idle = 200);
+    proxy.block_on(async {
+        let mut client = connect(proxy.address).await;
+        let (send, frames) = tokio::sync::mpsc::channel::<Frame<Bytes>>(1);
+        let frames =
+            futures::stream::unfold(frames, |mut frames| async { frames.recv().await.map(|frame| (frame, frames)) });
+        let body = StreamBody::new(frames.map(Ok::<_, Infallible>)).boxed_unsync();
+        let mut response = client.send_request(request("POST", "http://web/", body)).await.unwrap();
+        // Longer than it may be idle, and not idle.
+        for _ in 0..6 {
+            send.send(Frame::data(Bytes::from("x"))).await.unwrap();
+            assert_eq!(response.frame().await.unwrap().unwrap().into_data().unwrap(), "x");
+            tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+        }
+        assert!(response.frame().await.unwrap().is_err(), "an end that is none is seen to be");
+        assert_eq!(client.send_request(request("GET", "http://web/", empty())).await.unwrap().status(), 200);
+    });
+}
+
+#[test]
 fn a57_contradicting_hosts_and_connect_are_refused() {
     let (address, seen) = origin();
     let proxy = Proxy::http(address, "[{}]");
@@ -186,6 +209,13 @@ fn a_change_of_policy_reaches_running_connections_with_the_next_request() {
         assert_eq!(client.send_request(request("GET", url, empty())).await.unwrap().status(), 403);
         *proxy.known.0.lock().unwrap() = None;
         assert_eq!(client.send_request(request("GET", "http://web/b", empty())).await.unwrap().status(), 403);
+        // Nothing could pass here any more, whatever the rules are: the client learns that it has to connect anew.
+        *proxy.known.0.lock().unwrap() = Some(FACTS);
+        proxy.tasks.close();
+        tokio::time::timeout(std::time::Duration::from_secs(5), proxy.tasks.wait()).await.unwrap();
+        assert!(client.send_request(request("GET", "http://web/b", empty())).await.is_err());
+        client = connect(proxy.address).await;
+        assert_eq!(client.send_request(request("GET", "http://web/b", empty())).await.unwrap().status(), 200);
     });
 }
 

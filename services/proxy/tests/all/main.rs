@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bytes;
+mod churn;
 mod curl;
 mod dns;
 mod grpc;

@@ -23,16 +23,34 @@ fn child() {
     let Ok(words) = std::env::var(CHILD) else { return };
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).unwrap();
     let (folder, server) = words.split_once(' ').unwrap();
+    let (server, files) = server.split_once(' ').map_or((server, None), |(server, files)| (server, Some(files)));
+    if let Some(files) = files {
+        few_files(files.parse().unwrap());
+    }
     let flags = ["--socket", &format!("{folder}/agent.sock"), "--handover", &format!("{folder}/handover.sock")];
     let upstream = proxy::Upstream::Fixed(server.parse().unwrap());
     let open = || Ok(Box::new(Known(Arc::new(Mutex::new(Some(FACTS))))) as Box<dyn Redirected>);
     proxy::main_with(flags.map(str::to_owned).to_vec(), upstream, open);
 }
 
+/// No more files than these, and no right to have more.
+fn few_files(most: u64) {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    let mut sets = capabilities(None).unwrap();
+    sets.effective.remove(CapabilitySet::SYS_RESOURCE);
+    sets.permitted.remove(CapabilitySet::SYS_RESOURCE);
+    set_capabilities(None, sets).unwrap();
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, most, most).unwrap();
+}
+
 struct Process(Child);
 
 impl Process {
     fn start(folder: &Path, server: SocketAddr) -> Process {
+        Process::told(folder, &server.to_string())
+    }
+
+    fn told(folder: &Path, server: &str) -> Process {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["process::child", "--exact", "--nocapture"]).env(CHILD, format!("{} {server}", folder.display()));
         Process(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap())
@@ -266,4 +284,29 @@ fn after_the_start_it_may_mark_sockets_and_nothing_else() {
         }
         assert_eq!(value("NoNewPrivs:"), "1");
     }
+}
+
+#[test]
+fn with_few_files_new_connections_are_refused_and_what_there_is_goes_on() {
+    let (folder, origin, port, address) = bed();
+    let agent = Agent::start(folder.path().join("agent.sock"), port, 1, Some("[{}]"));
+    let proxy = Process::told(folder.path(), &format!("{} 104", origin.address));
+    agent.wait_for(&proxy, 1);
+    let request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut kept: Vec<Peer> = Vec::new();
+    for _ in 0..20 {
+        let mut client = Peer::new(TcpStream::connect(address).unwrap());
+        client.write(request);
+        assert_eq!(client.answer().0, 200);
+        kept.push(client);
+    }
+    for _ in 0..100 {
+        assert!(Peer::new(TcpStream::connect(address).unwrap()).is_reset());
+    }
+    for client in &mut kept {
+        client.write(request);
+        assert_eq!(client.answer().0, 200);
+    }
+    kept.truncate(10);
+    eventually("places are free again", || get(address) == Some(200));
 }

@@ -1,4 +1,4 @@
-//! When is a connection late? One timer serves it all its life.
+//! When is a connection or a stream late? One timer serves it all its life.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
