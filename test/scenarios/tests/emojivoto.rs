@@ -238,7 +238,8 @@ fn e1_13(lab: &Lab) -> Result<()> {
         Ok(())
     })?;
     for choice in ["pizza", "tada"] {
-        ensure!(vote(choice)? == "200", "{choice}");
+        let said = vote(choice)?;
+        ensure!(said == "200", "{choice}: {said}");
     }
     ensure!(curl(lab, "vote-bot", "http://web-svc/api/leaderboard")?.contains(":pizza:"), "results may be read");
     seen(

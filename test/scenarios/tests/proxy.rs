@@ -5,6 +5,9 @@ use std::process::{Child, ExitCode, Stdio};
 use std::time::Duration;
 use testbed::{Lab, Plan, eventually, processes, trials};
 
+#[path = "proxy/faults.rs"]
+mod faults;
+
 const PLAN: Plan<'static> = Plan { name: "proxy", nodes: 2, options: &["--ipv6", "--world", WORLD] };
 const WORLD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/workloads/oke-world.yaml");
 const WORKLOADS: &str = include_str!("../workloads/proxy.yaml");
@@ -21,6 +24,9 @@ fn main() -> ExitCode {
             ("what_was_said_is_told", told),
             ("a_changed_rule_counts_for_the_next_request_of_a_running_connection", changed),
             ("agents_killed_under_load_cost_no_request", killed),
+            ("proxies_taken_over_under_load_cost_no_request", faults::taken_over),
+            ("a_proxy_killed_under_load_lets_nothing_through_and_is_back_at_once", faults::proxy_killed),
+            ("a_full_disk_stops_neither_agent_nor_proxy_and_is_told", faults::disk_full),
             ("z_without_the_proxy_what_is_redirected_is_refused_and_nothing_else", without),
         ],
     )

@@ -47,6 +47,16 @@ pub fn agent(node: &str) -> Result<Process> {
     agents.into_iter().max_by_key(|p| p.pid).with_context(|| format!("no agent runs on {node}"))
 }
 
+/// The proxy of a node: it runs in the same network namespace as the agent.
+pub fn proxy(node: &str) -> Result<Process> {
+    let network = |process: &Process| fs::read_link(format!("/proc/{}/ns/net", process.pid));
+    let wanted = network(&agent(node)?)?;
+    let runs_proxy = |p: &Process| p.words.len() >= 2 && p.words[0].ends_with("axoneme") && p.words[1] == "proxy";
+    let proxies = all()?.into_iter().filter(runs_proxy).filter(|p| network(p).is_ok_and(|found| found == wanted));
+    // as above, the youngest
+    proxies.max_by_key(|p| p.pid).with_context(|| format!("no proxy runs on {node}"))
+}
+
 /// Processes whose command line has this word.
 pub fn with_word(word: &str) -> Result<Vec<Process>> {
     Ok(all()?.into_iter().filter(|p| p.words.iter().any(|w| w == word)).collect())
