@@ -59,7 +59,7 @@ fn policies(daemon: &Daemon, all: &mut Vec<Metric>) {
 
 fn proxy(daemon: &Daemon, all: &mut Vec<Metric>) {
     let Some(proxy) = &daemon.proxy else { return };
-    for (protocol, count) in crate::proxy::counted(&daemon.core.redirects()) {
+    for (protocol, count) in crate::proxy::counted(daemon.core.redirects()) {
         all.push(metric("cilium_proxy_redirects", &[("protocol", protocol)], count as f64));
     }
     let tally = daemon.tally.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -1,6 +1,6 @@
 //! Is every request judged by what holds when it comes, while rules and facts change?
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
