@@ -78,7 +78,17 @@ fn why(address: &str, found: &[NameReason]) -> String {
             let _ = writeln!(text, "  {}{rule}", if at == 0 { "rules:   " } else { "         " });
         }
     }
+    let (denied, other): (Vec<&NameReason>, Vec<_>) = found.iter().partition(|one| one.rules.iter().any(is_denial));
+    let names = |all: &[&NameReason]| all.iter().map(|one| one.lookup.fqdn.as_str()).collect::<Vec<_>>().join(", ");
+    if !denied.is_empty() {
+        let all = if other.is_empty() { String::new() } else { format!(", whatever allows {}", names(&other)) };
+        let _ = writeln!(text, "{address} is denied as {}{all}", names(&denied));
+    }
     text
+}
+
+fn is_denial(rule: &String) -> bool {
+    rule.contains(": egressDeny[")
 }
 
 #[cfg(test)]
@@ -119,5 +129,18 @@ mod tests {
             text.ends_with("  rules:   CiliumNetworkPolicy default/client: egress[1] ifconfig.me\n           second\n")
         );
         assert!(why("1.1.1.1", &[]).contains("No answer"));
+        assert!(!text.contains("denied"));
+    }
+
+    #[test]
+    fn an_address_that_a_denied_name_shares_is_told_as_denied() {
+        let rule = |text: &str| vec![format!("CiliumNetworkPolicy default/client: {text}")];
+        let evil = NameReason { lookup: lookup(), rules: rule("egressDeny[0] ifconfig.me") };
+        let good = DnsLookup { fqdn: "good.example.".into(), source: "connection".into(), ..lookup() };
+        let good = NameReason { lookup: good, rules: rule("egress[0] *.example") };
+        let text = why("34.117.118.44", &[good, evil.clone()]);
+        assert!(text.contains("and since then while a connection uses it"));
+        assert!(text.ends_with("34.117.118.44 is denied as ifconfig.me., whatever allows good.example.\n"), "{text}");
+        assert!(why("34.117.118.44", &[evil]).ends_with("34.117.118.44 is denied as ifconfig.me.\n"));
     }
 }

@@ -264,6 +264,11 @@ impl Explanation {
             "{}: {} (identity {}) -> {} (identity {}) {}/{}",
             self.verdict, from.name, from.identity, to.name, to.identity, self.port, self.protocol
         );
+        // One that is denied denies the address that an allowed one has as well.
+        let names: Vec<&str> = to.labels.iter().filter_map(|label| label.strip_prefix("fqdn:")).collect();
+        if !names.is_empty() {
+            let _ = writeln!(text, "  the address is one of {}", names.join(" and of "));
+        }
         for end in &self.ends {
             end.tell(&mut text);
         }
@@ -296,6 +301,9 @@ impl End {
         if self.result.redirect {
             for asked in &self.result.l7 {
                 let _ = writeln!(text, "  the proxy for {} asks {}", asked.parser, asked.rules);
+                if !asked.denied_names.is_empty() {
+                    let _ = writeln!(text, "  and refuses {}", asked.denied_names.join(", "));
+                }
             }
         }
     }

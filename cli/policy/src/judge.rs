@@ -348,6 +348,7 @@ pub fn l7(redirect: &Redirect) -> L7Result {
     L7Result {
         parser: redirect.parser.name(),
         rules: redirect.rules.as_ref().and_then(|rules| serde_json::to_value(rules).ok()).unwrap_or_default(),
+        denied_names: redirect.denied_names.iter().cloned().collect(),
         sni: redirect.server_names.iter().cloned().collect(),
         listener: redirect.listener.clone().unwrap_or_default(),
         tls_term: redirect.terminating_tls.is_some(),

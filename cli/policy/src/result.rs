@@ -129,6 +129,9 @@ pub struct L7Result {
     /// The rules, as policies have them.
     #[serde(skip_serializing_if = "is_empty")]
     pub rules: Value,
+    /// Names that may not be asked for all the same.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub denied_names: Vec<String>,
     /// Server names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sni: Vec<String>,

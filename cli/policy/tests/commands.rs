@@ -219,6 +219,48 @@ fn requests_are_judged_as_the_proxy_would() {
     }
 }
 
+const NAMES: &str = "apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: web, namespace: default}
+spec:
+  endpointSelector: {matchLabels: {app: web}}
+  egress:
+  - toFQDNs: [{matchPattern: \"*.example\"}]
+  - toEndpoints: [{}]
+    toPorts: [{ports: [{port: \"53\", protocol: ANY}], rules: {dns: [{matchPattern: \"*\"}]}}]
+  egressDeny:
+  - toFQDNs: [{matchName: evil.example}]
+";
+const NAMED: &str = "endpoints:
+- {name: web, labels: {app: web}}
+- {name: dns, labels: {app: dns}}
+dns:
+- {name: good.example, ips: [192.0.2.1, 192.0.2.2]}
+- {name: evil.example, ips: [192.0.2.2]}
+";
+
+#[test]
+fn denials_by_name_are_explained_for_addresses_and_for_questions() {
+    let (policy, cluster) = (File::new("names-policy.yaml", NAMES), File::new("names.yaml", NAMED));
+    let ask = |arguments: &[&str]| {
+        let fixed = ["--policies", policy.name(), "--cluster", cluster.name()];
+        answer(&["explain"].iter().chain(arguments).chain(&fixed).copied().collect::<Vec<_>>())
+    };
+    let (text, well) = ask(&["web", "192.0.2.1:443"]);
+    assert!(well && text.contains("the address is one of *.example\n"), "{text}");
+    let (text, well) = ask(&["web", "192.0.2.2:443"]);
+    assert!(!well && text.contains("the address is one of *.example and of evil.example\n"), "{text}");
+    for part in
+        ["* deny: CiliumNetworkPolicy default/web egressDeny[0]", "  allow: CiliumNetworkPolicy default/web egress[0]"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let (text, well) = ask(&["web", "dns:53/UDP", "--dns", "good.example"]);
+    assert!(well && text.contains("  and refuses evil.example\n"), "{text}");
+    let (text, well) = ask(&["web", "dns:53/UDP", "--dns", "Evil.example."]);
+    assert!(!well && text.contains("the proxy refuses it at egress"), "{text}");
+}
+
 #[test]
 fn definitions_are_documents_that_a_cluster_takes() {
     let (yaml, _) = answer(&["definitions"]);

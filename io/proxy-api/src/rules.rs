@@ -36,6 +36,9 @@ pub struct RuleSet {
     /// Names that may be asked for; absent: all. An empty list lets nothing pass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<Vec<crds::DnsRule>>,
+    /// Names and patterns of names that may not be asked for, whatever `dns` says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub denied_names: Vec<String>,
     /// Server names that TLS clients may ask for; none: any, and none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub server_names: Vec<String>,
@@ -58,6 +61,7 @@ impl RuleSet {
             parser,
             http: None,
             dns: None,
+            denied_names: Vec::new(),
             server_names: Vec::new(),
             terminating_tls: None,
             originating_tls: None,

@@ -132,6 +132,8 @@ impl Requests {
         let rules = redirect.rules.clone().unwrap_or_default();
         match redirect.parser {
             Parser::Tls => redirect.server_names.iter().map(|name| self.name(&name.to_ascii_lowercase())).collect(),
+            // That some names are denied all the same is no list of what may be asked for.
+            Parser::Dns if !redirect.denied_names.is_empty() => None,
             Parser::Dns => {
                 let names = rules.dns.into_iter().flatten();
                 let names = names.filter_map(|rule| rule.match_name.or(rule.match_pattern));

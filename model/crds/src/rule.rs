@@ -186,6 +186,9 @@ pub struct EgressDenyRule {
     /// To which ports; absent: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_ports: Option<Vec<PortDenyRule>>,
+    /// Names; the addresses that DNS answers gave for them. Cilium's definition does not have this field.
+    #[serde(default, rename = "toFQDNs", skip_serializing_if = "Option::is_none")]
+    pub to_fqdns: Option<Vec<FqdnSelector>>,
     /// Which ICMP messages; not together with toPorts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub icmps: Option<Vec<IcmpRule>>,

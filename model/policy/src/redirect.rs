@@ -55,6 +55,9 @@ pub struct Redirect {
     pub parser: Parser,
     /// HTTP or DNS rules; `None`: all passes.
     pub rules: Option<crds::L7Rules>,
+    /// Names and patterns of names that may not be asked for, whatever the rules say: those that the endpoint's policies
+    /// deny on all ports.
+    pub denied_names: BTreeSet<String>,
     /// Server names that TLS clients may ask for; none: any.
     pub server_names: BTreeSet<String>,
     /// A listener of the user's, as `namespace/configuration/listener`.
@@ -107,6 +110,7 @@ impl Redirect {
         let redirect = Redirect {
             parser,
             rules: asked.rules.clone(),
+            denied_names: BTreeSet::new(),
             server_names: asked.server_names.iter().cloned().collect(),
             listener,
             priority: own.unwrap_or(parser.listener_priority()),
@@ -125,13 +129,22 @@ impl Redirect {
     /// True if no request is refused.
     pub fn is_open(&self) -> bool {
         let all = self.rules.as_ref().is_none_or(|rules| rules == &with_wildcard(rules));
-        all && self.server_names.is_empty() && self.listener.is_none()
+        all && self.denied_names.is_empty() && self.server_names.is_empty() && self.listener.is_none()
     }
 
     /// This and a rule that allows all on the same ports.
     pub fn opened(&self) -> Redirect {
         let rules = self.rules.as_ref().map(with_wildcard);
         Redirect { rules, ..self.clone() }.keyed()
+    }
+
+    /// This for an endpoint whose policies deny some names: no question for them is answered.
+    pub fn denying(mut self, names: &BTreeSet<String>) -> Redirect {
+        if self.parser == Parser::Dns && !names.is_empty() {
+            self.denied_names.extend(names.iter().cloned());
+            return self.keyed();
+        }
+        self
     }
 
     /// What this and another that comes after it ask together of the same peers and ports.
@@ -153,6 +166,7 @@ impl Redirect {
         let merged = Redirect {
             parser,
             rules,
+            denied_names: self.denied_names.union(&other.denied_names).cloned().collect(),
             server_names,
             listener,
             priority,
@@ -165,9 +179,10 @@ impl Redirect {
 
     fn keyed(mut self) -> Redirect {
         self.key = format!(
-            "{} {:?} {:?} {:?} {} {:?} {:?}",
+            "{} {:?} {:?} {:?} {:?} {} {:?} {:?}",
             self.parser.name(),
             self.rules,
+            self.denied_names,
             self.server_names,
             self.listener,
             self.priority,
@@ -327,6 +342,16 @@ mod tests {
         let order = [http(&["/"]), names(&["a"]), dns("*"), listener];
         let strengths: Vec<u8> = order.iter().map(|asked| redirect(asked).strength()).collect();
         assert_eq!(strengths, [154, 139, 134, 129]);
+    }
+
+    #[test]
+    fn names_that_are_denied_stay_so_whatever_is_allowed() {
+        let denied = BTreeSet::from(["evil.example".to_owned()]);
+        let one = redirect(&dns("*")).denying(&denied);
+        assert!(!one.is_open() && !one.opened().is_open());
+        assert_eq!(one.merge(&redirect(&dns("*.a"))).unwrap().denied_names, denied);
+        assert_ne!(one, redirect(&dns("*")));
+        assert!(redirect(&http(&["/"])).denying(&denied).denied_names.is_empty());
     }
 
     #[test]

@@ -132,9 +132,8 @@ impl Dns {
             counters.dns_overload.add();
             return None;
         };
-        let allowed = rules.broken.is_none() && rules.names.as_ref().is_none_or(|names| names.allow(&question.name));
         let told = Told { dns: self, ends, facts, question: &question, began: Instant::now() };
-        if !allowed {
+        if !rules.allow_name(&question.name) {
             counters.dns_denied.add();
             told.request(Verdict::Denied, "");
             return Some(failure(&question, self.shared.settings.load().dns_reject_code));

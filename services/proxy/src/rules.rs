@@ -27,6 +27,8 @@ pub struct Rules {
     pub http: Http,
     /// Which names may be asked for; `None`: any.
     pub names: Option<Patterns>,
+    /// Names that may not be asked for all the same.
+    pub denied_names: Patterns,
     /// Which server names; `None`: any, and none.
     pub server_names: Option<ServerNames>,
     /// TLS that ends here.
@@ -97,6 +99,12 @@ impl Secrets for Resolved {
 }
 
 impl Rules {
+    /// True if this name, in canonical form, may be asked for.
+    pub fn allow_name(&self, name: &str) -> bool {
+        let allowed = self.names.as_ref().is_none_or(|names| names.allow(name));
+        self.broken.is_none() && allowed && !self.denied_names.allow(name)
+    }
+
     /// Compiles a rule set. What is wrong with it allows nothing, and is said.
     pub fn new(set: RuleSet) -> Rules {
         let id = set.id;
@@ -124,7 +132,8 @@ impl Rules {
             let names = rules.iter().filter_map(|rule| rule.match_name.as_deref());
             Patterns::new(names, rules.iter().filter_map(|rule| rule.match_pattern.as_deref()))
         });
-        Rules { parser: set.parser, http, names, server_names, terminate, originate, broken, source: set }
+        let denied_names = Patterns::new([], set.denied_names.iter().map(String::as_str));
+        Rules { parser: set.parser, http, names, denied_names, server_names, terminate, originate, broken, source: set }
     }
 }
 

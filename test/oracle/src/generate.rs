@@ -251,7 +251,7 @@ fn rule(random: &mut Random, ingress: bool, deny: bool, nodes: bool) -> Value {
         5 | 6 => rule[field("Entities")] = random.list(2, |random| json!(random.pick(ENTITIES))).into(),
         7 => rule[field("CIDR")] = random.list(2, |random| json!(random.pick(PREFIXES))).into(),
         8 => rule[field("CIDRSet")] = random.list(2, cidr_rule).into(),
-        _ if ingress || deny => rule[field("Endpoints")] = json!([]),
+        _ if ingress => rule[field("Endpoints")] = json!([]),
         _ => rule["toFQDNs"] = json!([{ "matchName": "one.example" }]),
     }
     match random.below(5) {

@@ -49,6 +49,8 @@ fn main() -> ExitCode {
             ("e4_27_without_a_lookup_an_address_stays_closed", e4_27),
             ("e4_22_e4_25_a_name_opens_the_addresses_of_its_answers", e4_22),
             ("e4_23_e4_24_search_domains_and_a_name_that_no_rule_opens", e4_23),
+            ("addresses_of_names_share_an_identity_as_the_commands_show", shared_identity),
+            ("a_denied_name_is_not_resolved_and_its_addresses_are_closed", denied_name),
             ("e4_26_names_outlive_the_agent_and_say_why", e4_26),
             ("e4_28_the_configuration_says_tunnel_and_vxlan", e4_28),
             ("e4_29_the_source_node_sees_the_packet_enter_the_overlay", e4_29),
@@ -469,6 +471,73 @@ fn e4_23(lab: &Lab) -> Result<()> {
     let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
     observed(lab, &["--pod", "internal-client", "--protocol", "tcp", "--last", "60"], &wanted)?;
     Ok(())
+}
+
+/// The numbers that stand for these labels, as an agent tells them.
+fn numbers_of(lab: &Lab, agent: &str, labels: &str) -> Result<Vec<String>> {
+    let text = lab.exec("kube-system", agent, &["cilium-dbg", "identity", "list", "-o", "json"])?.ok()?;
+    let all: serde_json::Value = serde_json::from_str(&text)?;
+    let has = |one: &&serde_json::Value| {
+        let own = one["labels"].as_array().into_iter().flatten().filter_map(|label| label.as_str());
+        own.collect::<Vec<_>>().join(",") == labels
+    };
+    Ok(all.as_array().context("a list")?.iter().filter(has).map(|one| one["id"].to_string()).collect())
+}
+
+/// Four addresses of one name, one identity; the commands and Hubble tell its labels.
+fn shared_identity(lab: &Lab) -> Result<()> {
+    let agent = agent_on(lab, &node_of(lab, "internal-client")?)?;
+    lab.apply(
+        &CLIENT_TO_NAME
+            .replace("- matchName: \"ifconfig.me\"", "- matchName: \"ifconfig.me\"\n        - matchName: \"cnn.com\""),
+    )?;
+    eventually(WITHIN, "cnn.com is reached", || {
+        ensure!(lab.connects("default", "internal-client", "cnn.com", 80)?, "it is not");
+        Ok(())
+    })?;
+    let numbers = numbers_of(lab, &agent, "fqdn:cnn.com,reserved:world")?;
+    ensure!(numbers.len() == 1, "one identity, found {numbers:?}");
+    let list = lab.exec("kube-system", &agent, &["cilium-dbg", "ip", "list", "-n"])?.ok()?;
+    for address in ["151.101.3.5", "151.101.131.5", "151.101.67.5", "151.101.195.5"] {
+        let line =
+            list.lines().find(|line| line.starts_with(&format!("{address}/32"))).with_context(|| list.clone())?;
+        ensure!(line.contains(&numbers[0]), "{line} is not {}", numbers[0]);
+    }
+    let flows = ["observe", "--pod", "internal-client", "--protocol", "tcp", "--last", "30", "-o", "jsonpb"];
+    eventually(WITHIN, "Hubble tells the labels", || {
+        let text = lab.hubble(&flows)?.ok()?;
+        ensure!(text.contains("\"fqdn:cnn.com\""), "{text}");
+        Ok(())
+    })
+}
+
+/// A name that is denied is not resolved. Where another pod learned its address, that is closed, also under another name.
+fn denied_name(lab: &Lab) -> Result<()> {
+    let deny = |extra: &str| {
+        format!("{CLIENT_TO_NAME}  egressDeny:\n    - toFQDNs:\n        - matchName: \"ifconfig.me\"\n{extra}")
+    };
+    ensure!(lab.connects("default", "internal-client", "ifconfig.me", 80)?, "it is open at first");
+    lab.apply(&deny(""))?;
+    eventually(WITHIN, "the address that was open is closed", || {
+        ensure!(!lab.connects("default", "internal-client", "34.117.118.44", 80)?, "it is reached");
+        Ok(())
+    })?;
+    let agent = agent_on(lab, &node_of(lab, "internal-client")?)?;
+    let why = ["cilium-dbg", "fqdn", "why", "34.117.118.44", "--pod", "internal-client"];
+    let text = lab.exec("kube-system", &agent, &why)?.ok()?;
+    ensure!(text.contains("egressDeny[0] ifconfig.me") && text.contains("is denied as ifconfig.me."), "{text}");
+    let asked = resolves(lab, "internal-client", "ifconfig.me");
+    ensure!(asked.is_err(), "the question is answered");
+    let dns = |line: &str| normalise(&format!("default/internal-client:PORT (ID:N) {line}"));
+    let refused = dns("-> kube-system/coredns:53 (ID:N) dns-request proxy DROPPED (DNS Query ifconfig.me. A)");
+    observed(lab, &["--pod", "internal-client", "--protocol", "dns", "--last", "60"], &[&refused])?;
+    // On some ports only, the name is resolved, and closed there.
+    lab.apply(&deny("      toPorts:\n        - ports:\n           - port: \"81\"\n"))?;
+    eventually(WITHIN, "the other port is open", || {
+        ensure!(lab.connects("default", "internal-client", "ifconfig.me", 80)?, "it is not");
+        Ok(())
+    })?;
+    lab.apply(CLIENT_TO_NAME)
 }
 
 fn e4_26(lab: &Lab) -> Result<()> {

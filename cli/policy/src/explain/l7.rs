@@ -86,6 +86,10 @@ fn http(explain: &Explain, request: &str, end: &End) -> Result<bool> {
 
 fn dns(name: &str, end: &End) -> bool {
     let name = policy::canonical_name(name);
+    let denied = end.result.l7.iter().flat_map(|asked| asked.denied_names.iter().map(String::as_str));
+    if l7::dns::Patterns::new([], denied).allow(&name) {
+        return false;
+    }
     rules(end).any(|asked| {
         let Some(list) = asked.and_then(|rules| rules.dns) else { return true };
         list.is_empty()

@@ -185,7 +185,7 @@ impl Reader<'_> {
             let path = format!("{}.egressDeny[{index}]", spec.path);
             let ports = self.deny_port_rules(&path, rule.to_ports.as_deref());
             let ports = self.with_icmp(&path, ports, rule.icmps.as_deref());
-            let peers = PeerLists::of_egress(&rule.to, None);
+            let peers = PeerLists::of_egress(&rule.to, rule.to_fqdns.as_deref());
             rules.extend(self.rule(
                 owner,
                 spec,
@@ -277,16 +277,19 @@ impl Reader<'_> {
     }
 
     fn lint_names_without_dns(&mut self, spec: &Spec<'_>, rules: &[Rule]) {
-        let names = rules.iter().any(|rule| {
-            rule.peers.iter().any(|peer| {
-                matches!(peer, Peer::Learned(crate::peer::Learned::Name(_) | crate::peer::Learned::Pattern(_)))
-            })
-        });
         let dns = spec.rule.egress.iter().flatten().flat_map(|rule| rule.to_ports.iter().flatten());
         let dns = dns.filter_map(|ports| ports.rules.as_ref()).any(|rules| rules.dns.is_some());
-        if names && !dns {
+        let named = |effect: Effect| {
+            let mut peers = rules.iter().filter(|rule| rule.effect == effect).flat_map(|rule| &rule.peers);
+            peers.any(|peer| matches!(peer, Peer::Learned(learned) if learned.is_name()))
+        };
+        if named(Effect::Allow) && !dns {
             let message = "toFQDNs learns addresses from DNS answers that pass a dns rule; this policy has none, so another one must";
             self.warn(format!("{}.egress", spec.path), message);
+        }
+        if named(Effect::Deny) && !dns {
+            let message = "toFQDNs denies addresses that DNS answers gave which pass a dns rule; this policy has none: unless another one sends the endpoints' questions to the proxy, nothing is denied";
+            self.warn(format!("{}.egressDeny", spec.path), message);
         }
     }
 

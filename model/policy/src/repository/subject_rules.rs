@@ -1,6 +1,6 @@
 //! What do the rules that select one subject say together with the settings, whoever its peers are?
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use abi::identity::HOST;
@@ -8,7 +8,7 @@ use abi::identity::HOST;
 use super::Compiled;
 use super::selectors::SelectorId;
 use crate::origin::{Direction, Implicit, RuleOrigin};
-use crate::peer::{Peer, PeerIdentity};
+use crate::peer::{Learned, Peer, PeerIdentity};
 use crate::redirect::Redirect;
 use crate::resolve::{By, Candidate, PeerKey, RangeKey, Row, Statement, settle};
 use crate::rule::{Effect, L7, Ports, Rule, Tier, protocol};
@@ -62,6 +62,8 @@ struct Subject<'a> {
     whom: &'a Whom,
     rules: &'a [Arc<Compiled>],
     host: SelectorId,
+    /// Names that it may not ask for.
+    denied_names: BTreeSet<String>,
 }
 
 impl SubjectRules {
@@ -75,7 +77,7 @@ impl SubjectRules {
         rules.sort_by(|one, other| one.order.cmp(&other.order));
         let origins = rules.iter().map(|one| one.rule().origin.clone()).collect();
         let mut numbers = Numbers::default();
-        let subject = Subject { settings, whom, rules: &rules, host };
+        let subject = Subject { settings, whom, rules: &rules, host, denied_names: denied_names(&rules) };
         let ingress = subject.direction(Direction::Ingress, &mut numbers)?;
         let egress = subject.direction(Direction::Egress, &mut numbers)?;
         Ok(SubjectRules { origins, selectors: numbers.selectors, directions: [ingress, egress] })
@@ -236,7 +238,10 @@ impl Subject<'_> {
                     match known.get(&key) {
                         Some(redirect) => redirect.clone(),
                         None => {
-                            let redirect = redirect(asked, port.protocol, namespace, closed)?;
+                            let redirect = Redirect::new(asked, port.protocol, namespace)?;
+                            let redirect = redirect.map(|one| one.denying(&self.denied_names));
+                            // Where nothing closes the subject, what the rules do not name passes all the same.
+                            let redirect = redirect.map(|one| Arc::new(if closed { one } else { one.opened() }));
                             known.insert(key, redirect.clone());
                             redirect
                         }
@@ -249,10 +254,15 @@ impl Subject<'_> {
     }
 }
 
-/// What goes to the proxy. Where nothing closes the subject, what the rules do not name passes all the same.
-fn redirect(asked: &L7, protocol: u8, namespace: &str, closed: bool) -> Result<Option<Arc<Redirect>>, String> {
-    let redirect = Redirect::new(asked, protocol, namespace)?;
-    Ok(redirect.map(|one| Arc::new(if closed { one } else { one.opened() })))
+/// The names that rules deny on all ports. What is denied on some may be asked for, so that its addresses are known.
+fn denied_names(rules: &[Arc<Compiled>]) -> BTreeSet<String> {
+    let denials = rules.iter().map(|one| one.rule()).filter(|rule| rule.effect == Effect::Deny);
+    let denials = denials.filter(|rule| rule.direction == Direction::Egress && rule.ports == Ports::All);
+    let names = denials.flat_map(|rule| &rule.peers).filter_map(|peer| match peer {
+        Peer::Learned(Learned::Name(name) | Learned::Pattern(name)) => Some(name.clone()),
+        _ => None,
+    });
+    names.collect()
 }
 
 fn implied(what: Implicit, effect: Effect, level: u32) -> Statement {

@@ -321,11 +321,7 @@ impl Engine for Policies {
     }
 
     fn rules_for_name(&self, subject: Identity, name: &str) -> Vec<String> {
-        let Some(labels) =
-            self.repository.identities().find(|(number, _)| *number == subject).map(|(_, labels)| labels)
-        else {
-            return Vec::new();
-        };
+        let Some(labels) = self.repository.identity_labels(subject) else { return Vec::new() };
         let subject = policy::PeerIdentity::new(subject, labels.clone());
         let mut found = Vec::new();
         for object in self.repository.policies() {

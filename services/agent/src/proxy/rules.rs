@@ -47,6 +47,7 @@ fn translated(id: u32, redirect: &Redirect) -> RuleSet {
     RuleSet {
         http: rules.http.map(without_secrets).map(Hidden),
         dns: rules.dns,
+        denied_names: redirect.denied_names.iter().cloned().collect(),
         server_names: redirect.server_names.iter().cloned().collect(),
         broken,
         ..RuleSet::open(id, parser(redirect))

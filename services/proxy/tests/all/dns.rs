@@ -212,6 +212,24 @@ fn what_no_pattern_allows_is_refused_and_never_asked() {
 }
 
 #[test]
+fn a_name_that_is_denied_is_refused_whatever_a_pattern_allows() {
+    let bed = Bed::new(&["*"]);
+    let dns = Some(vec![crds::DnsRule { match_name: None, match_pattern: Some("*".into()) }]);
+    let denied_names = vec!["evil.example".into(), "**.bad.example".into()];
+    let set = RuleSet { dns, denied_names, ..RuleSet::open(1, Parser::Dns) };
+    let update = RulesUpdate { revision: 2, whole: true, last: true, set: vec![set], removed: vec![] };
+    bed.shared.rules.store(Arc::new(Table::default().with(update)));
+    let client = bed.client();
+    for (id, name) in [(1, "EVIL.example."), (2, "a.b.bad.example.")] {
+        client.send(&question(id, name)).unwrap();
+        assert_eq!(receive(&client).metadata.response_code, ResponseCode::Refused, "{name}");
+    }
+    client.send(&question(3, "good.example.")).unwrap();
+    bed.asked();
+    bed.counted("dns_denied", 2);
+}
+
+#[test]
 fn a_change_of_rules_holds_for_the_next_question() {
     let bed = Bed::new(&["*"]);
     bed.rules(&[]);
