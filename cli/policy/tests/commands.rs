@@ -233,7 +233,7 @@ spec:
 ";
 const NAMED: &str = "endpoints:
 - {name: web, labels: {app: web}}
-- {name: dns, labels: {app: dns}}
+- {name: coredns, labels: {app: dns}}
 dns:
 - {name: good.example, ips: [192.0.2.1, 192.0.2.2]}
 - {name: evil.example, ips: [192.0.2.2]}
@@ -255,9 +255,9 @@ fn denials_by_name_are_explained_for_addresses_and_for_questions() {
     {
         assert!(text.contains(part), "{part}: {text}");
     }
-    let (text, well) = ask(&["web", "dns:53/UDP", "--dns", "good.example"]);
+    let (text, well) = ask(&["web", "coredns:53/UDP", "--dns", "good.example"]);
     assert!(well && text.contains("  and refuses evil.example\n"), "{text}");
-    let (text, well) = ask(&["web", "dns:53/UDP", "--dns", "Evil.example."]);
+    let (text, well) = ask(&["web", "coredns:53/UDP", "--dns", "Evil.example."]);
     assert!(!well && text.contains("the proxy refuses it at egress"), "{text}");
 }
 

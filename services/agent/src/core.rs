@@ -265,6 +265,7 @@ impl Core {
             queue: Vec::new(),
         };
         core.add_reserved();
+        core.know_earlier_numbers();
         core
     }
 

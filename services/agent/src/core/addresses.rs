@@ -45,6 +45,14 @@ impl Core {
         }
     }
 
+    /// What the IP cache holds from an earlier run counts as what it was until the IP cache is written.
+    pub(super) fn know_earlier_numbers(&mut self) {
+        for (number, labels) in self.outside.numbers() {
+            self.engine.add_identity(number, &labels);
+            self.know_labels(number, labels);
+        }
+    }
+
     /// Forgets the identities that no address has any more, unless the IP cache may hold them: tables know them until no
     /// packet can have them, so that none counts as one of all others meanwhile.
     pub(super) fn forget_outside(&mut self) {

@@ -153,8 +153,15 @@ fn a20_names_keep_their_numbers_over_a_restart_and_leave_them_to_nobody_else() {
     let saved = read_names(core.names()).save();
     after.restore_names(saved);
     after.handle(egress("p", names(&["b.x", "c.x"])));
-    ready(&mut after);
+    after.handle(Event::Synced);
+    let known =
+        |op: &Op| matches!(op, Op::InstallPolicy { classes, .. } if classes.iter().any(|(one, _)| *one == all[1]));
+    assert!(after.flush().iter().any(known), "tables know what the IP cache holds until it is written");
+    let labels = after.wanted_labels(&after.endpoints()[&5]).unwrap();
+    after.handle(Event::Allocated(labels, Ok(1000)));
+    after.flush();
     assert!(before >= 3);
+    assert!(!after.identities().contains_key(&all[0]), "what was of the earlier run is forgotten when it is of no use");
     assert_eq!(identity_of(&after, "1.1.1.2"), all[2], "its labels are those of 2.2.2.2 now");
     assert_eq!(identity_of(&after, "2.2.2.2"), all[2]);
     assert_eq!(identity_of(&after, "1.1.1.1"), identity::WORLD);
