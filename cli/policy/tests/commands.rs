@@ -76,6 +76,19 @@ fn good_policies_pass_the_check_and_wrong_ones_do_not() {
 }
 
 #[test]
+fn e0_19_names_beside_other_peers_are_refused_and_it_is_said_where() {
+    for (other, field) in [("toEndpoints: [{}]", "ToEndpoints"), ("toCIDR: [1.2.3.4/32]", "ToCIDR")] {
+        let head = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: both, namespace: a}\n";
+        let spec =
+            format!("spec:\n  endpointSelector: {{}}\n  egress:\n  - toFQDNs: [{{matchName: x.io}}]\n    {other}\n");
+        let file = File::new("both.yaml", &format!("{head}{spec}"));
+        let (text, good) = answer(&["check", file.name()]);
+        let said = format!("both.yaml:7: spec.egress[0]: combining {field} and ToFQDNs is not supported yet");
+        assert!(!good && text.contains(&said), "{text}");
+    }
+}
+
+#[test]
 fn an_empty_rule_is_warned_of_and_fails_a_strict_check() {
     let file = File::new("empty.yaml", &GOOD.replace("  ingress:\n", "  egress: [{}]\n  ingress:\n"));
     let (text, well) = answer(&["check", file.name()]);

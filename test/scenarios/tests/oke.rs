@@ -55,7 +55,7 @@ fn main() -> ExitCode {
             ("e0_33_endpoint_list_by_kubectl_exec", e0_33),
             ("e0_34_a_pod_of_namespace_default_e0_37_and_one_of_cilium_hr", e0_34_37),
             ("e0_35_a_pod_carries_the_labels_of_its_namespace", e0_35),
-            ("e0_20_names_and_services_can_be_peers", requests::e0_20),
+            ("e0_20_names_and_services_can_be_peers_and_a53_pods_stay_pods", requests::e0_20),
             ("e0_22_any_name_may_be_asked_for_by_udp_and_nothing_else_passes", requests::e0_22),
             ("e0_23_without_an_ingress_section_ingress_stays_open", requests::e0_23),
             ("e0_28_two_requests_pass_from_anywhere", requests::e0_28),

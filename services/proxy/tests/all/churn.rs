@@ -89,7 +89,7 @@ fn a04_no_request_is_skipped_while_rules_change() {
             while !done.load(Ordering::Relaxed) {
                 number += 1;
                 proxy.set(vec![http_rules(1, &format!(r#"[{{"path":"/a"}},{{"path":"/x{}"}}]"#, number % 7))]);
-                std::thread::sleep(Duration::from_micros(200));
+                std::thread::sleep(Duration::from_millis(1));
             }
         });
         let ask = || {

@@ -46,13 +46,19 @@ pub fn e0_20(lab: &Lab) -> Result<()> {
         "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: fqdn-rule, namespace: cilium-fin}\nspec:\n  \
          endpointSelector: {matchLabels: {app: frontend}}\n  egress:\n  - toEndpoints: [{matchLabels: {\"k8s:io.kubernetes.pod.namespace\": \
          kube-system, k8s-app: kube-dns}}]\n    toPorts: [{ports: [{port: \"53\", protocol: ANY}], rules: {dns: [{matchPattern: \
-         \"*\"}]}}]\n  - toFQDNs: [{matchName: ifconfig.me}]\n  - toServices: [{k8sService: {serviceName: web, namespace: cilium-web}}]\n",
+         \"*\"}]}}]\n  - toFQDNs: [{matchName: ifconfig.me}, {matchName: backends.cilium-hr.svc.cluster.local}]\n  - toServices: [{k8sService: {serviceName: web, namespace: cilium-web}}]\n",
     )?;
     expect(lab, FIN, ("cilium-fin", "backend"), 80, false)?;
     gets(lab, FIN, "http://ifconfig.me/", 200)?;
     gets(lab, FIN, "http://web.cilium-web/x", 200)?;
     let (body, code) = curl(lab, FIN, "http://134.70.24.1/")?;
     ensure!(code == 0, "no name was asked for that address: {code} {body}");
+    // A53: the name may be asked for, and stands for a pod, which stays what it is.
+    let (body, code) = curl(lab, FIN, "http://backends.cilium-hr.svc.cluster.local/")?;
+    ensure!(code == 0, "a pod is reached by a name: {code} {body}");
+    let frontend = pod(lab, FIN.0, FIN.1)?;
+    let asked = lab.exec(FIN.0, &frontend, &["getent", "ahostsv4", "backends.cilium-hr.svc.cluster.local"])?.ok()?;
+    ensure!(asked.starts_with(&lab.pod_ip(HR.0, &pod(lab, HR.0, HR.1)?)?), "{asked}");
     no_policies(lab)
 }
 
