@@ -35,18 +35,23 @@ pub enum Unfit {
     NotOne(u16, u16),
     /// An update, a notification, ...
     #[error("a request that is no query")]
-    OtherRequest(u16),
+    OtherRequest(u16, OpCode),
 }
 
 impl Unfit {
     /// What its sender is told, if anything.
     pub fn answer(self) -> Option<Vec<u8>> {
-        let (id, code) = match self {
+        let message = match self {
             Unfit::NoQuestion => return None,
-            Unfit::Unreadable(id) | Unfit::NotOne(id, _) => (id, code::FORMAT_ERROR),
-            Unfit::OtherRequest(id) => (id, code::NOT_IMPLEMENTED),
+            Unfit::Unreadable(id) | Unfit::NotOne(id, _) => header(id, false, code::FORMAT_ERROR),
+            Unfit::OtherRequest(id, kind) => {
+                // Who asked compares it (RFC 1035, 4.1.1: copied into the response).
+                let mut message = header(id, false, code::NOT_IMPLEMENTED);
+                message.metadata.op_code = kind;
+                message
+            }
         };
-        Some(header(id, false, code).to_vec().unwrap_or_default())
+        Some(message.to_vec().unwrap_or_default())
     }
 }
 
@@ -65,7 +70,7 @@ pub fn read_question(bytes: &[u8]) -> Result<Question, Unfit> {
         return Err(Unfit::NoQuestion);
     }
     if header.metadata.op_code != OpCode::Query {
-        return Err(Unfit::OtherRequest(id));
+        return Err(Unfit::OtherRequest(id, header.metadata.op_code));
     }
     if header.counts.queries != 1 {
         return Err(Unfit::NotOne(id, header.counts.queries));

@@ -84,7 +84,10 @@ fn answers_and_updates_are_no_questions() {
     assert!(Unfit::NoQuestion.answer().is_none());
     let mut update = question("a.example.", RecordType::A);
     update.metadata.op_code = OpCode::Update;
-    assert_eq!(read_question(&update.to_vec().unwrap()), Err(Unfit::OtherRequest(7)));
+    let unfit = read_question(&update.to_vec().unwrap()).unwrap_err();
+    assert_eq!(unfit, Unfit::OtherRequest(7, OpCode::Update));
+    let told = Message::from_vec(&unfit.answer().unwrap()).unwrap().metadata;
+    assert_eq!((told.id, told.op_code, told.response_code), (7, OpCode::Update, ResponseCode::NotImp));
     assert_eq!(read_question(&[0; 11]), Err(Unfit::NoQuestion));
 }
 
