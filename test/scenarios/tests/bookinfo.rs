@@ -537,7 +537,7 @@ fn denied_name(lab: &Lab) -> Result<()> {
         ensure!(lab.connects("default", "internal-client", "ifconfig.me", 80)?, "it is not");
         Ok(())
     })?;
-    lab.apply(CLIENT_TO_NAME)
+    lab.apply(CLIENT_TO_NAME).map(drop)
 }
 
 fn e4_26(lab: &Lab) -> Result<()> {
