@@ -78,7 +78,8 @@ fn why(address: &str, found: &[NameReason]) -> String {
             let _ = writeln!(text, "  {}{rule}", if at == 0 { "rules:   " } else { "         " });
         }
     }
-    let (denied, other): (Vec<&NameReason>, Vec<_>) = found.iter().partition(|one| one.rules.iter().any(is_denial));
+    let (denied, other): (Vec<&NameReason>, Vec<_>) =
+        found.iter().partition(|one| one.rules.iter().any(|rule| is_denial(rule)));
     let names = |all: &[&NameReason]| all.iter().map(|one| one.lookup.fqdn.as_str()).collect::<Vec<_>>().join(", ");
     if !denied.is_empty() {
         let all = if other.is_empty() { String::new() } else { format!(", whatever allows {}", names(&other)) };
@@ -87,7 +88,7 @@ fn why(address: &str, found: &[NameReason]) -> String {
     text
 }
 
-fn is_denial(rule: &String) -> bool {
+fn is_denial(rule: &str) -> bool {
     rule.contains(": egressDeny[")
 }
 
