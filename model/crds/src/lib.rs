@@ -16,6 +16,7 @@ mod problem;
 mod resource;
 mod rule;
 pub mod schema;
+pub mod secret_sync;
 mod selector;
 
 pub use cidr_group::{CiliumCIDRGroup, CiliumCIDRGroupSpec};

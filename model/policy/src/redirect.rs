@@ -99,7 +99,8 @@ impl Hash for Redirect {
 }
 
 impl Redirect {
-    /// What a rule asks on its ports. `namespace` is the subject's: listeners of namespaced configurations are in it.
+    /// What a rule asks on its ports. `namespace` is the subject's: listeners of namespaced configurations are in it, and
+    /// secrets that name no namespace.
     pub fn new(asked: &crate::rule::L7, protocol: u8, namespace: &str) -> Result<Option<Redirect>, String> {
         let Some(parser) = parser_of(asked, protocol) else { return Ok(None) };
         let (listener, own) = match &asked.listener {
@@ -109,13 +110,13 @@ impl Redirect {
         let own = own.and_then(|number| u8::try_from(number).ok());
         let redirect = Redirect {
             parser,
-            rules: asked.rules.clone(),
+            rules: asked.rules.clone().map(|rules| rules_in(rules, namespace)),
             denied_names: BTreeSet::new(),
             server_names: asked.server_names.iter().cloned().collect(),
             listener,
             priority: own.unwrap_or(parser.listener_priority()),
-            terminating_tls: asked.terminating_tls.clone(),
-            originating_tls: asked.originating_tls.clone(),
+            terminating_tls: asked.terminating_tls.clone().map(|tls| tls_in(tls, namespace)),
+            originating_tls: asked.originating_tls.clone().map(|tls| tls_in(tls, namespace)),
             key: String::new(),
         };
         Ok(Some(redirect.keyed()))
@@ -219,6 +220,23 @@ fn qualified(listener: &crds::Listener, namespace: &str) -> Result<String, Strin
         _ => namespace,
     };
     Ok(format!("{namespace}/{}/{}", listener.envoy_config.name, listener.name))
+}
+
+fn rules_in(mut rules: crds::L7Rules, namespace: &str) -> crds::L7Rules {
+    let headers = rules.http.iter_mut().flatten().flat_map(|rule| rule.header_matches.iter_mut().flatten());
+    headers.filter_map(|header| header.secret.as_mut()).for_each(|secret| place_in(secret, namespace));
+    rules
+}
+
+fn tls_in(mut tls: crds::TlsContext, namespace: &str) -> crds::TlsContext {
+    place_in(&mut tls.secret, namespace);
+    tls
+}
+
+fn place_in(secret: &mut crds::SecretRef, namespace: &str) {
+    if !namespace.is_empty() && secret.namespace.as_deref().unwrap_or_default().is_empty() {
+        secret.namespace = Some(namespace.to_owned());
+    }
 }
 
 fn merge_listener(one: &Redirect, two: &Redirect) -> Result<(Option<String>, u8), String> {
@@ -352,6 +370,28 @@ mod tests {
         assert_eq!(one.merge(&redirect(&dns("*.a"))).unwrap().denied_names, denied);
         assert_ne!(one, redirect(&dns("*")));
         assert!(redirect(&http(&["/"])).denying(&denied).denied_names.is_empty());
+    }
+
+    #[test]
+    fn secrets_without_a_namespace_are_the_subject_s() {
+        let secret =
+            |namespace: Option<&str>| crds::SecretRef { name: "s".into(), namespace: namespace.map(Into::into) };
+        let header =
+            |namespace| crds::HeaderMatch { name: "X".into(), secret: Some(secret(namespace)), ..Default::default() };
+        let matches = vec![header(None), header(Some("other"))];
+        let rule = crds::HttpRule { header_matches: Some(matches), ..Default::default() };
+        let asked = L7 {
+            rules: Some(crds::L7Rules { http: Some(vec![rule]), dns: None }),
+            terminating_tls: Some(crds::TlsContext { secret: secret(Some("")), ..Default::default() }),
+            originating_tls: Some(crds::TlsContext { secret: secret(Some("other")), ..Default::default() }),
+            ..L7::default()
+        };
+        let redirect = redirect(&asked);
+        let headers = redirect.rules.unwrap().http.unwrap().remove(0).header_matches.unwrap();
+        let found: Vec<_> = headers.into_iter().map(|header| header.secret.unwrap()).collect();
+        assert_eq!(found, [secret(Some("ns")), secret(Some("other"))]);
+        assert_eq!(redirect.terminating_tls.unwrap().secret, secret(Some("ns")));
+        assert_eq!(redirect.originating_tls.unwrap().secret, secret(Some("other")));
     }
 
     #[test]
