@@ -53,4 +53,9 @@ pub trait Redirected: Send + Sync + 'static {
     /// Tells that this socket, bound to the client's address and not yet connected, will speak to the server in the name
     /// of the client of a connection with these facts; and marks it so.
     fn speak_for(&self, socket: BorrowedFd<'_>, facts: &Facts) -> std::io::Result<()>;
+
+    /// The agent has come back: it may have made anew what is asked here.
+    fn renew(&self) -> std::io::Result<()> {
+        Ok(())
+    }
 }

@@ -70,12 +70,17 @@ pub struct Timeouts {
     pub connect: u64,
     /// Until a request's head is complete, from its first byte; and a TLS handshake.
     pub head: u64,
-    /// A connection without a request.
+    /// A client's connection without a request.
     pub idle: u64,
+    /// A connection to a server without a request (`proxy-idle-timeout-seconds`). The client's stays.
+    pub upstream_idle: u64,
     /// From the end of a request's head until the head of the answer (`http-request-timeout`).
     pub request: u64,
     /// A request or an answer of which nothing moves (`http-stream-idle-timeout`).
     pub stream_idle: u64,
+    /// How long a connection to a server may last; it ends with the answer that it is at then
+    /// (`proxy-max-connection-duration-seconds`). The client's stays.
+    pub upstream_duration: u64,
     /// How long connections may go on after the proxy was told to stop.
     pub drain: u64,
 }
@@ -86,8 +91,10 @@ impl Default for Timeouts {
             connect: 2_000,
             head: 60_000,
             idle: 3_600_000,
+            upstream_idle: 60_000,
             request: 3_600_000,
             stream_idle: 300_000,
+            upstream_duration: 0,
             drain: 60_000,
         }
     }
@@ -104,13 +111,21 @@ pub struct DnsSettings {
     pub response_max_delay: u64,
     /// Without a question on a TCP connection.
     pub idle: u64,
-    /// Questions of one endpoint that may wait for answers (`dnsproxy-concurrency-limit` is for all together).
+    /// Questions that may wait for answers, of all endpoints together; 0: any number (`dnsproxy-concurrency-limit`).
+    pub questions: u32,
+    /// The same of one endpoint.
     pub questions_per_endpoint: u32,
 }
 
 impl Default for DnsSettings {
     fn default() -> Self {
-        DnsSettings { timeout: 10_000, response_max_delay: 100, idle: 10_000, questions_per_endpoint: 1_000 }
+        DnsSettings {
+            timeout: 10_000,
+            response_max_delay: 100,
+            idle: 10_000,
+            questions: 0,
+            questions_per_endpoint: 1_000,
+        }
     }
 }
 
@@ -128,6 +143,8 @@ pub struct Limits {
     pub headers: u32,
     /// Requests at a time on one HTTP/2 connection.
     pub streams: u32,
+    /// Requests on one connection to a server; 0: any number (`proxy-max-requests-per-connection`). The client's stays.
+    pub upstream_requests: u32,
 }
 
 impl Default for Limits {
@@ -138,6 +155,7 @@ impl Default for Limits {
             head_bytes: 60 << 10,
             headers: 100,
             streams: 100,
+            upstream_requests: 0,
         }
     }
 }

@@ -48,7 +48,9 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 }
 
 fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>> {
-    let all = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+    // An error would quote what it found, and a key may stand where a certificate is to be.
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    let all = all.map_err(|_| anyhow::anyhow!("not PEM"))?;
     ensure!(!all.is_empty(), "no certificate in it");
     Ok(all)
 }

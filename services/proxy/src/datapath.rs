@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use abi::policy::{DIR_EGRESS, DIR_INGRESS};
 use anyhow::{Context, Result};
+use arc_swap::ArcSwap;
 use proxy_api::{Direction, Facts, Protocol, Redirected};
 
 /// The agent may come later than the proxy: how often, and how far apart, its tables are looked for.
@@ -14,7 +16,10 @@ const TRIES: u32 = 240;
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// The datapath's tables.
-pub struct Datapath(bpf::ProxyMaps);
+pub struct Datapath {
+    folder: PathBuf,
+    maps: ArcSwap<bpf::ProxyMaps>,
+}
 
 impl Datapath {
     /// Opens the tables that are pinned in this folder, as soon as an agent has made them.
@@ -22,7 +27,7 @@ impl Datapath {
         let mut tries = 0;
         loop {
             match bpf::ProxyMaps::open(folder) {
-                Ok(maps) => return Ok(Datapath(maps)),
+                Ok(maps) => return Ok(Datapath { folder: folder.to_owned(), maps: ArcSwap::from_pointee(maps) }),
                 Err(error) if tries == TRIES => {
                     return Err(error).with_context(|| format!("tables of the datapath in {}", folder.display()));
                 }
@@ -41,7 +46,7 @@ impl Redirected for Datapath {
             Protocol::Tcp => wire::TCP,
             Protocol::Udp => wire::UDP,
         };
-        match self.0.redirected(protocol, peer, local) {
+        match self.maps.load().redirected(protocol, peer, local) {
             Ok(found) => found.map(|found| facts(&found)),
             Err(error) => {
                 tracing::warn!(%error, "what the datapath decided cannot be read: a connection is refused");
@@ -51,7 +56,14 @@ impl Redirected for Datapath {
     }
 
     fn speak_for(&self, socket: BorrowedFd<'_>, facts: &Facts) -> std::io::Result<()> {
-        self.0.speak_for(socket, &redirected(facts)).map_err(std::io::Error::other)
+        self.maps.load().speak_for(socket, &redirected(facts)).map_err(std::io::Error::other)
+    }
+
+    /// An agent makes tables anew if their size is to be another: then those that were opened are nobody's any more.
+    fn renew(&self) -> std::io::Result<()> {
+        let maps = bpf::ProxyMaps::open(&self.folder).map_err(std::io::Error::other)?;
+        self.maps.store(Arc::new(maps));
+        Ok(())
     }
 }
 

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use dns::{Question, Said, code, failure, read_question};
-use proxy_api::{Application, Direction, Facts, FromProxy, Kind, Protocol, Record, Verdict};
+use proxy_api::{Application, Direction, DnsSettings, Facts, FromProxy, Kind, Protocol, Record, Verdict};
 use tokio::sync::mpsc;
 
 pub use datagrams::{Datagrams, bind};
@@ -97,8 +97,11 @@ impl Dns {
 
     /// A turn for a question of this endpoint, unless too many of its questions wait: others are not to suffer from that.
     fn turn(&self, endpoint: u32) -> Option<Turn<'_>> {
-        let most = self.shared.settings.load().dns.questions_per_endpoint;
+        let DnsSettings { questions, questions_per_endpoint: most, .. } = self.shared.settings.load().dns;
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if questions > 0 && waiting.values().sum::<u32>() >= questions {
+            return None;
+        }
         let own = waiting.entry(endpoint).or_default();
         if *own >= most {
             return None;

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 use crate::http2;
 use crate::judge::{Asked, Decision, Judged, is_grpc};
-use crate::shared::{Connection, millis};
+use crate::shared::{Connection, Used, millis};
 use crate::wire::{Buffer, Wire};
 use answers::Local;
 use exchange::{End, Exchange};
@@ -32,6 +32,8 @@ pub struct Session {
     up: Buffer,
     client_ended: bool,
     server: Option<Wire>,
+    /// Since when it is there, and what it has carried.
+    used: Used,
     /// Read from the server, not yet passed on.
     down: Buffer,
     clock: Clock,
@@ -48,7 +50,8 @@ pub async fn serve(connection: Connection, client: TcpStream) {
 /// A connection inside TLS or not; the server's side of it, if it is there already.
 pub async fn run(connection: Connection, client: Wire, server: Option<Wire>) {
     let (up, down) = (Buffer::default(), Buffer::default());
-    let mut session = Session { connection, client, up, client_ended: false, server, down, clock: Clock::default() };
+    let (used, clock) = (Used::default(), Clock::default());
+    let mut session = Session { connection, client, up, client_ended: false, server, used, down, clock };
     match session.begins_with_preface().await {
         Ok(true) => Box::pin(http2::run(session.connection, session.client, session.up, session.server)).await,
         Ok(false) => session.run().await,
@@ -124,10 +127,22 @@ impl Session {
         }
     }
 
-    /// Waits for a request to begin.
+    /// Waits for a request to begin. Meanwhile a connection to the server that is idle for too long ends; the client's
+    /// stays for longer.
     async fn first_byte(&mut self) -> Result<(), Wait> {
-        let idle = millis(self.connection.shared.settings.load().timeouts.idle);
-        if self.up.is_empty() { self.fill(Instant::now() + idle).await } else { Ok(()) }
+        if !self.up.is_empty() {
+            return Ok(());
+        }
+        let times = self.connection.shared.settings.load().timeouts;
+        let (now, idle) = (Instant::now(), millis(times.idle));
+        let upstream = millis(times.upstream_idle);
+        if self.server.is_some() && upstream < idle {
+            match self.fill(now + upstream).await {
+                Err(Wait::Late) => self.server = None,
+                other => return other,
+            }
+        }
+        self.fill(now + idle).await
     }
 
     /// More bytes of the client. The end of them, or of the server, is the end.
@@ -227,6 +242,7 @@ impl Session {
             match Box::pin(self.connect(&exchange.authority)).await {
                 Ok(server) => {
                     self.server = Some(server);
+                    self.used = Used::default();
                     exchange.fresh = true;
                 }
                 Err(_) => return self.failed(&exchange, 503, "the server cannot be reached").await,
@@ -252,7 +268,12 @@ impl Session {
     /// What comes after an exchange.
     async fn after(&mut self, exchange: Exchange, end: End) -> Next {
         match end {
-            End::Done { keep: true } => Next::Request,
+            End::Done { keep: true } => {
+                if self.used.is_over(&self.connection.shared.settings.load()) {
+                    self.server = None;
+                }
+                Next::Request
+            }
             End::Done { keep: false } => {
                 answers::linger(&mut self.client).await;
                 Next::Close

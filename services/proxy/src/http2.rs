@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
@@ -18,6 +19,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use proxy_api::Settings;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use idle::{Moved, Watched};
 
 use crate::judge::{Asked, Decision, Judged, denied_body, grpc_message, grpc_status, is_grpc};
-use crate::shared::{Connection, millis};
+use crate::shared::{Connection, Used, millis};
 use crate::wire::{Buffer, Fronted, Wire};
 
 /// Bytes that a stream may send before it is told that they were taken.
@@ -40,13 +42,29 @@ type Body = Either<Watched, Full<Bytes>>;
 /// A client's connection and its one to the server.
 struct Session {
     connection: Connection,
-    server: Mutex<Option<SendRequest<Watched>>>,
+    server: Mutex<Option<Server>>,
     /// A connection to the server that is there already.
     ready: Mutex<Option<Wire>>,
     active: AtomicUsize,
     begun: AtomicUsize,
     /// Nothing can pass here any more: the client is to connect anew.
     over: CancellationToken,
+}
+
+/// The connection to the server that takes new streams.
+struct Server {
+    sender: SendRequest<Watched>,
+    used: Used,
+    /// It takes no more; the streams that it has go on.
+    over: bool,
+}
+
+impl Server {
+    /// For one stream more.
+    fn take(&mut self, settings: &Settings) -> SendRequest<Watched> {
+        self.over = self.used.is_over(settings);
+        self.sender.clone()
+    }
 }
 
 /// A client that begins with HTTP/2's preface, which is in the buffer.
@@ -77,8 +95,9 @@ pub async fn run(connection: Connection, client: Wire, front: Buffer, server: Op
         service_fn(move |request| answer(Arc::clone(&session), request))
     };
     let mut serving = pin!(builder.serve_connection(TokioIo::new(Fronted::new(front, client)), service));
-    let idle = millis(settings.timeouts.idle);
-    let mut draining = false;
+    let (idle, upstream_idle) = (millis(settings.timeouts.idle), millis(settings.timeouts.upstream_idle));
+    let tick = idle.min(upstream_idle);
+    let (mut draining, mut quiet_for) = (false, Duration::ZERO);
     loop {
         let begun = session.begun.load(Ordering::Relaxed);
         tokio::select! {
@@ -87,12 +106,17 @@ pub async fn run(connection: Connection, client: Wire, front: Buffer, server: Op
                 draining = true;
                 serving.as_mut().graceful_shutdown();
             }
-            () = tokio::time::sleep(idle) => {
+            () = tokio::time::sleep(tick) => {
                 let quiet = session.active.load(Ordering::Relaxed) == 0 && session.begun.load(Ordering::Relaxed) == begun;
-                if draining && quiet {
+                quiet_for = if quiet { quiet_for + tick } else { Duration::ZERO };
+                if quiet_for >= upstream_idle {
+                    // The client's stays for longer.
+                    session.server.lock().await.take();
+                }
+                if draining && quiet_for >= idle {
                     return;
                 }
-                if quiet {
+                if quiet_for >= idle {
                     draining = true;
                     serving.as_mut().graceful_shutdown();
                 }
@@ -200,8 +224,9 @@ impl Session {
     /// The connection to the server; a new one if the last has ended.
     async fn server(&self) -> Option<SendRequest<Watched>> {
         let mut server = self.server.lock().await;
-        if let Some(known) = server.as_ref().filter(|known| !known.is_closed()) {
-            return Some(known.clone());
+        let settings = self.connection.shared.settings.load_full();
+        if let Some(known) = server.as_mut().filter(|known| !known.over && !known.sender.is_closed()) {
+            return Some(known.take(&settings));
         }
         let ready = self.ready.lock().await.take();
         let wire = match ready {
@@ -214,14 +239,13 @@ impl Session {
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(WINDOW as usize)
-            .max_header_list_size(self.connection.shared.settings.load().limits.head_bytes);
+            .max_header_list_size(settings.limits.head_bytes);
         let (sender, running) = builder.handshake(TokioIo::new(wire)).await.ok()?;
         tokio::spawn(async move {
             // Streams are told themselves.
             let _ = running.await;
         });
-        *server = Some(sender.clone());
-        Some(sender)
+        Some(server.insert(Server { sender, used: Used::default(), over: false }).take(&settings))
     }
 }
 

@@ -209,6 +209,9 @@ impl Follower {
     async fn hear(&mut self, event: Event) -> Result<()> {
         match event {
             Event::Hello(hello) => {
+                if let Err(error) = self.shared.redirected.renew() {
+                    tracing::error!(%error, "tables cannot be opened again: if the agent made them anew, all is refused");
+                }
                 self.epoch = hello.epoch;
                 self.dns.forget_held();
                 self.shared.settings.store(Arc::new(hello.settings));

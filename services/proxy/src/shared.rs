@@ -198,6 +198,28 @@ impl Connection {
     }
 }
 
+/// How a connection to a server was used so far.
+#[derive(Debug, Clone, Copy)]
+pub struct Used {
+    since: std::time::Instant,
+    requests: u32,
+}
+
+impl Default for Used {
+    fn default() -> Self {
+        Used { since: std::time::Instant::now(), requests: 0 }
+    }
+}
+
+impl Used {
+    /// One request more; true if there may be no other.
+    pub fn is_over(&mut self, settings: &Settings) -> bool {
+        self.requests = self.requests.saturating_add(1);
+        let most = settings.limits.upstream_requests;
+        (most > 0 && self.requests >= most) || self.since.elapsed() >= millis(settings.timeouts.upstream_duration)
+    }
+}
+
 /// A setting in milliseconds; 0 is a hundred years.
 pub fn millis(value: u64) -> Duration {
     if value == 0 { Duration::from_secs(3_155_760_000) } else { Duration::from_millis(value) }

@@ -63,7 +63,7 @@ impl Upstream {
         let connecting = async {
             match self {
                 Upstream::Fixed(address) => TcpStream::connect(address).await,
-                Upstream::Transparent => marked(redirected, facts, client)?.connect(server).await,
+                Upstream::Transparent => from_client(redirected, facts, client, server).await,
             }
         };
         let stream = tokio::time::timeout(patience, connecting).await;
@@ -73,14 +73,52 @@ impl Upstream {
     }
 }
 
-/// A socket with the client's address and another port of the kernel's choice, known to the datapath.
-fn marked(redirected: &dyn Redirected, facts: &Facts, client: SocketAddr) -> io::Result<TcpSocket> {
-    let socket = Socket::new(Domain::for_address(client), Type::STREAM, Some(Protocol::TCP))?;
+/// Where the ports of connections in a client's name lie: below those that clients get from their kernels.
+///
+/// Where both sides of a connection are on this node and both have rules, the server's side takes the second half from
+/// the same network namespace. Had that the port of another connection of the client's to the same server, two sockets
+/// would have one pair of addresses, and packets of one would come to the other.
+const PORTS: std::ops::RangeInclusive<u16> = 20_001..=32_767;
+/// How many ports are tried before the kernel chooses.
+const TRIES: usize = 16;
+
+/// Connects from the client's address and another port.
+async fn from_client(
+    redirected: &dyn Redirected,
+    facts: &Facts,
+    client: SocketAddr,
+    server: SocketAddr,
+) -> io::Result<TcpStream> {
+    use io::ErrorKind::{AddrInUse, AddrNotAvailable};
+    for _ in 0..TRIES {
+        let own = SocketAddr::new(client.ip(), rand::random_range(PORTS));
+        if own == client || redirected.facts(proxy_api::Protocol::Tcp, own, server).is_some() {
+            continue;
+        }
+        let stream = match marked(redirected, facts, own) {
+            Ok(socket) => socket.connect(server).await,
+            Err(error) => Err(error),
+        };
+        match stream {
+            Err(error) if matches!(error.kind(), AddrInUse | AddrNotAvailable) => {}
+            other => return other,
+        }
+    }
+    marked(redirected, facts, SocketAddr::new(client.ip(), 0))?.connect(server).await
+}
+
+/// A socket with this address, known to the datapath. Port 0: the kernel chooses.
+fn marked(redirected: &dyn Redirected, facts: &Facts, own: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = Socket::new(Domain::for_address(own), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
-    transparent(&socket, client)?;
-    // The port is chosen when the server is known, so that one port serves for many servers.
-    nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::IpBindAddressNoPort, &true)?;
-    socket.bind(&SocketAddr::new(client.ip(), 0).into())?;
+    transparent(&socket, own)?;
+    // One port serves for many servers.
+    if own.port() == 0 {
+        nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::IpBindAddressNoPort, &true)?;
+    } else {
+        socket.set_reuse_address(true)?;
+    }
+    socket.bind(&own.into())?;
     redirected.speak_for(socket.as_fd(), facts)?;
     Ok(TcpSocket::from_std_stream(socket.into()))
 }
@@ -116,13 +154,17 @@ mod tests {
 
     use super::*;
 
-    /// Who spoke for whom.
+    /// Who spoke for whom; ports that were asked for while they had to be another's.
     #[derive(Default)]
-    struct Told(Mutex<Vec<(SocketAddr, Facts)>>);
+    struct Told(Mutex<Vec<(SocketAddr, Facts)>>, Mutex<Vec<u16>>, usize);
 
     impl Redirected for Told {
-        fn facts(&self, _: Transport, _: SocketAddr, _: SocketAddr) -> Option<Facts> {
-            None
+        fn facts(&self, _: Transport, client: SocketAddr, _: SocketAddr) -> Option<Facts> {
+            let mut asked = self.1.lock().unwrap();
+            (asked.len() < self.2).then(|| {
+                asked.push(client.port());
+                FACTS
+            })
         }
 
         fn speak_for(&self, socket: std::os::fd::BorrowedFd<'_>, facts: &Facts) -> io::Result<()> {
@@ -154,6 +196,38 @@ mod tests {
             let told = told.0.into_inner().unwrap();
             assert_eq!(told.iter().map(|(own, facts)| (own.ip(), *facts)).collect::<Vec<_>>(), [(client.ip(), FACTS)]);
         }
+    }
+
+    #[tokio::test]
+    async fn no_port_is_taken_that_the_client_has_a_connection_at() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ends = ("127.0.0.9:4711".parse().unwrap(), listener.local_addr().unwrap());
+        for crowded in [3, TRIES] {
+            let told = Told(Mutex::default(), Mutex::default(), crowded);
+            let stream = Upstream::Transparent.connect(&told, &FACTS, ends, Duration::from_secs(5)).await.unwrap();
+            let (port, taken) = (stream.local_addr().unwrap().port(), told.1.into_inner().unwrap());
+            assert_eq!((taken.len(), PORTS.contains(&port)), (crowded, crowded < TRIES));
+            assert!(!taken.contains(&port), "{port} of {taken:?}");
+        }
+    }
+
+    /// Connections to several servers share ports, and one whose pair of addresses is taken gets another.
+    #[tokio::test]
+    async fn many_connections_at_a_time_find_ports() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ends = ("127.0.0.9:4711".parse().unwrap(), listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let mut all = Vec::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                all.push(stream);
+            }
+        });
+        let (told, mut streams) = (Told::default(), Vec::new());
+        for _ in 0..500 {
+            streams.push(Upstream::Transparent.connect(&told, &FACTS, ends, Duration::from_secs(5)).await.unwrap());
+        }
+        let ports: std::collections::BTreeSet<u16> = streams.iter().map(|s| s.local_addr().unwrap().port()).collect();
+        assert_eq!(ports.len(), 500);
     }
 
     #[tokio::test]
