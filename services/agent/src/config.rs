@@ -1,6 +1,7 @@
 //! What was the agent told to do: flags, environment and the folder with one file for each setting?
 
 mod options;
+mod proxy;
 mod settings;
 
 pub use options::{Kind, Known, known};
@@ -113,8 +114,12 @@ pub fn unsupported(values: &Values) -> Result<Vec<String>, ConfigError> {
         let Some(known) = options::find(name) else {
             return Err(ConfigError::Unknown { name: name.clone(), nearest: options::nearest(name).to_owned() });
         };
-        if !settings::USED.contains(&name.as_str()) && !known.is_off(value) {
-            warnings.push(format!("setting {name}={value} is not supported yet and has no effect"));
+        let used = [settings::USED, proxy::USED].iter().any(|used| used.contains(&name.as_str()));
+        if !used && !known.is_off(value) {
+            warnings.push(match proxy::reason(name) {
+                Some(reason) => format!("setting {name}={value} has no effect: {reason}"),
+                None => format!("setting {name}={value} is not supported yet and has no effect"),
+            });
         }
     }
     Ok(warnings)

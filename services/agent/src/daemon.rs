@@ -197,10 +197,13 @@ impl Daemon {
         }
         let Some(proxy) = &mut self.proxy else { return };
         let redirects = self.core.redirects();
-        if redirects.is_empty() || self.offered == Some(self.core.redirects_version()) {
+        if self.offered == Some(self.core.redirects_version()) && !proxy.is_behind() {
             return;
         }
         proxy.offer(redirects).await;
+        if redirects.is_empty() {
+            return;
+        }
         if let Err(error) = self.datapath.maps().look_for_proxy() {
             tracing::error!(%error, "the datapath cannot be told of the proxy: what is redirected will be dropped");
         }

@@ -15,6 +15,7 @@ use labels::Labels;
 use crate::hits::Decisions;
 use crate::objects::{Key, ServiceLabels};
 use crate::ops::PolicyKey;
+pub use crate::proxy::Asked;
 
 pub use repository::repository;
 
@@ -38,7 +39,7 @@ pub struct Tables {
 }
 
 /// What the proxy asks, by number of the rule set.
-pub type Redirects = BTreeMap<u32, Arc<proxy_api::RuleSet>>;
+pub type Redirects = BTreeMap<u32, Arc<Asked>>;
 
 /// Rule sets by number, with the policies that each stands for.
 pub type RuleSets = BTreeMap<u32, Arc<[RulePolicy]>>;

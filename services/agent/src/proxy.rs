@@ -7,9 +7,10 @@ mod flows;
 mod numbers;
 mod ports;
 mod rules;
+pub mod secrets;
 mod session;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,8 +21,11 @@ use tokio::sync::watch;
 pub use flows::{Observer, Tally};
 pub use numbers::Numbers;
 pub use ports::Ports;
-pub use rules::rule_set;
+pub use rules::Asked;
 pub use session::Learner;
+
+use crate::engine::Redirects;
+use crate::secrets::Secrets;
 
 /// How long tables wait for the proxy to know their rules. After that they are switched: what the proxy does not know it
 /// refuses.
@@ -66,6 +70,11 @@ impl Shared {
 #[derive(Debug)]
 pub struct Proxy {
     shared: Arc<Shared>,
+    secrets: Secrets,
+    /// What was known of them when rules were last put together.
+    version: u64,
+    /// By what each rule set that was told was put together, and what it misses.
+    made_of: BTreeMap<u32, MadeOf>,
     /// Since when no table names a rule set.
     leaving: BTreeMap<u32, Instant>,
     /// When the tables of this run were first in place.
@@ -74,13 +83,28 @@ pub struct Proxy {
     expected: bool,
 }
 
+#[derive(Debug)]
+struct MadeOf {
+    asked: Arc<Asked>,
+    /// Of what is known of secrets.
+    version: u64,
+    missing: BTreeSet<String>,
+}
+
+impl MadeOf {
+    fn is(&self, asked: &Arc<Asked>, version: u64) -> bool {
+        let same = Arc::ptr_eq(&self.asked, asked) || self.asked == *asked;
+        same && (asked.secrets().is_empty() || self.version == version)
+    }
+}
+
 impl Proxy {
     /// For listeners at these ports. `epoch` differs for each run.
-    pub fn new(ports: Ports, settings: Settings, epoch: u64) -> Proxy {
+    pub fn new(ports: Ports, settings: Settings, secrets: Secrets, epoch: u64) -> Proxy {
         let hello = AgentHello { version: proxy_api::VERSION, epoch, listeners: ports.listeners(), settings };
         let (changed, _) = watch::channel(0);
         let shared = Arc::new(Shared { told: Mutex::default(), changed, hello });
-        Proxy { shared, leaving: BTreeMap::new(), settled: None, expected: false }
+        Proxy { shared, secrets, version: 0, made_of: BTreeMap::new(), leaving: BTreeMap::new(), settled: None, expected: false }
     }
 
     /// A proxy served in an earlier run: its connections are judged by rules of this one as soon as tables are switched.
@@ -95,20 +119,67 @@ impl Proxy {
         Ok(())
     }
 
+    /// The Secrets that rules name.
+    pub fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    /// More is known of Secrets than when rules were last told.
+    pub fn is_behind(&self) -> bool {
+        self.secrets.version() != self.version
+    }
+
+    /// What rules miss of Secrets, so that they allow nothing.
+    pub fn missing(&self) -> BTreeSet<&str> {
+        self.made_of.values().flat_map(|made| &made.missing).map(String::as_str).collect()
+    }
+
     /// Tells rule sets that tables are about to name, and waits, with a bound, until each proxy has them in force.
-    pub async fn offer(&mut self, sets: &BTreeMap<u32, Arc<RuleSet>>) {
+    pub async fn offer(&mut self, sets: &Redirects) {
+        let others = self.secrets.want(sets.values().flat_map(|asked| asked.secrets()).cloned().collect());
+        if sets.is_empty() {
+            return;
+        }
+        if others {
+            self.secrets.settle(PATIENCE).await;
+        }
+        let fresh = self.put_together(sets);
         let wanted = {
             let mut told = self.shared.told();
             let before = told.sets.len();
-            let fresh: Vec<_> = sets.iter().filter(|(id, set)| told.sets.get(*id) != Some(*set)).collect();
+            let fresh: Vec<_> = fresh.into_iter().filter(|(id, set)| told.sets.get(id) != Some(set)).collect();
             if fresh.is_empty() {
                 return;
             }
-            told.sets.extend(fresh.into_iter().map(|(id, set)| (*id, set.clone())));
+            told.sets.extend(fresh);
             told.revision += 1;
             tracing::debug!(before, now = told.sets.len(), "rule sets for the proxy");
             told.revision
         };
+        self.wait_for(wanted).await;
+    }
+
+    /// Rule sets that are new, or whose Secrets may have changed, with what these hold.
+    fn put_together(&mut self, sets: &Redirects) -> Vec<(u32, Arc<RuleSet>)> {
+        let version = self.secrets.version();
+        self.version = version;
+        let mut fresh = Vec::new();
+        for (id, asked) in sets {
+            let made = self.made_of.get(id);
+            if made.is_some_and(|made| made.is(asked, version)) {
+                continue;
+            }
+            let (set, missing) = self.secrets.look(|secrets| asked.with(secrets));
+            if made.map_or(!missing.is_empty(), |made| made.missing != missing) {
+                tracing::warn!(rule_set = id, ?missing, "Secrets of rules");
+            }
+            self.made_of.insert(*id, MadeOf { asked: asked.clone(), version, missing });
+            fresh.push((*id, Arc::new(set)));
+        }
+        fresh
+    }
+
+    async fn wait_for(&mut self, wanted: u64) {
         let mut changes = self.shared.changed.subscribe();
         self.shared.change();
         let expected = std::mem::take(&mut self.expected);
@@ -131,7 +202,7 @@ impl Proxy {
     }
 
     /// Takes away what no table has named for a while. `in_use`: what the tables name now.
-    pub fn retain(&mut self, in_use: &BTreeMap<u32, Arc<RuleSet>>, now: Instant) {
+    pub fn retain(&mut self, in_use: &Redirects, now: Instant) {
         let settled = *self.settled.get_or_insert(now);
         let mut told = self.shared.told();
         self.leaving.retain(|id, _| !in_use.contains_key(id));
@@ -148,6 +219,7 @@ impl Proxy {
         for id in over {
             told.sets.remove(&id);
             self.leaving.remove(&id);
+            self.made_of.remove(&id);
         }
         told.revision += 1;
         drop(told);
@@ -175,10 +247,10 @@ impl Proxy {
 }
 
 /// How many rule sets there are, for each way by which they read.
-pub fn counted(sets: &BTreeMap<u32, Arc<RuleSet>>) -> BTreeMap<&'static str, usize> {
+pub fn counted(sets: &Redirects) -> BTreeMap<&'static str, usize> {
     let mut counts = BTreeMap::new();
     for set in sets.values() {
-        *counts.entry(rules::name(set.parser)).or_default() += 1;
+        *counts.entry(rules::name(set.parser())).or_default() += 1;
     }
     counts
 }
@@ -189,8 +261,12 @@ mod tests {
     use super::*;
     use proxy_api::Parser;
 
-    fn sets(ids: &[u32]) -> BTreeMap<u32, Arc<RuleSet>> {
-        ids.iter().map(|id| (*id, Arc::new(RuleSet::open(*id, Parser::Http)))).collect()
+    fn sets(ids: &[u32]) -> Redirects {
+        ids.iter().map(|id| (*id, Arc::new(Asked::from(RuleSet::open(*id, Parser::Http))))).collect()
+    }
+
+    fn new() -> Proxy {
+        Proxy::new(Ports::default(), Settings::default(), Secrets::new(Default::default(), false), 1)
     }
 
     fn known(proxy: &Proxy) -> Vec<u32> {
@@ -199,7 +275,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_no_table_names_is_kept_for_a_while() {
-        let mut proxy = Proxy::new(Ports::default(), Settings::default(), 1);
+        let mut proxy = new();
         let start = Instant::now();
         proxy.offer(&sets(&[1, 2])).await;
         proxy.retain(&sets(&[1, 2]), start);
@@ -214,7 +290,7 @@ mod tests {
 
     #[tokio::test]
     async fn tables_wait_for_a_proxy_that_is_there_but_not_for_ever() {
-        let mut proxy = Proxy::new(Ports::default(), Settings::default(), 1);
+        let mut proxy = new();
         proxy.offer(&sets(&[1])).await;
         proxy.shared.told().realised.insert(7, 0);
         let started = Instant::now();
@@ -228,7 +304,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_tables_of_a_run_wait_for_the_proxy_of_the_last_one() {
-        let mut proxy = Proxy::new(Ports::default(), Settings::default(), 1);
+        let mut proxy = new();
         proxy.expect();
         let shared = proxy.shared.clone();
         let back = tokio::spawn(async move {

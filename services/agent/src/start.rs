@@ -21,6 +21,7 @@ use crate::network::{self, Devices};
 use crate::objects::Node;
 use crate::pressure::Pressure;
 use crate::proxy::{Numbers, Observer, Ports, Proxy, Tally};
+use crate::secrets::Secrets;
 use crate::state::{LocalNumbers, StateDir};
 use crate::{chores, engine, flows, health, kernel, own_node, programs, readiness};
 
@@ -80,11 +81,13 @@ impl Parts {
         let numbers = Numbers::after_earlier_runs(folder, rand::random());
         let numbers = numbers.with_context(|| format!("reserve numbers of rule sets in {}", folder.display()))?;
         let ports = match settings.l7_proxy {
-            true => Some(Ports::choose(folder, settings.proxy_ports.clone()).map_err(anyhow::Error::msg)?),
+            true => Some(Ports::choose(folder, settings.proxy_ports.clone(), settings.dns_port)),
             false => None,
         };
+        let ports = ports.transpose().map_err(anyhow::Error::msg)?;
         let engine = engine::repository(settings, ports, numbers.first()).map_err(anyhow::Error::msg)?;
-        let proxy = ports.map(|ports| Proxy::new(ports, proxy_api::Settings::default(), rand::random()));
+        let secrets = Secrets::new(settings.secrets.clone(), settings.full_tls_context);
+        let proxy = ports.map(|ports| Proxy::new(ports, settings.proxy.clone(), secrets, rand::random()));
         Ok(Parts { engine, proxy, numbers })
     }
 }
@@ -154,6 +157,8 @@ async fn serve(settings: Settings, parts: Parts, stop: watch::Receiver<bool>) ->
         let observer = Observer::new(hubble.clone(), directory, tally.clone());
         let socket = settings.state_dir.join("proxy.sock");
         proxy.serve(&socket, observer, learner(sender.clone())).context("listen for the proxy")?;
+        tokio::spawn(proxy.secrets().clone().follow(cluster.client().clone()));
+        tokio::spawn(tell_of_secrets(proxy.secrets().clone(), sender.clone()));
     }
     let found = Found { numbers: state_numbers(&settings), ..kernel::found(datapath.maps())? };
     let core = Core::new(facts, engine, found);
@@ -233,6 +238,16 @@ fn state_numbers(settings: &Settings) -> LocalNumbers {
         tracing::error!(%error, "remembered identities of this node cannot be read: they get other numbers");
         LocalNumbers::new()
     })
+}
+
+/// After each change of a Secret the daemon tells the proxy what rules ask now.
+async fn tell_of_secrets(secrets: Secrets, sender: crate::daemon::Sender) {
+    let mut changes = secrets.changes();
+    while changes.changed().await.is_ok() {
+        if sender.send(Message::Call(Box::new(|_| {}))).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Answers of DNS go to the daemon with all else that happens; who waits is told when it has been done.

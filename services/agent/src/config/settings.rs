@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use bpf::Attachment;
 use ipnet::{Ipv4Net, Ipv6Net};
 
-use super::{ConfigError, Values};
+use super::{ConfigError, Values, proxy};
 
 /// When is policy enforced?
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -187,6 +188,14 @@ pub struct Settings {
     pub l7_proxy: bool,
     /// Where its ports are.
     pub proxy_ports: std::ops::RangeInclusive<u16>,
+    /// Its port for DNS, if one is given.
+    pub dns_port: Option<u16>,
+    /// What it is told.
+    pub proxy: proxy_api::Settings,
+    /// Which Secrets may be read for it.
+    pub secrets: crate::secrets::Reading,
+    /// Items of Secrets that the other side of TLS would use count too.
+    pub full_tls_context: bool,
     /// NetworkPolicy objects count.
     pub network_policy: bool,
     /// ClusterNetworkPolicy objects count.
@@ -231,10 +240,12 @@ fn proxy_ports(read: &Reader<'_>) -> Result<std::ops::RangeInclusive<u16>, Confi
     Ok(low..=high)
 }
 
-struct Reader<'a>(&'a Values);
+/// Reads values by their names.
+pub(super) struct Reader<'a>(&'a Values);
 
 impl Reader<'_> {
-    fn text(&self, name: &str) -> Option<&str> {
+    /// The value, unless it is empty.
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
@@ -242,7 +253,21 @@ impl Reader<'_> {
         self.text(name).map(|value| value.parse().map_err(|_| wrong(name, value, expected))).transpose()
     }
 
-    fn switch(&self, name: &str, default: bool) -> Result<bool, ConfigError> {
+    pub(super) fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>, ConfigError> {
+        self.parsed(name, "a whole number")
+    }
+
+    /// As Go writes durations; `0` is one too.
+    pub(super) fn duration(&self, name: &str) -> Result<Option<Duration>, ConfigError> {
+        let read = |text: &str| match text {
+            "0" => Some(Duration::ZERO),
+            text => text.parse().ok().and_then(|span: jiff::SignedDuration| Duration::try_from(span).ok()),
+        };
+        let expected = "a duration such as 30s, 5m or 100ms";
+        self.text(name).map(|text| read(text).ok_or_else(|| wrong(name, text, expected))).transpose()
+    }
+
+    pub(super) fn switch(&self, name: &str, default: bool) -> Result<bool, ConfigError> {
         match self.text(name) {
             None => Ok(default),
             Some("true") => Ok(true),
@@ -273,29 +298,20 @@ fn together(tcp: Option<u32>, any: Option<u32>) -> Option<u32> {
     tcp.or(any).map(|_| tcp.unwrap_or_default().saturating_add(any.unwrap_or_default()))
 }
 
-fn wrong(name: &str, value: &str, expected: &str) -> ConfigError {
+pub(super) fn wrong(name: &str, value: &str, expected: &str) -> ConfigError {
     ConfigError::Value { name: name.into(), value: value.into(), expected: expected.into() }
 }
 
 /// How much is kept of what DNS answers say.
 fn names(read: &Reader<'_>) -> Result<fqdn::Limits, ConfigError> {
-    let (number, default) = ("a whole number", fqdn::Limits::default());
-    let grace = match read.text("tofqdns-idle-connection-grace-period") {
-        None => Some(default.grace),
-        Some("0") => Some(0),
-        Some(text) => text.parse().ok().and_then(|grace: jiff::SignedDuration| u64::try_from(grace.as_secs()).ok()),
-    };
-    let wrong_grace = || {
-        let name = "tofqdns-idle-connection-grace-period";
-        wrong(name, read.text(name).unwrap_or_default(), "a duration such as 30s or 5m")
-    };
+    let default = fqdn::Limits::default();
+    let addresses_per_name = read.number("tofqdns-endpoint-max-ip-per-hostname")?;
+    let grace = read.duration("tofqdns-idle-connection-grace-period")?;
     Ok(fqdn::Limits {
-        min_ttl: read.parsed("tofqdns-min-ttl", number)?.unwrap_or(default.min_ttl),
-        addresses_per_name: read
-            .parsed("tofqdns-endpoint-max-ip-per-hostname", number)?
-            .unwrap_or(default.addresses_per_name),
-        held: read.parsed("tofqdns-max-deferred-connection-deletes", number)?.unwrap_or(default.held),
-        grace: grace.ok_or_else(wrong_grace)?,
+        min_ttl: read.number("tofqdns-min-ttl")?.unwrap_or(default.min_ttl),
+        addresses_per_name: addresses_per_name.unwrap_or(default.addresses_per_name),
+        held: read.number("tofqdns-max-deferred-connection-deletes")?.unwrap_or(default.held),
+        grace: grace.map_or(default.grace, |grace| grace.as_secs()),
         ..default
     })
 }
@@ -341,6 +357,10 @@ impl Settings {
             names: names(&read)?,
             l7_proxy: read.switch("enable-l7-proxy", true)?,
             proxy_ports: proxy_ports(&read)?,
+            dns_port: read.parsed("tofqdns-proxy-port", "a port number")?.filter(|port| *port != 0),
+            proxy: proxy::settings(&read)?,
+            secrets: proxy::reading(&read)?,
+            full_tls_context: read.switch("use-full-tls-context", false)?,
             network_policy: read.switch("enable-k8s-networkpolicy", true)?,
             cluster_network_policy: read.switch("enable-k8s-cluster-network-policy", false)?,
             socket: read.path("socket-path", agent_api::DEFAULT_SOCKET),

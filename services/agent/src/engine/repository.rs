@@ -15,7 +15,7 @@ use policy::{
     AllowLocalhost, Change, EndpointPolicy, Known, Learned, Mode, Peer, PolicyRef, Repository, RuleSet, What,
 };
 
-use super::{Engine, NamedPorts, Places, Redirects, RulePolicy, TableChange, Tables, rules};
+use super::{Asked, Engine, NamedPorts, Places, Redirects, RulePolicy, TableChange, Tables, rules};
 use crate::config::{Enforcement, Settings};
 use crate::hits::Decision;
 use crate::objects::{Key, ServiceLabels};
@@ -367,8 +367,8 @@ fn in_namespace(service: &Key, namespace: &str) -> bool {
 }
 
 fn tables(policy: &EndpointPolicy, revision: u64, ports: &Ports) -> Tables {
-    let redirects = policy.rule_sets.iter().filter_map(crate::proxy::rule_set);
-    let redirects: Redirects = redirects.map(|set| (set.id, Arc::new(set))).collect();
+    let redirects = policy.rule_sets.iter().filter_map(|set| Some((set.id, Arc::new(Asked::of(set)?))));
+    let redirects: Redirects = redirects.collect();
     let verdicts = policy.verdicts().iter().map(|(key, entry)| (*key, redirected(key, entry, &redirects, ports)));
     Tables {
         ingress: policy.ingress_enforced,
@@ -388,7 +388,7 @@ fn decision(set: &RuleSet) -> Decision {
 /// An entry that redirects names the proxy's port. Without one it drops.
 fn redirected(key: &VerdictKey, entry: &VerdictEntry, redirects: &Redirects, ports: &Ports) -> VerdictEntry {
     let rules = redirects.get(&entry.rule_set).filter(|_| entry.verdict == VERDICT_REDIRECT);
-    let port = rules.map_or(0, |rules| ports.of(rules.parser, key.direction));
+    let port = rules.map_or(0, |rules| ports.of(rules.parser(), key.direction));
     VerdictEntry { proxy_port: Port::new(port), ..*entry }
 }
 

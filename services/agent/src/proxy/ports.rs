@@ -25,27 +25,32 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Those of an earlier run, or free ones of the range, which are remembered in this folder.
-    pub fn choose(folder: &Path, range: RangeInclusive<u16>) -> Result<Ports, String> {
+    /// Those of an earlier run, or free ones of the range, which are remembered in this folder. `dns`: the port for DNS, if
+    /// it is given (`tofqdns-proxy-port`).
+    pub fn choose(folder: &Path, range: RangeInclusive<u16>, dns: Option<u16>) -> Result<Ports, String> {
         let path = folder.join(FILE);
         let earlier = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Ports>(&bytes).ok());
-        if let Some(ports) = earlier.filter(|ports| ports.are_good(&range)) {
+        if let Some(ports) = earlier.filter(|ports| ports.are_good(&range, dns)) {
             return Ok(ports);
         }
-        let mut taken = Vec::new();
-        for _ in 0..3 {
-            taken.push(free(&range, &taken)?);
-        }
-        let ports = Ports { ingress: taken[0], egress: taken[1], dns: taken[2] };
+        let mut taken: Vec<u16> = dns.into_iter().collect();
+        let mut next = || -> Result<u16, String> {
+            let port = free(&range, &taken)?;
+            taken.push(port);
+            Ok(port)
+        };
+        let (ingress, egress) = (next()?, next()?);
+        let ports = Ports { ingress, egress, dns: dns.map_or_else(next, Ok)? };
         let text = serde_json::to_vec(&ports).map_err(|error| error.to_string())?;
         crate::state::write_atomically(&path, &text).map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(ports)
     }
 
-    fn are_good(&self, range: &RangeInclusive<u16>) -> bool {
+    fn are_good(&self, range: &RangeInclusive<u16>, dns: Option<u16>) -> bool {
         let all = [self.ingress, self.egress, self.dns];
         let distinct = all[0] != all[1] && all[1] != all[2] && all[0] != all[2];
-        distinct && all.iter().all(|port| range.contains(port))
+        let of_dns = dns.map_or(range.contains(&self.dns), |dns| dns == self.dns);
+        distinct && of_dns && all[..2].iter().all(|port| range.contains(port))
     }
 
     /// The listeners.
@@ -90,13 +95,16 @@ mod tests {
     #[test]
     fn ports_are_the_same_in_the_next_run_unless_the_range_is_another() {
         let folder = std::env::temp_dir().join(format!("agent-ports-{}", std::process::id()));
-        let ports = Ports::choose(&folder, 10_000..=20_000).unwrap();
-        assert!(ports.are_good(&(10_000..=20_000)));
-        assert_eq!(Ports::choose(&folder, 10_000..=20_000).unwrap(), ports);
-        let others = Ports::choose(&folder, 21_000..=22_000).unwrap();
-        assert!(others.are_good(&(21_000..=22_000)));
+        let ports = Ports::choose(&folder, 10_000..=20_000, None).unwrap();
+        assert!(ports.are_good(&(10_000..=20_000), None));
+        assert_eq!(Ports::choose(&folder, 10_000..=20_000, None).unwrap(), ports);
+        let others = Ports::choose(&folder, 21_000..=22_000, None).unwrap();
+        assert!(others.are_good(&(21_000..=22_000), None));
         std::fs::write(folder.join(FILE), b"{\"ingress\":").unwrap();
-        assert!(Ports::choose(&folder, 10_000..=20_000).unwrap().are_good(&(10_000..=20_000)));
+        assert!(Ports::choose(&folder, 10_000..=20_000, None).unwrap().are_good(&(10_000..=20_000), None));
+        let fixed = Ports::choose(&folder, 10_000..=20_000, Some(5_353)).unwrap();
+        assert_eq!((fixed.dns, Ports::choose(&folder, 10_000..=20_000, Some(5_353))), (5_353, Ok(fixed)));
+        assert_ne!(Ports::choose(&folder, 10_000..=20_000, None).unwrap().dns, 5_353);
         std::fs::remove_dir_all(folder).unwrap();
     }
 

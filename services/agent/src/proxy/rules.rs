@@ -1,7 +1,11 @@
 //! What is the proxy told of a rule set of the policy language?
 
+use std::collections::BTreeSet;
+
 use policy::Redirect;
 use proxy_api::{Hidden, Parser, RuleSet};
+
+use super::secrets::{Reference, Secrets};
 
 /// The name of a way of reading, as metrics have it.
 pub fn name(parser: Parser) -> &'static str {
@@ -14,17 +18,81 @@ pub fn name(parser: Parser) -> &'static str {
     }
 }
 
-/// The rules of a set that redirects; `None`: it does not. What cannot be honoured yet refuses everything, and says why.
-pub fn rule_set(set: &policy::RuleSet) -> Option<RuleSet> {
-    let (first, rest) = set.redirects.split_first()?;
-    let mut merged = Ok(Redirect::clone(first));
-    for other in rest {
-        merged = merged.and_then(|one| one.merge(other));
+/// What a rule set asks of the proxy. Secrets are named, and not yet read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Asked {
+    rules: RuleSet,
+    terminating: Option<crds::TlsContext>,
+    originating: Option<crds::TlsContext>,
+    secrets: BTreeSet<Reference>,
+}
+
+impl Asked {
+    /// The rules of a set that redirects; `None`: it does not. What cannot be honoured refuses everything, and says why.
+    pub fn of(set: &policy::RuleSet) -> Option<Asked> {
+        let (first, rest) = set.redirects.split_first()?;
+        let mut merged = Ok(Redirect::clone(first));
+        for other in rest {
+            merged = merged.and_then(|one| one.merge(other));
+        }
+        Some(match merged {
+            Ok(redirect) => asked(set.id, redirect),
+            Err(why) => RuleSet { broken: Some(why), ..RuleSet::open(set.id, parser(first)) }.into(),
+        })
     }
-    Some(match merged {
-        Ok(redirect) => translated(set.id, &redirect),
-        Err(why) => RuleSet { broken: Some(why), ..RuleSet::open(set.id, parser(first)) },
-    })
+
+    /// How the proxy reads what is said.
+    pub fn parser(&self) -> Parser {
+        self.rules.parser
+    }
+
+    /// The Secrets that it names.
+    pub fn secrets(&self) -> &BTreeSet<Reference> {
+        &self.secrets
+    }
+
+    fn new(rules: RuleSet, terminating: Option<crds::TlsContext>, originating: Option<crds::TlsContext>) -> Asked {
+        let headers = rules.http.iter().flat_map(|rules| &rules.0);
+        let headers = headers.flat_map(|rule| rule.header_matches.iter().flatten()).filter_map(|h| h.secret.as_ref());
+        let contexts = [&terminating, &originating].into_iter().flatten().map(|context| &context.secret);
+        let secrets = headers.chain(contexts).map(Reference::of).collect();
+        Asked { rules, terminating, originating, secrets }
+    }
+
+    /// With what its Secrets hold. What a rule misses allows nothing, and is said; TLS that cannot be spoken refuses all.
+    pub fn with(&self, secrets: Secrets<'_>) -> (RuleSet, BTreeSet<String>) {
+        let (mut rules, mut missing) = (self.rules.clone(), BTreeSet::new());
+        let headers = rules.http.iter_mut().flat_map(|rules| &mut rules.0);
+        for header in headers.flat_map(|rule| rule.header_matches.iter_mut().flatten()) {
+            let Some(secret) = &header.secret else { continue };
+            match secrets.header_value(secret) {
+                Ok(value) => header.value = Some(value.0),
+                // A value beside the secret holds while there is no secret. Without one the rule allows nothing.
+                Err(why) => {
+                    missing.insert(why);
+                }
+            }
+        }
+        let mut refuse = |why: String| {
+            rules.broken.get_or_insert_with(|| why.clone());
+            missing.insert(why);
+        };
+        match self.terminating.as_ref().map(|context| secrets.server(context)).transpose() {
+            Ok(server) => rules.terminating_tls = server,
+            Err(why) => refuse(format!("terminatingTLS: {why}")),
+        }
+        match self.originating.as_ref().map(|context| secrets.client(context)).transpose() {
+            Ok(client) => rules.originating_tls = client,
+            Err(why) => refuse(format!("originatingTLS: {why}")),
+        }
+        (rules, missing)
+    }
+}
+
+impl From<RuleSet> for Asked {
+    fn from(rules: RuleSet) -> Asked {
+        Asked::new(rules, None, None)
+    }
 }
 
 fn parser(redirect: &Redirect) -> Parser {
@@ -36,27 +104,91 @@ fn parser(redirect: &Redirect) -> Parser {
     }
 }
 
-fn translated(id: u32, redirect: &Redirect) -> RuleSet {
-    let rules = redirect.rules.clone().unwrap_or_default();
-    let tls = redirect.terminating_tls.is_some() || redirect.originating_tls.is_some();
-    let broken = match (&redirect.listener, tls) {
-        (Some(listener), _) => Some(format!("listener {listener} is not one that this proxy has")),
-        (None, true) => Some("TLS secrets are not read by this agent".to_owned()),
-        (None, false) => None,
-    };
-    RuleSet {
-        http: rules.http.map(without_secrets).map(Hidden),
+fn asked(id: u32, redirect: Redirect) -> Asked {
+    let parser = parser(&redirect);
+    let broken = redirect.listener.map(|listener| format!("listener {listener} is not one that this proxy has"));
+    let rules = redirect.rules.unwrap_or_default();
+    let rules = RuleSet {
+        http: rules.http.map(Hidden),
         dns: rules.dns,
-        denied_names: redirect.denied_names.iter().cloned().collect(),
-        server_names: redirect.server_names.iter().cloned().collect(),
+        denied_names: redirect.denied_names.into_iter().collect(),
+        server_names: redirect.server_names.into_iter().collect(),
         broken,
-        ..RuleSet::open(id, parser(redirect))
-    }
+        ..RuleSet::open(id, parser)
+    };
+    Asked::new(rules, redirect.terminating_tls, redirect.originating_tls)
 }
 
-/// A value that a secret would have given is nobody's: such a rule allows nothing.
-fn without_secrets(mut rules: Vec<crds::HttpRule>) -> Vec<crds::HttpRule> {
-    let matches = rules.iter_mut().flat_map(|rule| rule.header_matches.iter_mut().flatten());
-    matches.filter(|one| one.secret.is_some()).for_each(|one| one.value = None);
-    rules
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::secrets::Known;
+    use super::*;
+
+    const MARKER: &str = "hunter2";
+
+    fn secret(name: &str) -> crds::SecretRef {
+        crds::SecretRef { name: name.into(), namespace: Some("ns".into()) }
+    }
+
+    fn known(name: &str, items: &[(&str, &str)]) -> Known {
+        let items = items.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect();
+        Known::from([(Reference::of(&secret(name)), Ok(Hidden(items)))])
+    }
+
+    fn header(value: Option<&str>) -> Asked {
+        let header = crds::HeaderMatch {
+            name: "X-Token".into(),
+            value: value.map(Into::into),
+            secret: Some(secret("token")),
+            mismatch: None,
+        };
+        let rule = crds::HttpRule { header_matches: Some(vec![header]), ..Default::default() };
+        RuleSet { http: Some(Hidden(vec![rule])), ..RuleSet::open(1, Parser::Http) }.into()
+    }
+
+    fn value(rules: &RuleSet) -> Option<&str> {
+        let rules = &rules.http.as_ref().unwrap().0;
+        rules[0].header_matches.as_ref().unwrap()[0].value.as_deref()
+    }
+
+    #[test]
+    fn a_header_s_secret_takes_its_place_and_leaves_a_rule_that_allows_nothing_if_it_goes() {
+        let (here, none) = (known("token", &[("t", MARKER)]), Known::new());
+        let asked = header(None);
+        assert_eq!(*asked.secrets(), BTreeSet::from([Reference::of(&secret("token"))]));
+        let (rules, missing) = asked.with(Secrets { known: &here, full: false });
+        assert_eq!((value(&rules), missing.len()), (Some(MARKER), 0));
+        let (rules, missing) = asked.with(Secrets { known: &none, full: false });
+        assert_eq!((value(&rules), missing.len()), (None, 1));
+        assert!(rules.broken.is_none(), "other rules of the list go on");
+        let (rules, _) = header(Some("usual")).with(Secrets { known: &none, full: false });
+        assert_eq!(value(&rules), Some("usual"), "as Cilium has it");
+    }
+
+    #[test]
+    fn tls_without_its_secret_refuses_all_and_says_which() {
+        let context = Some(crds::TlsContext { secret: secret("tls"), ..Default::default() });
+        let asked = Asked::new(RuleSet::open(1, Parser::Http), context, None);
+        let (rules, missing) = asked.with(Secrets { known: &Known::new(), full: false });
+        assert_eq!(rules.broken.as_deref(), Some("terminatingTLS: Secret ns/tls: not read yet"));
+        assert_eq!(missing.len(), 1);
+        let here = known("tls", &[("tls.crt", "C"), ("tls.key", MARKER)]);
+        let (rules, missing) = asked.with(Secrets { known: &here, full: false });
+        assert!(rules.broken.is_none() && missing.is_empty());
+        assert_eq!(rules.terminating_tls.unwrap().key.0, MARKER);
+    }
+
+    #[test]
+    fn a43_what_secrets_hold_is_in_no_debug_output() {
+        let mut here = known("token", &[("t", MARKER)]);
+        here.extend(known("tls", &[("tls.crt", "C"), ("tls.key", MARKER), ("ca.crt", "T")]));
+        let context = Some(crds::TlsContext { secret: secret("tls"), ..Default::default() });
+        let asked = Asked::new(header(None).rules, context.clone(), context);
+        for full in [false, true] {
+            let (rules, missing) = asked.with(Secrets { known: &here, full });
+            let shown = format!("{asked:?} {rules:?} {missing:?} {here:?}");
+            assert!(!shown.contains(MARKER) && !shown.contains("104, 117, 110, 116, 101, 114, 50"), "{shown}");
+        }
+    }
 }
