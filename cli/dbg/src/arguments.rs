@@ -283,6 +283,9 @@ pub enum PolicyCommand {
         /// Wait time between retries, in seconds
         #[arg(long, default_value_t = 1)]
         sleep_time: u64,
+        /// Fail after so many seconds if an endpoint cannot have its policy
+        #[arg(long, default_value_t = 60)]
+        fail_wait_time: u64,
         /// Wait at most this many seconds
         #[arg(long, default_value_t = 360)]
         max_wait_time: u64,
@@ -367,7 +370,7 @@ pub enum BpfPolicyCommand {
 
 #[derive(Args, Debug)]
 pub struct MonitorArgs {
-    /// Filter by event types: drop, trace, policy-verdict
+    /// Filter by event types: drop, l7, policy-verdict, trace
     #[arg(short = 't', long = "type", value_delimiter = ',')]
     pub types: Vec<EventType>,
     /// Filter by either source or destination endpoint id
@@ -404,7 +407,7 @@ pub enum EventType {
     Debug,
     /// Drops.
     Drop,
-    /// Of proxies; there are none yet.
+    /// Requests and answers that the proxy saw.
     L7,
     /// Verdicts.
     PolicyVerdict,

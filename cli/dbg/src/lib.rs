@@ -194,6 +194,7 @@ async fn show_status(client: Client, arguments: &StatusArgs) -> Result<()> {
         addresses: arguments.verbose || arguments.all_addresses,
         nodes: arguments.verbose || arguments.all_nodes,
         tables: arguments.verbose,
+        redirects: arguments.verbose || arguments.all_redirects,
     };
     show(
         &status,

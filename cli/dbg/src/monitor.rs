@@ -1,5 +1,7 @@
 //! Which events of the datapath are shown, and how does one look as a line of text?
 
+mod l7;
+
 use std::net::{IpAddr, SocketAddr};
 
 use abi::event::{self, Event};
@@ -40,6 +42,10 @@ pub async fn watch(client: &Client, arguments: &MonitorArgs) -> Result<()> {
 
 /// The line for a record, if it is shown.
 fn shown(record: &MonitorEvent, filter: &Filter, arguments: &MonitorArgs) -> Option<String> {
+    if let Some(log) = record.log.as_ref() {
+        let text = || if arguments.json { l7::json(log).to_string() } else { l7::line(log) };
+        return filter.shows_log(log).then(|| format!("{}\n", text()));
+    }
     let event = parse(&record.record).filter(|event| filter.shows(event))?;
     if arguments.hex {
         return Some(format!("{}\n", record.record));
@@ -86,6 +92,18 @@ impl Filter {
             && of(&self.related, true)
             && of(&self.from, !goes_in)
             && of(&self.to, goes_in)
+    }
+}
+
+impl Filter {
+    /// The same of a proxy's record.
+    pub fn shows_log(&self, record: &agent_api::LogRecord) -> bool {
+        let (source, destination) = (record.source.endpoint, record.destination.endpoint);
+        let of = |wanted: &Vec<u32>, ids: &[u32]| wanted.is_empty() || ids.iter().any(|id| wanted.contains(id));
+        (self.types.is_empty() || self.types.contains(&EventType::L7))
+            && of(&self.related, &[source, destination])
+            && of(&self.from, &[source])
+            && of(&self.to, &[destination])
     }
 }
 
@@ -263,6 +281,11 @@ mod tests {
         assert!(numeric.contains("identity 1000->2: ") && numeric.contains(" rule-set "), "{numeric}");
         let only = Filter { types: vec![EventType::Trace], ..Filter::default() };
         assert!(!only.shows(&event) && Filter::default().shows(&event));
+        let party = |endpoint| agent_api::LogParty { endpoint, ..Default::default() };
+        let log = agent_api::LogRecord { source: party(7), destination: party(8), ..Default::default() };
+        let l7 = Filter { types: vec![EventType::L7], from: vec![7], related: vec![8], to: vec![8] };
+        assert!(l7.shows_log(&log) && !only.shows_log(&log) && !l7.shows(&event));
+        assert!(!Filter { from: vec![8], ..Filter::default() }.shows_log(&log));
     }
 
     #[test]

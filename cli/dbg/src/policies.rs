@@ -24,14 +24,15 @@ pub async fn run(client: &Client, command: PolicyCommand) -> Result<()> {
             let all: Vec<agent_api::Selector> = client.get("/v1/policy/selectors").await?;
             show(&all, &output, |all| lists::selectors(all, verbose))
         }
-        PolicyCommand::Wait { revision, sleep_time, max_wait_time } => {
-            wait(client, revision, Duration::from_secs(sleep_time), Duration::from_secs(max_wait_time)).await
+        PolicyCommand::Wait { revision, sleep_time, fail_wait_time, max_wait_time } => {
+            let patience = [fail_wait_time, max_wait_time].map(Duration::from_secs);
+            wait(client, revision, Duration::from_secs(sleep_time), patience).await
         }
     }
 }
 
-/// An endpoint without policy (the node itself) does not count.
-async fn wait(client: &Client, revision: u64, pause: Duration, most: Duration) -> Result<()> {
+/// An endpoint without policy (the node itself) does not count. One that cannot have its policy is waited for less long.
+async fn wait(client: &Client, revision: u64, pause: Duration, [failed, most]: [Duration; 2]) -> Result<()> {
     let started = Instant::now();
     loop {
         let all: Vec<Endpoint> = client.get("/v1/endpoint").await?;
@@ -40,6 +41,10 @@ async fn wait(client: &Client, revision: u64, pause: Duration, most: Duration) -
             with_policy.filter(|e| e.status.policy.realized.policy_revision < revision).map(|e| e.id).collect();
         if late.is_empty() {
             return Ok(());
+        }
+        let locked: Vec<u32> = all.iter().filter(|e| e.status.state == "not-ready").map(|e| e.id).collect();
+        if started.elapsed() >= failed && !locked.is_empty() {
+            bail!("endpoints {locked:?} have no policy after {} seconds: see cilium-dbg status", failed.as_secs());
         }
         if started.elapsed() >= most {
             bail!("timeout waiting for revision {revision}: endpoints {late:?} are not there yet");

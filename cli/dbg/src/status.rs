@@ -27,6 +27,8 @@ pub struct More {
     pub nodes: bool,
     /// Each table of the datapath that was looked at.
     pub tables: bool,
+    /// Each port that is redirected to the proxy.
+    pub redirects: bool,
 }
 
 /// Why the command fails, if it does.
@@ -103,6 +105,18 @@ pub fn full(status: &StatusResponse, more: More) -> String {
             _ => "No managed proxy redirect".into(),
         },
     );
+    if more.redirects && !proxy.redirects.is_empty() {
+        let _ = writeln!(text, "  Protocol\tRedirect\tProxy Port");
+        for redirect in &proxy.redirects {
+            let _ = writeln!(text, "  {}\t{}\t{}", redirect.proxy, redirect.name, redirect.proxy_port);
+        }
+    }
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "{name}:\t{value}");
+    };
+    for missing in &proxy.missing {
+        line("Rules that allow nothing", missing.clone());
+    }
     line(
         "Global Identity Range",
         format!("min {}, max {}", abi::identity::MINIMAL_ALLOCATED, abi::identity::MAXIMAL_ALLOCATED),
@@ -163,10 +177,25 @@ mod tests {
         assert_eq!(trouble(&status, false), None);
         status.policies.locked.insert(1001, "all 16383 policy slots are in use".into());
         status.tables.push(TableFill { name: "cilium_ct4".into(), entries: 950, most: 1000, nearly_full: true });
+        status.proxy = agent_api::ProxyStatus {
+            state: "Ok".into(),
+            ip: "10.0.0.1".into(),
+            port_range: "10000-20000".into(),
+            total_redirects: 1,
+            redirects: vec![agent_api::ProxyRedirect {
+                name: "7:ingress:TCP:80:".into(),
+                proxy: "http".into(),
+                proxy_port: 14000,
+            }],
+            missing: vec!["Secret a/b: not found".into()],
+        };
         let text = full(&status, More::default());
+        assert!(text.contains("OK, ip 10.0.0.1, 1 redirects active on ports 10000-20000, Envoy: external"), "{text}");
+        assert!(text.contains("Secret a/b: not found") && !text.contains("7:ingress"), "{text}");
         assert!(text.contains("identity 1001: all 16383 policy slots are in use"), "{text}");
         assert!(text.contains("cilium_ct4: 950 of 1000 entries"), "{text}");
-        let more = More { addresses: true, nodes: true, tables: true };
+        let more = More { addresses: true, nodes: true, tables: true, redirects: true };
+        assert!(full(&status, more).contains("7:ingress:TCP:80:"));
         assert!(full(&status, more).contains("Kubernetes:             Failure   the API does not answer\n"));
     }
 }

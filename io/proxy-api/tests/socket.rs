@@ -35,37 +35,46 @@ async fn heard(events: &mut mpsc::Receiver<Event>) -> Event {
     }
 }
 
+/// An agent and a proxy that have said hello.
+struct Opened {
+    session: Session,
+    send: mpsc::Sender<FromProxy>,
+    events: mpsc::Receiver<Event>,
+    path: std::path::PathBuf,
+    _kept: (Server, tempfile::TempDir),
+}
+
+async fn open() -> Opened {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("proxy.sock");
+    let server = Server::bind(&path, None).unwrap();
+    let (send, mut events) = proxy(&path);
+    let session = server.accept().await.unwrap().greet(hello(1)).await.unwrap();
+    assert_eq!(heard(&mut events).await, Event::Hello(hello(1)));
+    Opened { session, send, events, path, _kept: (server, folder) }
+}
+
 fn rules(revision: u64, set: Vec<RuleSet>) -> RulesUpdate {
     RulesUpdate { revision, whole: true, last: true, set, removed: vec![7] }
 }
 
 #[tokio::test]
 async fn rules_go_down_and_records_come_up() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("proxy.sock");
-    let server = Server::bind(&path, None).unwrap();
+    let Opened { mut session, send, mut events, path, _kept } = open().await;
     let mode = std::fs::metadata(&path).unwrap();
     assert_eq!((mode.permissions().mode() & 0o777, mode.uid()), (0o600, nix::unistd::Uid::effective().as_raw()));
-    let (send, mut events) = proxy(&path);
-    let mut session = server.accept().await.unwrap().greet(hello(3)).await.unwrap();
     assert_eq!((session.hello.pid, session.hello.program.as_str()), (std::process::id(), "test"));
-    assert_eq!(heard(&mut events).await, Event::Hello(hello(3)));
     let update = rules(5, vec![RuleSet::open(1, Parser::Http)]);
     session.writer.send_rules(update.clone()).await.unwrap();
     assert_eq!(heard(&mut events).await, Event::Rules(update));
-    let realised = FromProxy::Realised(Realised { epoch: 3, revision: 5, listening: true });
+    let realised = FromProxy::Realised(Realised { epoch: 1, revision: 5, listening: true });
     send.send(realised.clone()).await.unwrap();
     assert_eq!(session.reader.next().await.unwrap(), Some(realised));
 }
 
 #[tokio::test]
 async fn a_change_of_many_rule_sets_comes_whole() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("proxy.sock");
-    let server = Server::bind(&path, None).unwrap();
-    let (_send, mut events) = proxy(&path);
-    let mut session = server.accept().await.unwrap().greet(hello(1)).await.unwrap();
-    heard(&mut events).await;
+    let Opened { mut session, send: _send, mut events, _kept, .. } = open().await;
     let long = crds::HttpRule { path: Some("/x".repeat(2_000)), ..Default::default() };
     let set = |id| RuleSet { http: Some(Hidden(vec![long.clone(); 4])), ..RuleSet::open(id, Parser::Http) };
     let update = rules(9, (0..300).map(set).collect());
@@ -79,12 +88,7 @@ async fn a_change_of_many_rule_sets_comes_whole() {
 
 #[tokio::test]
 async fn what_is_too_long_is_refused_by_who_sends_and_names_the_rule_set() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("proxy.sock");
-    let server = Server::bind(&path, None).unwrap();
-    let (_send, mut events) = proxy(&path);
-    let mut session = server.accept().await.unwrap().greet(hello(1)).await.unwrap();
-    heard(&mut events).await;
+    let Opened { mut session, send: _send, mut events, _kept, .. } = open().await;
     let long = crds::HttpRule { path: Some("x".repeat(MAX_FRAME)), ..Default::default() };
     let set = RuleSet { http: Some(Hidden(vec![long])), ..RuleSet::open(12, Parser::Http) };
     let error = session.writer.send_rules(rules(1, vec![set])).await.unwrap_err();

@@ -15,7 +15,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use crate::core::{self, State};
 use crate::daemon::{Daemon, Message, Sender};
 use crate::network::TUNNEL_OVERHEAD;
-use crate::{metrics, status};
+use crate::{metrics, redirects, status};
 
 /// The socket's side of the agent.
 pub struct Answers {
@@ -82,7 +82,7 @@ impl agent_api::Agent for Answers {
     }
 
     async fn endpoints(&self) -> Answer<Vec<Endpoint>> {
-        self.ask(|d| d.core.describe_endpoints()).await
+        self.ask(|d| redirects::endpoints(d)).await
     }
 
     async fn create_endpoint(&self, request: EndpointChangeRequest) -> Answer<Endpoint> {

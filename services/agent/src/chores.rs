@@ -34,6 +34,8 @@ pub async fn sweeps(sender: Sender) {
 fn sweep(daemon: &mut Daemon) {
     daemon.core.retry();
     daemon.release_overdue(Instant::now());
+    let endpoints = daemon.core.endpoints();
+    daemon.tally.counts().keep(|id| endpoints.contains_key(&id));
     tell_losses(daemon);
     if let Err(error) = sweep_tables(daemon) {
         tracing::warn!(%error, "sweep of connections failed");

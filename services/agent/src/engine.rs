@@ -36,6 +36,25 @@ pub struct Tables {
     pub redirects: Redirects,
     /// Rule set to the rules that it stands for.
     pub decisions: Decisions,
+    /// The ports whose connections go to the proxy.
+    pub redirected: Arc<BTreeSet<RedirectedPort>>,
+}
+
+/// Ports whose connections go to the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RedirectedPort {
+    /// Of which direction.
+    pub direction: u8,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// The first port.
+    pub first: u16,
+    /// The last port.
+    pub last: u16,
+    /// What is read there: `http`, `dns`, ...
+    pub reads: &'static str,
+    /// The proxy's port.
+    pub proxy_port: u16,
 }
 
 /// What the proxy asks, by number of the rule set.

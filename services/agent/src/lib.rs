@@ -25,6 +25,7 @@ pub mod pressure;
 pub mod programs;
 mod proxy;
 pub mod readiness;
+mod redirects;
 pub mod secrets;
 pub mod services;
 pub mod start;

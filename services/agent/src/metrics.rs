@@ -59,13 +59,28 @@ fn policies(daemon: &Daemon, all: &mut Vec<Metric>) {
 
 fn proxy(daemon: &Daemon, all: &mut Vec<Metric>) {
     let Some(proxy) = &daemon.proxy else { return };
-    for (protocol, count) in crate::proxy::counted(daemon.core.redirects()) {
-        all.push(metric("cilium_proxy_redirects", &[("protocol", protocol)], count as f64));
+    for (protocol, count) in crate::redirects::counted(daemon) {
+        all.push(metric("cilium_proxy_redirects", &[("protocol_l7", protocol)], count as f64));
     }
-    let tally = daemon.tally.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    for ((kind, rule), count) in tally.iter() {
+    let counts = daemon.tally.counts();
+    for ((kind, rule), count) in &counts.results {
         all.push(metric("cilium_policy_l7_total", &[("proxy_type", kind), ("rule", rule)], *count as f64));
     }
+    for part in ["bucket", "count", "sum"] {
+        let name = format!("cilium_proxy_upstream_reply_seconds_{part}");
+        for ((protocol, error), times) in &counts.replies {
+            let labels = [("error", *error), ("protocol_l7", *protocol), ("scope", "upstreamTime")];
+            match part {
+                "count" => all.push(metric(&name, &labels, times.count as f64)),
+                "sum" => all.push(metric(&name, &labels, times.sum)),
+                _ => all.extend(times.buckets().map(|(end, count)| {
+                    let end = if end.is_finite() { end.to_string() } else { "+Inf".into() };
+                    metric(&name, &[&labels[..], &[("le", &end)]].concat(), count as f64)
+                })),
+            }
+        }
+    }
+    all.push(metric("axoneme_proxy_secrets_missing", &[], proxy.missing().len() as f64));
     for (name, value) in proxy.counters() {
         all.push(metric("axoneme_proxy", &[("what", &name)], value as f64));
     }

@@ -4,11 +4,13 @@
 //! goes on until its next packet, so the proxy knows both for a while. Only then are those that nobody names taken away.
 
 mod flows;
+mod log_records;
 mod numbers;
 mod ports;
 mod rules;
 pub mod secrets;
 mod session;
+mod tally;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -18,11 +20,12 @@ use std::time::{Duration, Instant};
 use proxy_api::{AgentHello, RuleSet, Server, Settings};
 use tokio::sync::watch;
 
-pub use flows::{Observer, Tally};
+pub use flows::Observer;
 pub use numbers::Numbers;
 pub use ports::Ports;
-pub use rules::Asked;
+pub use rules::{Asked, name};
 pub use session::Learner;
+pub use tally::Tally;
 
 use crate::engine::Redirects;
 use crate::secrets::Secrets;
@@ -244,15 +247,6 @@ impl Proxy {
         }
         all
     }
-}
-
-/// How many rule sets there are, for each way by which they read.
-pub fn counted(sets: &Redirects) -> BTreeMap<&'static str, usize> {
-    let mut counts = BTreeMap::new();
-    for set in sets.values() {
-        *counts.entry(rules::name(set.parser())).or_default() += 1;
-    }
-    counts
 }
 
 #[cfg(test)]

@@ -149,12 +149,13 @@ async fn serve(settings: Settings, parts: Parts, stop: watch::Receiver<bool>) ->
     let events_read = Arc::new(AtomicU64::new(0));
     let hubble = flows::hubble(&settings, &devices, &node, &view, &names)?;
     let tally = Tally::default();
+    let (monitors, _) = broadcast::channel(4096);
     if let Some(proxy) = &mut proxy {
         if datapath.maps().config()?.flags & abi::config::FLAG_PROXY != 0 {
             proxy.expect();
         }
         let directory = Box::new(flows::directory(&settings, &devices, &node, &view, &names));
-        let observer = Observer::new(hubble.clone(), directory, tally.clone());
+        let observer = Observer::new(hubble.clone(), directory, tally.clone(), monitors.clone());
         let socket = settings.state_dir.join("proxy.sock");
         proxy.serve(&socket, observer, learner(sender.clone())).context("listen for the proxy")?;
         tokio::spawn(proxy.secrets().clone().follow(cluster.client().clone()));
@@ -201,7 +202,6 @@ async fn serve(settings: Settings, parts: Parts, stop: watch::Receiver<bool>) ->
     attach(&daemon)?;
 
     tokio::spawn(cluster::writer(cluster.clone(), to_write));
-    let (monitors, _) = broadcast::channel(4096);
     tokio::spawn(flows::read_events(reader, hubble.clone(), monitors.clone(), events_read));
     flows::serve_hubble(&settings, hubble).await?;
     let answers = Arc::new(Answers::new(sender.clone(), seen, monitors));

@@ -124,11 +124,14 @@ fn proxy(daemon: &Daemon) -> agent_api::ProxyStatus {
     };
     let range = &daemon.settings.proxy_ports;
     let router = daemon.core.facts().routers.first();
+    let redirects = crate::redirects::all(daemon);
     agent_api::ProxyStatus {
         state: if proxy.is_there() { "Ok" } else { "Warning" }.into(),
         ip: router.map(ToString::to_string).unwrap_or_default(),
         port_range: format!("{}-{}", range.start(), range.end()),
-        total_redirects: u32::try_from(daemon.core.redirects().len()).unwrap_or(u32::MAX),
+        total_redirects: u32::try_from(redirects.len()).unwrap_or(u32::MAX),
+        redirects,
+        missing: proxy.missing().into_iter().map(str::to_owned).collect(),
     }
 }
 

@@ -1,5 +1,6 @@
-//! The operator: registers the CRDs, removes identities, endpoints and nodes that nobody uses.
+//! The operator: registers the CRDs, removes identities, endpoints and nodes that nobody uses, copies Secrets for agents.
 
+pub mod secrets;
 pub mod sweep;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +34,8 @@ pub struct Settings {
     pub endpoint_interval: Duration,
     /// How often nodes are looked through.
     pub node_interval: Duration,
+    /// Where Secrets that policies name are copied to, if they are.
+    pub secrets_namespace: Option<String>,
 }
 
 /// Why something did not work.
@@ -102,6 +105,7 @@ fn parse(arguments: &[String]) -> Result<Settings, Error> {
         duration(&value).ok_or(Error::Duration { name: name.into(), value })
     };
     let timeout = seconds("identity-heartbeat-timeout", "30m0s")?;
+    let copies = get("enable-policy-secrets-sync").is_some_and(|value| value == "true");
     Ok(Settings {
         kubeconfig: get("k8s-kubeconfig-path").map(Into::into),
         cluster_network_policy: get("enable-k8s-cluster-network-policy").is_some_and(|value| value == "true"),
@@ -109,6 +113,7 @@ fn parse(arguments: &[String]) -> Result<Settings, Error> {
         identity_timeout: SignedDuration::try_from(timeout).unwrap_or(SignedDuration::MAX),
         endpoint_interval: seconds("cilium-endpoint-gc-interval", "5m0s")?,
         node_interval: seconds("nodes-gc-interval", "5m0s")?,
+        secrets_namespace: copies.then(|| get("policy-secrets-namespace").unwrap_or_else(|| "cilium-secrets".into())),
     })
 }
 
@@ -164,6 +169,11 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
             repeat("identities", settings.identity_interval, || sweep_identities(&client, settings.identity_timeout)),
             repeat("endpoints", settings.endpoint_interval, || sweep_endpoints(&client)),
             repeat("nodes", settings.node_interval, || sweep_nodes(&client)),
+            async {
+                if let Some(namespace) = &settings.secrets_namespace {
+                    secrets::keep(&client, namespace).await;
+                }
+            },
         );
     };
     tokio::select! {

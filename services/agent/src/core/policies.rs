@@ -9,7 +9,7 @@ use abi::policy::{CountedVerdict, VerdictKey};
 
 use super::endpoints::{Applied, Kind, State};
 use super::{Core, Endpoint};
-use crate::engine::{Redirects, RuleSets, TableChange, Tables};
+use crate::engine::{RedirectedPort, Redirects, RuleSets, TableChange, Tables};
 use crate::hits::{Decisions, Hits};
 use crate::ops::Op;
 
@@ -47,6 +47,7 @@ struct Installed {
     rule_sets: Arc<RuleSets>,
     redirects: Redirects,
     decisions: Arc<Decisions>,
+    redirected: Arc<BTreeSet<RedirectedPort>>,
     /// A known peer is another one to it now: connections must be judged again.
     moved: bool,
 }
@@ -117,8 +118,9 @@ impl Slots {
         let classes = tables.classes.into_iter().collect();
         ops.push(Op::InstallPolicy { slot, classes, verdicts: tables.verdicts });
         let (ingress, egress, rule_sets) = (tables.ingress, tables.egress, Arc::new(tables.rule_sets));
-        let (redirects, decisions) = (tables.redirects, Arc::new(tables.decisions));
-        let new = Installed { slot, ingress, egress, rule_sets, redirects, decisions, moved: false };
+        let (redirects, redirected) = (tables.redirects, tables.redirected);
+        let decisions = Arc::new(tables.decisions);
+        let new = Installed { slot, ingress, egress, rule_sets, redirects, redirected, decisions, moved: false };
         for (id, rules) in &new.redirects {
             let asking = self.asking.entry(*id).or_default();
             *asking += 1;
@@ -319,10 +321,10 @@ impl Core {
         self.slots.redirects_version
     }
 
-    /// How many rule sets of an endpoint's policy redirect.
-    pub fn redirects_of(&self, endpoint: &Endpoint) -> usize {
+    /// The ports of an endpoint whose connections go to the proxy.
+    pub fn redirected_ports(&self, endpoint: &Endpoint) -> Arc<BTreeSet<RedirectedPort>> {
         let installed = Core::subject(endpoint).and_then(|subject| self.slots.installed.get(&subject));
-        installed.map_or(0, |installed| installed.redirects.len())
+        installed.map(|installed| installed.redirected.clone()).unwrap_or_default()
     }
 
     /// A slot is empty now; what its tables had counted.

@@ -189,7 +189,7 @@ impl Core {
                     interface_name: record.device.clone(),
                     mac: abi::Mac(record.mac).to_string(),
                 },
-                policy: agent_api::EndpointPolicyStatus { realized, spec },
+                policy: agent_api::EndpointPolicyStatus { realized, spec, ..Default::default() },
                 state: endpoint.state.as_str().into(),
             },
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ::identity::Families;
 use abi::Port;
 use abi::identity::Identity;
-use abi::policy::{VERDICT_REDIRECT, VerdictEntry, VerdictKey};
+use abi::policy::{PREFIX_FULL, PREFIX_PROTOCOL, VERDICT_REDIRECT, VerdictEntry, VerdictKey};
 use fqdn::Selected;
 use ipnet::IpNet;
 use labels::Labels;
@@ -15,7 +15,7 @@ use policy::{
     AllowLocalhost, Change, EndpointPolicy, Known, Learned, Mode, Peer, PolicyRef, Repository, RuleSet, What,
 };
 
-use super::{Asked, Engine, NamedPorts, Places, Redirects, RulePolicy, TableChange, Tables, rules};
+use super::{Asked, Engine, NamedPorts, Places, RedirectedPort, Redirects, RulePolicy, TableChange, Tables, rules};
 use crate::config::{Enforcement, Settings};
 use crate::hits::Decision;
 use crate::objects::{Key, ServiceLabels};
@@ -370,11 +370,13 @@ fn tables(policy: &EndpointPolicy, revision: u64, ports: &Ports) -> Tables {
     let redirects = policy.rule_sets.iter().filter_map(|set| Some((set.id, Arc::new(Asked::of(set)?))));
     let redirects: Redirects = redirects.collect();
     let verdicts = policy.verdicts().iter().map(|(key, entry)| (*key, redirected(key, entry, &redirects, ports)));
+    let verdicts: Vec<_> = verdicts.collect();
     Tables {
+        redirected: Arc::new(redirected_ports(&verdicts, &redirects)),
         ingress: policy.ingress_enforced,
         egress: policy.egress_enforced,
         classes: policy.classes.clone(),
-        verdicts: verdicts.collect(),
+        verdicts,
         rule_sets: policy.rule_sets.iter().map(|set| (set.id, describe_rules(set, revision))).collect(),
         redirects,
         decisions: policy.rule_sets.iter().map(|set| (set.id, decision(set))).collect(),
@@ -390,6 +392,24 @@ fn redirected(key: &VerdictKey, entry: &VerdictEntry, redirects: &Redirects, por
     let rules = redirects.get(&entry.rule_set).filter(|_| entry.verdict == VERDICT_REDIRECT);
     let port = rules.map_or(0, |rules| ports.of(rules.parser(), key.direction));
     VerdictEntry { proxy_port: Port::new(port), ..*entry }
+}
+
+fn redirected_ports(verdicts: &[(VerdictKey, VerdictEntry)], redirects: &Redirects) -> BTreeSet<RedirectedPort> {
+    let there = verdicts.iter().filter(|(_, entry)| entry.proxy_port.number() != 0);
+    let ports = there.filter_map(|(key, entry)| {
+        // What is not one port is a range whose last bits are any.
+        let free = PREFIX_FULL.saturating_sub(key.prefix_len.max(PREFIX_PROTOCOL)).min(16);
+        let first = key.port.number();
+        Some(RedirectedPort {
+            direction: key.direction,
+            protocol: key.protocol,
+            first,
+            last: first | u16::try_from((1u32 << free) - 1).unwrap_or(u16::MAX),
+            reads: crate::proxy::name(redirects.get(&entry.rule_set)?.parser()),
+            proxy_port: entry.proxy_port.number(),
+        })
+    });
+    ports.collect()
 }
 
 /// The policies of a rule set's rules; of several rules of one policy that have the same labels, one.

@@ -1,9 +1,9 @@
-//! How do a proxy's records become flows and counters?
+//! How do a proxy's records become flows?
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use agent_api::MonitorEvent;
 use flow::Directory;
 use flow::proto::flow::{
     CiliumEventType, Dns, Flow, FlowType, Http, HttpHeader, Ip, IpVersion, L7FlowType, Layer4, Layer7, LostEventSource,
@@ -12,53 +12,45 @@ use flow::proto::flow::{
 use flow::wkt::{BoolValue, Timestamp};
 use hubble::Hubble;
 use proxy_api::{Application, Direction, Kind, Party, Protocol, Record, Records};
+use tokio::sync::broadcast;
 
-/// How often what was said with which result: proxy type and rule (`received`, `forwarded`, `denied`, `parse_errors`).
-pub type Tally = Arc<Mutex<BTreeMap<(&'static str, &'static str), u64>>>;
+use super::log_records::{canonical, log_record};
+use super::tally::Tally;
 
 /// Where records go.
 pub struct Observer {
     hubble: Option<Hubble>,
     directory: Box<dyn Directory>,
     tally: Tally,
+    monitors: broadcast::Sender<Arc<MonitorEvent>>,
 }
 
 impl Observer {
-    /// Flows go to Hubble, with the names of the directory; what is counted goes to the tally.
-    pub fn new(hubble: Option<Hubble>, directory: Box<dyn Directory>, tally: Tally) -> Self {
-        Observer { hubble, directory, tally }
+    /// Flows go to Hubble and to monitors, with the names of the directory; what is counted goes to the tally.
+    pub fn new(
+        hubble: Option<Hubble>,
+        directory: Box<dyn Directory>,
+        tally: Tally,
+        monitors: broadcast::Sender<Arc<MonitorEvent>>,
+    ) -> Self {
+        Observer { hubble, directory, tally, monitors }
     }
 
     /// Takes records.
     pub fn observe(&self, records: &Records) {
         for record in &records.records {
-            self.count(record);
+            self.tally.counts().add(record);
+            if self.monitors.receiver_count() > 0 {
+                let log = Some(log_record(record, self.directory.as_ref()));
+                // Nobody listens any more.
+                let _ = self.monitors.send(Arc::new(MonitorEvent { log, ..MonitorEvent::default() }));
+            }
             if let Some(hubble) = &self.hubble {
                 hubble.push_flow(flow(record, self.directory.as_ref()));
             }
         }
         if let Some(hubble) = self.hubble.as_ref().filter(|_| records.lost > 0) {
             hubble.push_lost(LostEventSource::ObserverEventsQueue, records.lost);
-        }
-    }
-
-    fn count(&self, record: &Record) {
-        if record.kind != Kind::Request {
-            return;
-        }
-        let kind = match &record.application {
-            Application::Http(_) => "http",
-            Application::Dns(_) => "fqdn",
-            Application::Tls(_) => "tls",
-        };
-        let result = match record.verdict {
-            proxy_api::Verdict::Forwarded => "forwarded",
-            proxy_api::Verdict::Denied => "denied",
-            proxy_api::Verdict::Error => "parse_errors",
-        };
-        let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
-        for rule in ["received", result] {
-            *tally.entry((kind, rule)).or_default() += 1;
         }
     }
 }
@@ -199,7 +191,7 @@ fn answer(dns: &proxy_api::Dns) -> String {
 }
 
 fn of_http(http: &proxy_api::Http) -> Http {
-    let headers = http.headers.iter().map(|(key, value)| HttpHeader { key: key.clone(), value: value.clone() });
+    let headers = canonical(&http.headers).into_iter().map(|(key, value)| HttpHeader { key, value });
     Http {
         code: http.code.unwrap_or(0).into(),
         method: http.method.clone(),
@@ -226,7 +218,7 @@ fn of_dns(dns: &proxy_api::Dns, kind: Kind) -> Dns {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     struct Nobody;
@@ -241,7 +233,7 @@ mod tests {
         }
     }
 
-    fn record(kind: Kind, verdict: proxy_api::Verdict, application: Application) -> Record {
+    pub fn record(kind: Kind, verdict: proxy_api::Verdict, application: Application) -> Record {
         let party = |identity, text: &str| Party { identity, address: text.parse().unwrap() };
         Record {
             time: 1,
@@ -304,17 +296,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_is_counted_once() {
-        let observer = Observer::new(None, Box::new(Nobody), Tally::default());
-        let http = Application::Http(proxy_api::Http::default());
-        let records = vec![
-            record(Kind::Request, proxy_api::Verdict::Forwarded, http.clone()),
-            record(Kind::Response, proxy_api::Verdict::Forwarded, http.clone()),
-            record(Kind::Request, proxy_api::Verdict::Denied, http),
-        ];
+    fn monitors_are_told_what_was_said_and_by_whom() {
+        let (monitors, mut told) = broadcast::channel(4);
+        let observer = Observer::new(None, Box::new(Nobody), Tally::default(), monitors);
+        let http = proxy_api::Http { headers: vec![("x-a".into(), "1".into())], ..Default::default() };
+        let records = vec![record(Kind::Request, proxy_api::Verdict::Denied, Application::Http(http.clone()))];
         observer.observe(&Records { lost: 0, records });
-        let tally = observer.tally.lock().unwrap().clone();
-        assert_eq!(tally[&("http", "received")], 2);
-        assert_eq!((tally[&("http", "forwarded")], tally[&("http", "denied")]), (1, 1));
+        let log = told.try_recv().unwrap().log.clone().unwrap();
+        assert_eq!((log.flow_type.as_str(), log.verdict.as_str()), ("Request", "Denied"));
+        assert_eq!((log.source.identity, log.destination.identity), (1001, 1002));
+        assert!(matches!(log.said, agent_api::Said::Http { headers, .. } if headers == [("X-A".into(), "1".into())]));
+        let flow = said(&record(Kind::Request, proxy_api::Verdict::Forwarded, Application::Http(http))).1;
+        let Some(layer7::Record::Http(http)) = flow.l7.unwrap().record else { panic!() };
+        assert_eq!(http.headers[0].key, "X-A");
     }
 }
