@@ -13,8 +13,9 @@ use crate::message::{AgentHello, FromAgent, FromProxy, NamesHeld, ProxyHello};
 use crate::rules::RulesUpdate;
 use crate::server::{PATIENCE, check_user, check_version};
 
-/// The first and the longest pause before the proxy tries again.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// The first and the longest pause before the proxy tries again. What answers of DNS teach waits for the agent, so that it
+/// is not to wait for long once there is one.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(200));
 
 /// What the proxy hears.
 #[derive(Clone, Debug, PartialEq)]

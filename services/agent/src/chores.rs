@@ -129,7 +129,11 @@ fn sweep_tables(daemon: &mut Daemon) -> Result<(), Box<dyn std::error::Error>> {
     for (table, entries, most) in entries {
         note(daemon, table, Fill { entries: entries as u64, most: most.into() });
     }
-    expire_names(daemon, now, &in_use);
+    // While no agent ran nobody could learn what names stand for: what was open then stays until clients have asked again.
+    if daemon.names_may_go {
+        expire_names(daemon, now, &in_use);
+    }
+    daemon.names_may_go = daemon.core.is_synced();
     let (used, most) = daemon.core.policy_slots();
     note(daemon, pins::POLICY_VERDICTS, Fill { entries: used.into(), most: most.into() });
     Ok(())

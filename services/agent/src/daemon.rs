@@ -81,6 +81,8 @@ pub struct Daemon {
     pub(crate) local_numbers: watch::Sender<(u64, LocalNumbers)>,
     /// Who waits for the datapath's tables to hold what DNS answers taught, and the numbers of these.
     pub(crate) learning: Vec<(mpsc::UnboundedSender<u64>, u64)>,
+    /// Names whose time is over may go: this run has had the time to learn them again.
+    pub(crate) names_may_go: bool,
     /// How full the datapath's tables are.
     pub pressure: Pressure,
     /// Lost events that Hubble was told of.
@@ -148,9 +150,12 @@ impl Daemon {
             ops.extend(lock_down);
         }
         self.retain_in_proxy();
-        for (held, number) in self.learning.drain(..) {
-            // A proxy that has gone waits for nothing.
-            let _ = held.send(number);
+        // Before everything is known nothing of it is in the tables.
+        if self.core.is_synced() {
+            for (held, number) in self.learning.drain(..) {
+                // A proxy that has gone waits for nothing.
+                let _ = held.send(number);
+            }
         }
         let changed = !ops.is_empty();
         ops.into_iter().for_each(|op| self.dispatch(op));

@@ -33,7 +33,8 @@ use crate::secrets::Secrets;
 /// How long tables wait for the proxy to know their rules. After that they are switched: what the proxy does not know it
 /// refuses.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long the first tables of a run wait for a proxy that served in an earlier one: it may take two seconds to come back.
+/// How long the first tables of a run wait for a proxy that served in an earlier one. It looks for the agent several times
+/// a second, and has to compile all rules.
 const RETURN: Duration = Duration::from_secs(4);
 /// How long rules are kept that no table names any more.
 const KEPT: Duration = Duration::from_secs(30);

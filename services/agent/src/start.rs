@@ -183,6 +183,7 @@ async fn serve(settings: Settings, parts: Parts, stop: watch::Receiver<bool>) ->
         offered: None,
         local_numbers: chores::save_numbers(settings.state_dir.clone()),
         learning: Vec::new(),
+        names_may_go: false,
         pressure: Pressure::default(),
         losses_told: 0,
         clock: crate::clock::Clock::start(),

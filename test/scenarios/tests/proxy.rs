@@ -1,14 +1,29 @@
 //! Do connections that policies redirect go through the proxy, whoever asks whom, and is nothing let through without it?
 
+#[path = "proxy/faults.rs"]
+mod faults;
+#[path = "proxy/node.rs"]
+mod node;
+#[path = "proxy/secrets.rs"]
+mod secrets;
+
 use anyhow::{Context, Result, ensure};
 use std::process::{Child, ExitCode, Stdio};
 use std::time::Duration;
 use testbed::{Lab, Plan, eventually, processes, trials};
 
-#[path = "proxy/faults.rs"]
-mod faults;
-
-const PLAN: Plan<'static> = Plan { name: "proxy", nodes: 2, options: &["--ipv6", "--world", WORLD] };
+const PLAN: Plan<'static> = Plan { name: "proxy", nodes: 2, options: OPTIONS };
+const OPTIONS: &[&str] = &[
+    "--ipv6",
+    "--world",
+    WORLD,
+    "--config",
+    "hubble-redact-enabled=true",
+    "--config",
+    "hubble-redact-http-urlquery=true",
+    "--config",
+    "hubble-redact-http-headers-allow=traceparent",
+];
 const WORLD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/workloads/oke-world.yaml");
 const WORKLOADS: &str = include_str!("../workloads/proxy.yaml");
 const WITHIN: Duration = Duration::from_secs(20);
@@ -27,6 +42,12 @@ fn main() -> ExitCode {
             ("proxies_taken_over_under_load_cost_no_request", faults::taken_over),
             ("a_proxy_killed_under_load_lets_nothing_through_and_is_back_at_once", faults::proxy_killed),
             ("a_full_disk_stops_neither_agent_nor_proxy_and_is_told", faults::disk_full),
+            ("a43_secrets_reach_the_proxy_change_fail_closed_and_are_shown_nowhere", secrets::headers),
+            ("tls_ends_at_the_proxy_with_a_secret_and_not_without", secrets::tls),
+            ("e1_12_flows_leave_out_query_and_headers", secrets::redacted),
+            ("the_agent_tells_what_the_proxy_does", node::told),
+            ("ports_of_clients_and_of_the_proxy_do_not_meet", node::ports),
+            ("tables_made_anew_are_opened_by_the_running_proxy", node::anew),
             ("z_without_the_proxy_what_is_redirected_is_refused_and_nothing_else", without),
         ],
     )
