@@ -1,5 +1,7 @@
 //! Does the proxy bound what one client can take?
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::harness::*;
@@ -41,6 +43,35 @@ fn idle_connections_end() {
     client.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(client.answer().0, 200);
     assert_eq!(client.rest(), b"");
+}
+
+#[test]
+fn connections_to_servers_end_by_the_settings_and_the_client_s_stays() {
+    let changes: [fn(&mut proxy_api::Settings); 4] = [
+        |_| {},
+        |settings| settings.limits.upstream_requests = 2,
+        |settings| settings.timeouts.upstream_duration = 1,
+        |settings| settings.timeouts.upstream_idle = 40,
+    ];
+    for (change, connections) in changes.into_iter().zip([1, 2, 4, 4]) {
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = count.clone();
+        let address = server(move |mut client| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            while !client.head().is_empty() {
+                client.write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+            }
+        });
+        let proxy = Proxy::http(address, "[{}]");
+        proxy.settings(change);
+        let mut client = proxy.client();
+        for _ in 0..4 {
+            client.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert_eq!(client.answer().0, 200);
+            std::thread::sleep(Duration::from_millis(120));
+        }
+        assert_eq!(count.load(Ordering::Relaxed), connections);
+    }
 }
 
 #[test]

@@ -72,10 +72,10 @@ pub fn ports(lab: &Lab) -> Result<()> {
     const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
     let before = on_agent(lab, &["cat", RANGE])?;
     let set = |range: &str| on_agent(lab, &["sh", "-c", &format!("echo {range} > {RANGE}")]);
-    set("40000 40023")?;
-    // six at a time
+    set("62000 62023")?;
+    // six at a time; at ports that nobody had before, so that none is still waited for
     let script = format!(
-        "for round in 0 1 2 3; do for n in 0 1 2 3 4 5; do (curl -s --max-time 6 --local-port $((40000 + 6 * round + n)) -o /dev/null \
+        "for round in 0 1 2 3; do for n in 0 1 2 3 4 5; do (curl -s --max-time 6 --local-port $((62000 + 6 * round + n)) -o /dev/null \
          -w '%{{http_code}} %{{local_port}} %{{time_total}} %{{errormsg}}\\n' '{url}') & done; wait; done; true"
     );
     let run = lab.exec("default", "near", &["bash", "-c", &script]);
@@ -94,8 +94,10 @@ pub fn anew(lab: &Lab) -> Result<()> {
     expect(lab, "far", &bad, 403)?;
     let proxies = || -> Result<Vec<u32>> {
         let all = processes::all()?.into_iter();
-        let mut all: Vec<u32> =
-            all.filter(|p| p.words.windows(2).any(|w| w[0].ends_with("axoneme") && w[1] == "proxy")).map(|p| p.pid).collect();
+        let mut all: Vec<u32> = all
+            .filter(|p| p.words.windows(2).any(|w| w[0].ends_with("axoneme") && w[1] == "proxy"))
+            .map(|p| p.pid)
+            .collect();
         all.sort_unstable();
         Ok(all)
     };

@@ -48,7 +48,10 @@ pub fn headers(lab: &Lab) -> Result<()> {
     answered(lab, &url, MARKER, 403)?;
     create(lab, "token", MARKER)?;
     answered(lab, &url, MARKER, 200)?;
-    ensure!(with_token(lab, &url, "other")? == 403 && get(lab, "near", &url)?.1 == 403, "only the secret's value passes");
+    ensure!(
+        with_token(lab, &url, "other")? == 403 && get(lab, "near", &url)?.1 == 403,
+        "only the secret's value passes"
+    );
     // another value under the same name, while the proxy runs
     lab.kubectl(&["delete", "secret", "token"])?.ok()?;
     answered(lab, &url, MARKER, 403)?;
@@ -70,11 +73,9 @@ pub fn headers(lab: &Lab) -> Result<()> {
 /// What a Secret holds is in no log and in no answer.
 fn no_marker(lab: &Lab) -> Result<()> {
     let mut looked_at = 0;
-    for (label, commands) in [
-        ("k8s-app=cilium", &ASKED[..]),
-        ("k8s-app=cilium-envoy", &[]),
-        ("name=cilium-operator", &[]),
-    ] {
+    for (label, commands) in
+        [("k8s-app=cilium", &ASKED[..]), ("k8s-app=cilium-envoy", &[]), ("name=cilium-operator", &[])]
+    {
         for pod in lab.pods("kube-system", label)? {
             let mut shown = lab.kubectl(&["-n", "kube-system", "logs", &pod])?.ok()?;
             for command in commands {
@@ -151,8 +152,9 @@ pub fn redacted(lab: &Lab) -> Result<()> {
     );
     lab.exec("default", "near", &["sh", "-c", &script])?.ok()?;
     eventually(WITHIN, "the flow", || {
-        let flows =
-            lab.hubble(&["observe", "--type", "l7", "--to-pod", "default/server", "--last", "20", "-o", "json"])?.ok()?;
+        let flows = lab
+            .hubble(&["observe", "--type", "l7", "--to-pod", "default/server", "--last", "20", "-o", "json"])?
+            .ok()?;
         ensure!(!flows.contains(MARKER), "{flows}");
         let flow = flows.lines().find(|line| line.contains("Traceparent")).context("no flow with the header")?;
         let flow: serde_json::Value = serde_json::from_str(flow)?;
