@@ -108,7 +108,15 @@ impl Proxy {
         let hello = AgentHello { version: proxy_api::VERSION, epoch, listeners: ports.listeners(), settings };
         let (changed, _) = watch::channel(0);
         let shared = Arc::new(Shared { told: Mutex::default(), changed, hello });
-        Proxy { shared, secrets, version: 0, made_of: BTreeMap::new(), leaving: BTreeMap::new(), settled: None, expected: false }
+        Proxy {
+            shared,
+            secrets,
+            version: 0,
+            made_of: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+            settled: None,
+            expected: false,
+        }
     }
 
     /// A proxy served in an earlier run: its connections are judged by rules of this one as soon as tables are switched.
