@@ -45,6 +45,8 @@ pub struct Pool {
 type Answer = (Vec<u8>, Said);
 
 struct Waiting {
+    /// Tells it from an earlier one of the same number.
+    turn: u32,
     question: Question,
     answer: oneshot::Sender<Answer>,
 }
@@ -79,8 +81,8 @@ impl Pool {
     ) -> io::Result<Answer> {
         let asking = self.asking(facts, client, server)?;
         let (answer, waits) = oneshot::channel();
-        let number = asking.enter(Waiting { question, answer })?;
-        let _place = Place { asking: &asking, number };
+        let (number, turn) = asking.enter(question, answer)?;
+        let _place = Place { asking: &asking, number, turn };
         message[..2].copy_from_slice(&number.to_be_bytes());
         asking.socket.send(&message).await?;
         waits.await.map_err(|_| io::ErrorKind::ConnectionReset.into())
@@ -135,17 +137,18 @@ impl Asking {
         !state.over && state.asked < MOST && state.waiting.len() < WAITING
     }
 
-    fn enter(&self, waiting: Waiting) -> io::Result<u16> {
+    fn enter(&self, question: Question, answer: oneshot::Sender<Answer>) -> io::Result<(u16, u32)> {
         let mut state = self.state();
         if state.over || state.waiting.len() >= WAITING {
             return Err(io::ErrorKind::ResourceBusy.into());
         }
         state.asked += 1;
+        let turn = state.asked;
         loop {
             let number = rand::random();
             if let Entry::Vacant(place) = state.waiting.entry(number) {
-                place.insert(waiting);
-                return Ok(number);
+                place.insert(Waiting { turn, question, answer });
+                return Ok((number, turn));
             }
         }
     }
@@ -178,15 +181,21 @@ impl Asking {
     }
 }
 
-/// A number that somebody waits under.
+/// A number that somebody waits under, until it is answered: then it may be another's at once.
 struct Place<'a> {
     asking: &'a Asking,
     number: u16,
+    turn: u32,
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.asking.state().waiting.remove(&self.number);
+        let mut state = self.asking.state();
+        if let Entry::Occupied(waiting) = state.waiting.entry(self.number)
+            && waiting.get().turn == self.turn
+        {
+            waiting.remove();
+        }
     }
 }
 
@@ -209,5 +218,29 @@ impl sockets::Upstream {
             }
             sockets::Upstream::Transparent => sockets::datagrams(redirected, facts, client, server),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test]
+    async fn who_has_its_answer_does_not_take_the_next_one_s_number_away() {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let asking = Asking { socket, state: Mutex::default() };
+        let bytes = [0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, b'a', 0, 0, 1, 0, 1];
+        let question = dns::read_question(&bytes).unwrap();
+        let (number, turn) = asking.enter(question.clone(), oneshot::channel().0).unwrap();
+        let first = Place { asking: &asking, number, turn };
+        // The first is answered, and the second gets the same number before the first is gone.
+        let (answer, mut waits) = oneshot::channel();
+        let second = Waiting { turn: turn + 1, question, answer };
+        asking.state().waiting.insert(number, second);
+        drop(first);
+        assert!(waits.try_recv() == Err(oneshot::error::TryRecvError::Empty), "the second still waits");
+        drop(Place { asking: &asking, number, turn: turn + 1 });
+        assert!(asking.state().waiting.is_empty());
     }
 }
