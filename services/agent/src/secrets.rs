@@ -86,7 +86,7 @@ struct Shared {
 }
 
 impl Secrets {
-    /// Of which nothing is known. `full`: see [`View::full`].
+    /// Of which nothing is known. `full`: items that the other side of TLS would use count too.
     pub fn new(reading: Reading, full: bool) -> Secrets {
         let (changed, wanted) = (watch::Sender::new(0), watch::Sender::new(BTreeSet::new()));
         Secrets { shared: Arc::new(Shared { reading, full, known: Mutex::default(), changed, wanted }) }
