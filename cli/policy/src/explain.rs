@@ -40,8 +40,14 @@ pub struct Explain {
     /// A header of the request, like "X-Token: abc"
     #[arg(long, requires = "http")]
     header: Vec<String>,
-    /// A name that is asked for
+    /// A request to a Kafka broker, like "produce orders": its kind, or kind/version, and topics
     #[arg(long, conflicts_with = "http")]
+    kafka: Option<String>,
+    /// How the client of Kafka calls itself
+    #[arg(long, requires = "kafka")]
+    client_id: Option<String>,
+    /// A name that is asked for
+    #[arg(long, conflicts_with_all = ["http", "kafka"])]
     dns: Option<String>,
     /// Form of the answer
     #[arg(short, long, value_enum, default_value_t = Form::Text)]

@@ -212,6 +212,12 @@ fn fits(rules: &crds::L7Rules, asked: &Asked) -> bool {
             let request = l7::http::Request { method, path, authority: "", headers: &headers };
             l7::http::HttpRules::new(list, &NoSecrets).0.allows(&request).is_some()
         }
+        Asked::Kafka(kind, topic) => {
+            let Some(list) = &rules.kafka else { return true };
+            let Some(api) = l7::kafka::by_name(kind) else { return false };
+            let topics: Vec<&str> = topic.iter().map(String::as_str).collect();
+            l7::kafka::Rules::new(list).0.allow(&l7::kafka::Request::of(api, api.last, ""), &topics)
+        }
         Asked::Dns(name) => {
             let Some(list) = &rules.dns else { return true };
             let name = policy::canonical_name(name);

@@ -275,6 +275,48 @@ fn denials_by_name_are_explained_for_addresses_and_for_questions() {
 }
 
 #[test]
+fn requests_to_kafka_are_judged_as_the_proxy_would() {
+    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/kafka");
+    let (policies, cluster) = (format!("{examples}/01-empire.yaml"), format!("{examples}/cluster.yaml"));
+    let ask = |from: &str, request: &str| {
+        let flow = [from, "kafka-broker:9092", "--kafka", request];
+        let files = ["--policies", &policies, "--cluster", &cluster, "-o", "json"];
+        let (text, well) = answer(&[&["explain"], &flow[..], &files[..]].concat());
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["ends"].as_array().unwrap().last().unwrap()["l7"][0]["parser"], "kafka", "{value:#}");
+        assert_eq!(value["l7"]["allowed"], well, "{value:#}");
+        well
+    };
+    for (from, allowed, denied) in [
+        (
+            "empire-hq",
+            &["produce empire-announce", "produce empire-announce deathstar-plans", "ApiVersions"][..],
+            &["fetch empire-announce", "produce empire-announce other", "createtopics deathstar-plans"][..],
+        ),
+        (
+            "empire-outpost-9999",
+            &["fetch/4 empire-announce", "heartbeat", "metadata empire-announce", "offsetcommit empire-announce"],
+            &["produce empire-announce", "fetch deathstar-plans", "initproducerid"],
+        ),
+        ("empire-backup", &["fetch deathstar-plans"], &["fetch empire-announce"]),
+    ] {
+        for request in allowed {
+            assert!(ask(from, request), "{from}: {request}");
+        }
+        for request in denied {
+            assert!(!ask(from, request), "{from}: {request}");
+        }
+    }
+    let files = ["--policies", &policies, "--cluster", &cluster];
+    let wrong = |request: &str| {
+        let flow = ["explain", "empire-hq", "kafka-broker:9092", "--kafka", request];
+        cli_policy::answer(&[&flow[..], &files[..]].concat()).unwrap_err().to_string()
+    };
+    assert!(wrong("nosuch x").contains("no kind of request"));
+    assert!(wrong("fetch/13 x").contains("reads versions 4 to 12"));
+}
+
+#[test]
 fn definitions_are_documents_that_a_cluster_takes() {
     let (yaml, _) = answer(&["definitions"]);
     let documents: Vec<Value> =

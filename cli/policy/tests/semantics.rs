@@ -412,7 +412,7 @@ fn what_cannot_be_is_refused() {
     wrong("ingress: [{fromEndpoints: [{}], fromCIDR: [192.0.2.0/24]}]", "ombining");
     wrong("egress: [{toPorts: [{ports: [{port: \"0\"}], rules: {http: [{}]}}]}]", "port");
     wrong("ingress: [{toPorts: [{ports: [{port: \"80\", protocol: UDP}], rules: {http: [{}]}}]}]", "TCP");
-    wrong("ingress: [{toPorts: [{ports: [{port: \"80\"}], rules: {kafka: [{topic: a}]}}]}]", "kafka");
+    wrong("ingress: [{toPorts: [{ports: [{port: \"80\"}], rules: {kafka: [{topic: a}]}}]}]", "TCP");
     wrong("ingress: [{toPorts: [{ports: [{port: \"80\"}], rules: {l7proto: r2d2, l7: [{}]}}]}]", "l7proto");
     wrong("egress: [{nosuch: 1}]", "nosuch");
     wrong("ingress: []", "at least one of");

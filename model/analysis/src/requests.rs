@@ -7,6 +7,7 @@ use policy::{Parser, Redirect};
 use serde::Serialize;
 
 use crate::language::{Found, Language, find};
+use crate::suggest::escaped;
 
 /// A request at the application's level.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
@@ -22,6 +23,15 @@ pub enum Request {
         host: String,
         /// Headers, as `Name` or `Name: value`.
         headers: Vec<String>,
+    },
+    /// To a Kafka broker.
+    Kafka {
+        /// Its kind.
+        kind: String,
+        /// A topic that it names.
+        topic: String,
+        /// How the client calls itself.
+        client: String,
     },
     /// A DNS name that is asked for.
     Dns(String),
@@ -141,6 +151,11 @@ impl Requests {
             }
             Parser::Http if !redirect.server_names.is_empty() => None,
             Parser::Http => rules.http.into_iter().flatten().map(|rule| self.http(&rule)).collect(),
+            Parser::Kafka if !redirect.server_names.is_empty() => None,
+            Parser::Kafka => {
+                let rules = rules.kafka.into_iter().flatten().map(|rule| self.kafka(&rule));
+                rules.collect::<Option<Vec<_>>>().map(|rules| rules.concat())
+            }
             Parser::Crd => None,
         }
     }
@@ -166,6 +181,34 @@ impl Requests {
         Some(asked)
     }
 
+    /// Kind, topic, client. For kinds without topics a rule's topic asks nothing.
+    fn kafka(&mut self, rule: &crds::KafkaRule) -> Option<Vec<Asked>> {
+        // Versions would be a fourth part.
+        if rule.api_version.as_ref().is_some_and(|version| !version.is_empty()) {
+            return None;
+        }
+        let kinds = l7::kafka::Rule::new(rule).ok()?;
+        let kinds: Vec<&l7::kafka::Api> = l7::kafka::all().iter().filter(|api| kinds.allows_kind(api)).collect();
+        let (with, without): (Vec<_>, Vec<_>) = kinds.into_iter().partition(|api| api.has_topics());
+        let given = |text: &Option<String>| text.as_ref().filter(|text| !text.is_empty()).cloned();
+        let literal = |text: String| escaped(&text);
+        let client = given(&rule.client_id).map(literal);
+        let mut all = Vec::new();
+        for (kinds, topic) in [(with, given(&rule.topic).map(literal)), (without, None)] {
+            if kinds.is_empty() {
+                continue;
+            }
+            let names = kinds.iter().map(|api| api.name).collect::<Vec<_>>().join("|");
+            let mut asked = Asked::default();
+            for (part, pattern) in [Some(names), topic, client.clone()].into_iter().enumerate() {
+                asked.parts[part] =
+                    pattern.map(|pattern| self.compiled(false, &pattern)).map_or(Some(None), |one| one.map(Some))?;
+            }
+            all.push(asked);
+        }
+        Some(all)
+    }
+
     fn name(&mut self, pattern: &str) -> Option<Asked> {
         Some(Asked { parts: [Some(self.compiled(true, pattern)?), None, None], ..Asked::default() })
     }
@@ -179,6 +222,7 @@ impl Requests {
     fn wellformed(&mut self, parser: Parser) -> Asked {
         let patterns = match parser {
             Parser::Http => ["[-!#$%&'*+.^_`|~0-9A-Za-z]+", "/[^\\x00-\\x20\\x7f]*|\\*", "[^\\x00-\\x20\\x7f]*"],
+            Parser::Kafka => ["[a-z]+", "[-._a-zA-Z0-9]+", ".*"],
             Parser::Dns | Parser::Tls | Parser::Crd => ["[-_a-z0-9]+(\\.[-_a-z0-9]+)*", "", ""],
         };
         Asked { parts: patterns.map(|pattern| self.compiled(false, pattern)), ..Asked::default() }
@@ -274,6 +318,7 @@ fn request(parser: Parser, parts: [String; 3], headers: Vec<String>) -> Request 
     let [first, path, host] = parts;
     match parser {
         Parser::Http => Request::Http { method: first, path, host, headers },
+        Parser::Kafka => Request::Kafka { kind: first, topic: path, client: host },
         Parser::Dns => Request::Dns(first),
         Parser::Tls | Parser::Crd => Request::Tls(first),
     }
@@ -289,6 +334,10 @@ impl std::fmt::Display for Request {
                     write!(f, " of {host}")?;
                 }
                 headers.iter().try_for_each(|header| write!(f, " with {header}"))
+            }
+            Request::Kafka { kind, topic, client } => {
+                write!(f, "{kind} of topic {topic}")?;
+                if client.is_empty() { Ok(()) } else { write!(f, " by client {client}") }
             }
             Request::Dns(name) => write!(f, "name {name}"),
             Request::Tls(name) => write!(f, "server name {name}"),
@@ -308,7 +357,7 @@ mod tests {
             path: Some((*path).to_owned()),
             ..crds::HttpRule::default()
         };
-        let rules = crds::L7Rules { http: Some(rules.iter().map(rule).collect()), dns: None };
+        let rules = crds::L7Rules { http: Some(rules.iter().map(rule).collect()), ..Default::default() };
         let asked = policy::L7 { rules: Some(rules), ..policy::L7::default() };
         vec![Arc::new(Redirect::new(&asked, 6, "a").unwrap().unwrap())]
     }
@@ -345,6 +394,34 @@ mod tests {
         assert_eq!(requests.beyond([None, Some(&rules)], [None, None]), Beyond::Nothing);
         let open = vec![Arc::new(rules[0].opened())];
         assert_eq!(requests.beyond([None, None], [None, Some(&open)]), Beyond::Request(Request::Other("http")));
+    }
+
+    #[test]
+    fn topics_of_kafka_are_told_apart() {
+        let kafka = |rules: &str| {
+            let kafka = Some(serde_json::from_str(rules).unwrap());
+            let asked = policy::L7 { rules: Some(crds::L7Rules { kafka, ..Default::default() }), ..Default::default() };
+            vec![Arc::new(Redirect::new(&asked, 6, "a").unwrap().unwrap())]
+        };
+        let beyond = |one: &str, two: &str| {
+            let (one, two) = (kafka(one), kafka(two));
+            Requests::default().beyond([None, Some(&one)], [None, Some(&two)])
+        };
+        let (role, kinds) = (
+            r#"[{"role": "produce", "topic": "a.b"}]"#,
+            r#"[{"apiKey": "produce", "topic": "a.b"}, {"apiKey": "metadata", "topic": "a.b"}, {"apiKey": "ApiVersions"}]"#,
+        );
+        assert_eq!((beyond(role, kinds), beyond(kinds, role)), (Beyond::Nothing, Beyond::Nothing));
+        let found = beyond(r#"[{"role": "produce", "topic": "a.c"}]"#, role);
+        assert!(matches!(found, Beyond::Request(Request::Kafka { topic, .. }) if topic == "a.c"));
+        assert_eq!(
+            beyond(r#"[{"apiKey": "heartbeat", "topic": "c"}]"#, r#"[{"apiKey": "heartbeat"}]"#),
+            Beyond::Nothing
+        );
+        assert!(matches!(beyond("[{}]", role), Beyond::Request(Request::Kafka { .. })));
+        assert_eq!(beyond(role, r#"[{"apiVersion": "1"}]"#), Beyond::Unknown);
+        let found = beyond(role, r#"[{"role": "produce", "topic": "a.b", "clientID": "y"}]"#);
+        assert!(matches!(found, Beyond::Request(Request::Kafka { client, .. }) if client != "y"));
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub enum End {
 pub enum Asked {
     /// Method and path.
     Http(String, String),
+    /// Kind and topic; without a topic, if the kind has none.
+    Kafka(String, Option<String>),
     /// A name.
     Dns(String),
 }
@@ -131,7 +133,7 @@ fn drafts(flows: &[Seen]) -> Drafts {
             let port = draft.ports.entry((flow.protocol, flow.port)).or_default();
             // What is asked is checked where it is answered; names, where they are asked for.
             let checked = match flow.asked {
-                Some(Asked::Http(..)) => direction == "ingress",
+                Some(Asked::Http(..) | Asked::Kafka(..)) => direction == "ingress",
                 Some(Asked::Dns(_)) => direction == "egress",
                 None => false,
             };
@@ -356,16 +358,25 @@ fn to_ports(ports: &BTreeMap<Port, BTreeSet<Asked>>) -> Vec<Value> {
 
 fn rules(asked: &BTreeSet<Asked>) -> Option<Value> {
     let mut http: BTreeSet<(String, String)> = BTreeSet::new();
+    let mut kafka: BTreeSet<(&str, Option<&str>)> = BTreeSet::new();
     let mut dns: BTreeSet<&str> = BTreeSet::new();
     for one in asked {
         match one {
             Asked::Http(method, path) => drop(http.insert((method.clone(), pattern_of(path)))),
+            Asked::Kafka(kind, topic) => drop(kafka.insert((kind, topic.as_deref()))),
             Asked::Dns(name) => drop(dns.insert(name)),
         }
     }
     if !http.is_empty() {
         let list: Vec<Value> = http.iter().map(|(method, path)| json!({ "method": method, "path": path })).collect();
         return Some(json!({ "http": list }));
+    }
+    if !kafka.is_empty() {
+        let rule = |(kind, topic): &(&str, Option<&str>)| match topic {
+            Some(topic) => json!({ "apiKey": kind, "topic": topic }),
+            None => json!({ "apiKey": kind }),
+        };
+        return Some(json!({ "kafka": kafka.iter().map(rule).collect::<Vec<Value>>() }));
     }
     if dns.contains("*") {
         return Some(json!({ "dns": [{ "matchPattern": "*" }] }));
@@ -390,7 +401,7 @@ pub fn pattern_of(path: &str) -> String {
     format!("{}{query}", path.split('/').map(segment).collect::<Vec<_>>().join("/"))
 }
 
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     text.chars().fold(String::new(), |mut done, one| {
         if r"\.+*?()|[]{}^$".contains(one) {
             done.push('\\');

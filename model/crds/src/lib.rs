@@ -47,8 +47,8 @@ pub use objects::{
     CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy, Condition, DerivativePolicyStatus, NetworkPolicyStatus,
 };
 pub use ports::{
-    DnsRule, EnvoyConfigRef, HeaderMatch, HttpRule, IcmpField, IcmpRule, IntOrString, L7Rules, Listener, PortDenyRule,
-    PortProtocol, PortRule, SecretRef, TlsContext,
+    DnsRule, EnvoyConfigRef, HeaderMatch, HttpRule, IcmpField, IcmpRule, IntOrString, KafkaRule, L7Rules, Listener,
+    PortDenyRule, PortProtocol, PortRule, SecretRef, TlsContext,
 };
 pub use problem::{Problem, Source};
 pub use rule::{

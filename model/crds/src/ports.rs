@@ -63,11 +63,14 @@ pub struct PortProtocol {
 
 /// What is allowed at the application's level: one kind of rules.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("x-one-of" = [{ "required": ["http"] }, { "required": ["dns"] }]))]
+#[schemars(extend("x-one-of" = [{ "required": ["http"] }, { "required": ["kafka"] }, { "required": ["dns"] }]))]
 pub struct L7Rules {
     /// HTTP requests that are allowed; an empty rule allows all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<Vec<HttpRule>>,
+    /// Requests to Kafka brokers that are allowed; an empty rule allows all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kafka: Option<Vec<KafkaRule>>,
     /// Names that may be asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<Vec<DnsRule>>,
@@ -77,7 +80,9 @@ impl L7Rules {
     /// True if there is no rule of any kind.
     pub fn is_empty(&self) -> bool {
         let none = |count: Option<usize>| count.unwrap_or(0) == 0;
-        none(self.http.as_ref().map(Vec::len)) && none(self.dns.as_ref().map(Vec::len))
+        none(self.http.as_ref().map(Vec::len))
+            && none(self.kafka.as_ref().map(Vec::len))
+            && none(self.dns.as_ref().map(Vec::len))
     }
 }
 
@@ -119,6 +124,29 @@ pub struct HeaderMatch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = ["LOG", "ADD", "DELETE", "REPLACE"]))]
     pub mismatch: Option<String>,
+}
+
+/// Requests to Kafka brokers; all that is given must hold. Each topic of a request needs a rule.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KafkaRule {
+    /// produce or consume: the kinds of requests that producers or consumers need. Not together with apiKey.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["produce", "consume"]))]
+    pub role: Option<String>,
+    /// Kind of the request, by its name in whatever case, as in produce, fetch, createtopics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key: Option<String>,
+    /// Version of the request's layout, as a number that is not negative.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_version: Option<String>,
+    /// How the client calls itself.
+    #[serde(default, rename = "clientID", skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// Topic that the request names. Asks nothing of requests that never name one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxLength" = 255))]
+    pub topic: Option<String>,
 }
 
 /// Name of a secret.

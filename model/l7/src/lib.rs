@@ -4,6 +4,7 @@
 pub mod dns;
 pub mod http;
 pub mod http1;
+pub mod kafka;
 pub mod meanings;
 pub mod re2;
 pub mod tls;

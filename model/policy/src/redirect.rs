@@ -13,6 +13,8 @@ pub enum Parser {
     Crd,
     /// HTTP
     Http,
+    /// Kafka
+    Kafka,
     /// DNS
     Dns,
 }
@@ -24,6 +26,7 @@ impl Parser {
             Parser::Tls => "tls",
             Parser::Crd => "crd",
             Parser::Http => "http",
+            Parser::Kafka => "kafka",
             Parser::Dns => "dns",
         }
     }
@@ -32,17 +35,19 @@ impl Parser {
     fn listener_priority(self) -> u8 {
         match self {
             Parser::Http => 101,
+            Parser::Kafka => 106,
             Parser::Tls => 116,
             Parser::Dns => 121,
             Parser::Crd => 126,
         }
     }
 
-    /// TLS can turn out to hold HTTP; all else must be the same.
+    /// TLS can turn out to hold HTTP or Kafka; all else must be the same.
     fn merge(self, other: Parser) -> Result<Parser, String> {
         match (self, other) {
             (one, two) if one == two => Ok(one),
-            (Parser::Tls, Parser::Http) | (Parser::Http, Parser::Tls) => Ok(Parser::Http),
+            (Parser::Tls, inner @ (Parser::Http | Parser::Kafka))
+            | (inner @ (Parser::Http | Parser::Kafka), Parser::Tls) => Ok(inner),
             _ => Err(format!("cannot merge conflicting L7 parsers ({}/{})", self.name(), other.name())),
         }
     }
@@ -53,7 +58,7 @@ impl Parser {
 pub struct Redirect {
     /// Who reads the traffic.
     pub parser: Parser,
-    /// HTTP or DNS rules; `None`: all passes.
+    /// HTTP, Kafka or DNS rules; `None`: all passes.
     pub rules: Option<crds::L7Rules>,
     /// Names and patterns of names that may not be asked for, whatever the rules say: those that the endpoint's policies
     /// deny on all ports.
@@ -202,8 +207,12 @@ fn parser_of(asked: &crate::rule::L7, protocol: u8) -> Option<Parser> {
         if rules.dns.as_ref().is_some_and(|list| !list.is_empty()) {
             return Some(Parser::Dns);
         }
-        if protocol == crate::rule::protocol::TCP && rules.http.as_ref().is_some_and(|list| !list.is_empty()) {
+        let tcp = protocol == crate::rule::protocol::TCP;
+        if tcp && rules.http.as_ref().is_some_and(|list| !list.is_empty()) {
             return Some(Parser::Http);
+        }
+        if tcp && rules.kafka.as_ref().is_some_and(|list| !list.is_empty()) {
+            return Some(Parser::Kafka);
         }
     }
     let tls = asked.terminating_tls.is_some() || asked.originating_tls.is_some() || !asked.server_names.is_empty();
@@ -271,6 +280,7 @@ fn merge_rules(one: Option<&crds::L7Rules>, two: Option<&crds::L7Rules>) -> Opti
         (Some(rules), None) | (None, Some(rules)) => Some(with_wildcard(rules)),
         (Some(first), Some(second)) => Some(crds::L7Rules {
             http: union(first.http.as_deref(), second.http.as_deref()),
+            kafka: union(first.kafka.as_deref(), second.kafka.as_deref()),
             dns: union(first.dns.as_deref(), second.dns.as_deref()),
         }),
     }
@@ -295,6 +305,12 @@ fn with_wildcard(rules: &crds::L7Rules) -> crds::L7Rules {
             http.push(all);
         }
     }
+    if let Some(kafka) = open.kafka.as_mut().filter(|list| !list.is_empty()) {
+        let all = crds::KafkaRule::default();
+        if !kafka.contains(&all) {
+            kafka.push(all);
+        }
+    }
     if let Some(dns) = open.dns.as_mut().filter(|list| !list.is_empty()) {
         let all = crds::DnsRule { match_name: None, match_pattern: Some("*".to_owned()) };
         if !dns.contains(&all) {
@@ -313,12 +329,17 @@ mod tests {
 
     fn http(paths: &[&str]) -> L7 {
         let rules = paths.iter().map(|path| crds::HttpRule { path: Some((*path).to_owned()), ..Default::default() });
-        L7 { rules: Some(crds::L7Rules { http: Some(rules.collect()), dns: None }), ..L7::default() }
+        L7 { rules: Some(crds::L7Rules { http: Some(rules.collect()), ..Default::default() }), ..L7::default() }
     }
 
     fn dns(pattern: &str) -> L7 {
         let rule = crds::DnsRule { match_name: None, match_pattern: Some(pattern.to_owned()) };
-        L7 { rules: Some(crds::L7Rules { http: None, dns: Some(vec![rule]) }), ..L7::default() }
+        L7 { rules: Some(crds::L7Rules { dns: Some(vec![rule]), ..Default::default() }), ..L7::default() }
+    }
+
+    fn kafka(topic: &str) -> L7 {
+        let rule = crds::KafkaRule { topic: Some(topic.to_owned()), ..Default::default() };
+        L7 { rules: Some(crds::L7Rules { kafka: Some(vec![rule]), ..Default::default() }), ..L7::default() }
     }
 
     fn redirect(asked: &L7) -> Redirect {
@@ -335,6 +356,11 @@ mod tests {
         assert_eq!(both.rules.unwrap().http.unwrap().len(), 2);
         let conflict = redirect(&http(&["/a"])).merge(&redirect(&dns("*"))).unwrap_err();
         assert_eq!(conflict, "cannot merge conflicting L7 parsers (http/dns)");
+        let topics = redirect(&kafka("a")).merge(&redirect(&kafka("b"))).unwrap();
+        assert_eq!((topics.parser, topics.rules.unwrap().kafka.unwrap().len()), (Parser::Kafka, 2));
+        for other in [http(&["/a"]), dns("*")] {
+            assert!(redirect(&kafka("a")).merge(&redirect(&other)).unwrap_err().contains("L7 parsers (kafka/"));
+        }
     }
 
     #[test]
@@ -345,10 +371,11 @@ mod tests {
         // Names that come first get the rules.
         let named = redirect(&names(&["a"])).merge(&redirect(&http(&["/"]))).unwrap();
         assert_eq!((named.server_names.len(), named.rules.unwrap().http.unwrap().len()), (1, 2));
+        assert_eq!(redirect(&names(&["a"])).merge(&redirect(&kafka("t"))).unwrap().parser, Parser::Kafka);
     }
 
     #[test]
-    fn http_claims_traffic_before_tls_dns_and_listeners() {
+    fn http_claims_traffic_before_kafka_tls_dns_and_listeners() {
         let listener = L7 {
             listener: Some(crds::Listener {
                 envoy_config: crds::EnvoyConfigRef { kind: None, name: "c".into() },
@@ -357,9 +384,9 @@ mod tests {
             }),
             ..L7::default()
         };
-        let order = [http(&["/"]), names(&["a"]), dns("*"), listener];
+        let order = [http(&["/"]), kafka("t"), names(&["a"]), dns("*"), listener];
         let strengths: Vec<u8> = order.iter().map(|asked| redirect(asked).strength()).collect();
-        assert_eq!(strengths, [154, 139, 134, 129]);
+        assert_eq!(strengths, [154, 149, 139, 134, 129]);
     }
 
     #[test]
@@ -398,6 +425,7 @@ mod tests {
     fn opened_rules_allow_all() {
         assert!(!redirect(&http(&["/"])).is_open());
         assert!(redirect(&http(&["/"])).opened().is_open());
+        assert!(!redirect(&kafka("t")).is_open() && redirect(&kafka("t")).opened().is_open());
         assert!(redirect(&dns("*")).is_open());
         assert!(!redirect(&names(&["a"])).is_open());
     }

@@ -239,7 +239,7 @@ fn fields_that_are_not_known_refuse_the_policy() {
         ("{toEndpoints: [{}], toPort: [{}]}", "spec.egress[0].toPort: unknown field"),
         ("{toEndpoints: [{}], l7: {}}", "spec.egress[0].l7: unknown field"),
         ("{toEndpoints: [{matchLabel: {a: b}}]}", "spec.egress[0].toEndpoints[0].matchLabel: unknown field"),
-        ("{toPorts: [{ports: [{port: \"80\"}], rules: {kafka: [{}]}}]}", "rules.kafka: unknown field"),
+        ("{toPorts: [{ports: [{port: \"80\"}], rules: {r2d2: [{}]}}]}", "rules.r2d2: unknown field"),
         ("{toGroups: [{aws: {}}]}", "groups of cloud providers are not supported"),
         ("{toNodes: [{}]}", "enable-node-selector-labels"),
         ("{toPorts: [{ports: [{port: \"65536\"}]}]}", "unable to parse port"),
@@ -273,6 +273,32 @@ fn fields_that_are_not_known_refuse_the_policy() {
             .iter()
             .any(|one| one.contains("the max is 40"))
     );
+}
+
+#[test]
+fn rules_for_kafka_are_refused_as_the_field_refused_them() {
+    let with = |port: &str, rule: &str| {
+        format!("ingress: [{{toPorts: [{{ports: [{{port: \"9092\"{port}}}], rules: {{kafka: [{rule}]}}}}]}}]")
+    };
+    let tcp = ", protocol: TCP";
+    for (rule, expected) in [
+        ("{role: produce, apiKey: fetch}", "kafka[0].role: cannot set both Role"),
+        ("{}, {apiKey: nosuch}", "kafka[1].apiKey: invalid Kafka APIKey \"nosuch\""),
+        ("{role: admin}", "kafka[0].role"),
+        ("{apiVersion: \"-1\"}", "kafka[0].apiVersion: invalid Kafka APIVersion"),
+        ("{topic: \"a b\"}", "kafka[0].topic: invalid Kafka Topic name"),
+        ("{partition: \"1\"}", "kafka[0].partition: unknown field"),
+    ] {
+        let problems = wrong(&cnp("p", &with(tcp, rule)));
+        assert!(problems.iter().any(|one| one.contains(expected)), "{rule}: {problems:?}");
+    }
+    let long = format!("{{topic: {}}}", "a".repeat(256));
+    assert!(wrong(&cnp("p", &with(tcp, &long))).iter().any(|one| one.contains("kafka[0].topic")));
+    let udp = wrong(&cnp("p", &with(", protocol: UDP", "{}")));
+    assert!(udp.iter().any(|one| one.contains("L7 rules can only apply to TCP (not UDP)")), "{udp:?}");
+    let two = "ingress: [{toPorts: [{ports: [{port: \"80\", protocol: TCP}], rules: {http: [{}], kafka: [{}]}}]}]";
+    let two = wrong(&cnp("p", two));
+    assert!(two.iter().any(|one| one.contains("multiple L7 protocol rule types")), "{two:?}");
 }
 
 #[test]

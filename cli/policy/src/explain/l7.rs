@@ -30,8 +30,8 @@ impl l7::http::Secrets for NoSecrets {
 pub fn answer(explain: &Explain, ends: &[End]) -> Result<Option<L7Answer>> {
     let asking = ends.iter().filter(|end| end.result.redirect);
     let mut refused_at = Vec::new();
-    let request = match (&explain.http, &explain.dns) {
-        (Some(request), _) => {
+    let request = match (&explain.http, &explain.kafka, &explain.dns) {
+        (Some(request), ..) => {
             for end in asking {
                 if !http(explain, request, end)? {
                     refused_at.push(end.direction);
@@ -39,11 +39,19 @@ pub fn answer(explain: &Explain, ends: &[End]) -> Result<Option<L7Answer>> {
             }
             format!("HTTP {request}")
         }
-        (None, Some(name)) => {
+        (None, Some(request), _) => {
+            for end in asking {
+                if !kafka(request, explain.client_id.as_deref().unwrap_or_default(), end)? {
+                    refused_at.push(end.direction);
+                }
+            }
+            format!("Kafka {request}")
+        }
+        (None, None, Some(name)) => {
             refused_at.extend(asking.filter(|end| !dns(name, end)).map(|end| end.direction));
             format!("DNS {name}")
         }
-        (None, None) => return Ok(None),
+        (None, None, None) => return Ok(None),
     };
     Ok(Some(L7Answer { allowed: refused_at.is_empty(), request, refused_at }))
 }
@@ -82,6 +90,26 @@ fn http(explain: &Explain, request: &str, end: &End) -> Result<bool> {
         }
     }
     Ok(false)
+}
+
+fn kafka(request: &str, client: &str, end: &End) -> Result<bool> {
+    let mut words = request.split_whitespace();
+    let kind = words.next().unwrap_or_default();
+    let (kind, version) = kind.split_once('/').map_or((kind, None), |(kind, version)| (kind, Some(version)));
+    let api = l7::kafka::by_name(kind).ok_or_else(|| anyhow!("--kafka {request:?}: {kind:?} is no kind of request"))?;
+    let version = match version {
+        None => api.last,
+        Some(text) => text
+            .parse::<i16>()
+            .ok()
+            .filter(|version| (api.first..=api.last).contains(version))
+            .ok_or_else(|| anyhow!("--kafka {request:?}: the proxy reads versions {} to {}", api.first, api.last))?,
+    };
+    let request = l7::kafka::Request::of(api, version, client);
+    let topics: Vec<&str> = words.collect();
+    // The proxy puts them together: each topic needs a rule of any of them.
+    let lists: Option<Vec<_>> = rules(end).map(|asked| asked.and_then(|rules| rules.kafka)).collect();
+    Ok(lists.is_none_or(|lists| l7::kafka::Rules::new(&lists.concat()).0.allow(&request, &topics)))
 }
 
 fn dns(name: &str, end: &End) -> bool {

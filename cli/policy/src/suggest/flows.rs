@@ -29,6 +29,8 @@ impl Read {
         let seen = &self.seen;
         let asked = match &seen.asked {
             Some(Asked::Http(method, path)) => format!(" {method} {path}"),
+            Some(Asked::Kafka(kind, Some(topic))) => format!(" {kind} of topic {topic}"),
+            Some(Asked::Kafka(kind, None)) => format!(" {kind}"),
             Some(Asked::Dns(name)) => format!(" name {name}"),
             None => String::new(),
         };
@@ -99,9 +101,17 @@ fn hubble(flow: &Value, forwarded: bool) -> Result<Option<Ends>> {
             Some(Asked::Http(part("method").to_owned(), path(part("url"))))
         }
         (None, Some(query)) => Some(Asked::Dns(policy::canonical_name(query))),
-        (None, None) => None,
+        (None, None) => flow.pointer("/l7/kafka").and_then(kafka),
     };
     Ok(Some((Seen { source, destination, protocol, port, asked }, addresses)))
+}
+
+/// A request to Kafka. What does not say its kind, or not its topic though its kind has some, says nothing.
+fn kafka(said: &Value) -> Option<Asked> {
+    let part = |name: &str| said.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let api = l7::kafka::by_name(part("api_key")?)?;
+    let topic = part("topic").map(str::to_owned);
+    (topic.is_some() == api.has_topics()).then(|| Asked::Kafka(api.name.to_owned(), topic))
 }
 
 /// The path and query of an address of the web.

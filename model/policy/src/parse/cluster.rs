@@ -315,7 +315,7 @@ impl Place<'_> {
 
     /// Names are learned by asking the cluster's DNS for them, which must be allowed.
     fn dns(&self, asked: Vec<crds::DnsRule>) -> Rule {
-        let rules = crds::L7Rules { http: None, dns: Some(asked) };
+        let rules = crds::L7Rules { dns: Some(asked), ..crds::L7Rules::default() };
         let l7 = Arc::new(L7 { rules: Some(rules), ..L7::default() });
         let server = SelectorKey::new(source::ANY, "k8s-app");
         let server = Selector::everything().and(server, Operator::In(vec!["kube-dns".to_owned()]));

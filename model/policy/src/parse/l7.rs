@@ -52,10 +52,11 @@ impl Reader<'_> {
     fn l7_rules(&mut self, path: &str, rules: Option<&crds::L7Rules>) -> Option<crds::L7Rules> {
         let rules = rules?;
         let path = format!("{path}.rules");
-        let kinds = usize::from(rules.http.is_some()) + usize::from(rules.dns.is_some());
+        let kinds = [rules.http.is_some(), rules.kafka.is_some(), rules.dns.is_some()];
+        let kinds = kinds.into_iter().filter(|given| *given).count();
         let strict = self.settings.schema == SchemaMode::Reject;
         if kinds == 0 && strict {
-            self.refuse(&path, "there must be one kind of rules, http or dns");
+            self.refuse(&path, "there must be one kind of rules, http, kafka or dns");
         }
         if kinds > 1 && (strict || !rules.is_empty()) {
             self.refuse(&path, "multiple L7 protocol rule types specified in single rule");
@@ -67,6 +68,9 @@ impl Reader<'_> {
         let given = rules;
         for (at, rule) in given.http.iter().flatten().enumerate() {
             self.http(&format!("{path}.http[{at}]"), rule);
+        }
+        for (at, rule) in given.kafka.iter().flatten().enumerate() {
+            self.kafka(&format!("{path}.kafka[{at}]"), rule);
         }
         for (at, name) in given.dns.iter().flatten().enumerate() {
             self.name(&format!("{path}.dns[{at}]"), name);
@@ -95,6 +99,20 @@ impl Reader<'_> {
         }
     }
 
+    fn kafka(&mut self, path: &str, rule: &crds::KafkaRule) {
+        match l7::kafka::Rule::new(rule) {
+            Ok(rule) => {
+                if let Some(api) = rule.topic_without_use() {
+                    self.warn(
+                        format!("{path}.topic"),
+                        format!("{api} requests name no topic: it asks nothing of them"),
+                    );
+                }
+            }
+            Err((field, why)) => self.refuse(format!("{path}.{field}"), why),
+        }
+    }
+
     fn check_side(&mut self, path: &str, direction: Direction, nodes: bool, rules: Option<&crds::L7Rules>) {
         let Some(rules) = rules else { return };
         let path = format!("{path}.rules");
@@ -109,11 +127,14 @@ impl Reader<'_> {
             Direction::Egress if nodes && rules.http.as_ref().is_some_and(|list| !list.is_empty()) => {
                 self.refuse(path, "L7 protocol HTTP is not supported on host egress yet");
             }
+            Direction::Egress if nodes && rules.kafka.as_ref().is_some_and(|list| !list.is_empty()) => {
+                self.refuse(path, "L7 protocol Kafka is not supported on host egress yet");
+            }
             _ => {}
         }
     }
 
-    /// HTTP is spoken over TCP, and rules need a port.
+    /// HTTP and Kafka are spoken over TCP, and rules need a port.
     pub(super) fn check_l7_ports(
         &mut self,
         path: &str,
@@ -153,6 +174,11 @@ fn without_empty_texts(rules: &crds::L7Rules) -> crds::L7Rules {
         }
         rule.headers.take_if(|list| list.is_empty());
         rule.header_matches.take_if(|list| list.is_empty());
+    }
+    for rule in rules.kafka.iter_mut().flatten() {
+        for text in [&mut rule.role, &mut rule.api_key, &mut rule.api_version, &mut rule.client_id, &mut rule.topic] {
+            text.take_if(|text| text.is_empty());
+        }
     }
     for rule in rules.dns.iter_mut().flatten() {
         for text in [&mut rule.match_name, &mut rule.match_pattern] {
