@@ -310,9 +310,10 @@ fn requests_to_kafka_are_judged_as_the_proxy_would() {
     let files = ["--policies", &policies, "--cluster", &cluster];
     let wrong = |request: &str| {
         let flow = ["explain", "empire-hq", "kafka-broker:9092", "--kafka", request];
-        cli_policy::answer(&[&flow[..], &files[..]].concat()).unwrap_err().to_string()
+        format!("{:#}", cli_policy::answer(&[&flow[..], &files[..]].concat()).unwrap_err())
     };
-    assert!(wrong("nosuch x").contains("no kind of request"));
+    let nosuch = wrong("nosuch x");
+    assert!(nosuch.contains("no kind of request"), "{nosuch}");
     assert!(wrong("fetch/13 x").contains("reads versions 4 to 12"));
 }
 

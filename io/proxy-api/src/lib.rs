@@ -22,7 +22,7 @@ pub use facts::{Direction, Facts, Protocol, Redirected};
 pub use frame::{MAX_FRAME, Reader, Writer};
 pub use hidden::Hidden;
 pub use message::{AgentHello, Counters, FromAgent, FromProxy, Learned, NamesHeld, ProxyHello, Realised};
-pub use record::{Application, Dns, Http, Kind, Party, Record, Records, Tls, Verdict};
+pub use record::{Application, Dns, Http, Kafka, Kind, Party, Record, Records, Tls, Verdict};
 pub use rules::{Parser, RuleSet, RulesUpdate, TlsClient, TlsServer};
 pub use server::{Greeting, Server, Session};
 pub use settings::{DnsSettings, Limits, Listener, Redaction, Settings, Timeouts, Traffic};

@@ -80,6 +80,8 @@ pub struct Record {
 pub enum Application {
     /// HTTP
     Http(Http),
+    /// Kafka
+    Kafka(Kafka),
     /// DNS
     Dns(Dns),
     /// A TLS client's wish.
@@ -107,6 +109,26 @@ pub struct Http {
     /// The answer's code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<u16>,
+    /// From request to answer, in nanoseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<u64>,
+}
+
+/// A request to a Kafka broker or its answer: one record for each topic of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Kafka {
+    /// Kind of the request, by name or, if it is not known, by number.
+    pub api_key: String,
+    /// Version of its layout.
+    pub api_version: i16,
+    /// Number by which the client knows the answer.
+    pub correlation_id: i32,
+    /// The topic; empty: none is named.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub topic: String,
+    /// Error of an answer that the proxy gave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_code: Option<i16>,
     /// From request to answer, in nanoseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<u64>,

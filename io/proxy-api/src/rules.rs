@@ -33,6 +33,9 @@ pub struct RuleSet {
     /// records. A secret that there is none of leaves `value` empty: that rule allows nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<Hidden<Vec<crds::HttpRule>>>,
+    /// Requests to Kafka brokers that may pass; absent: all. An empty list lets nothing pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kafka: Option<Vec<crds::KafkaRule>>,
     /// Names that may be asked for; absent: all. An empty list lets nothing pass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<Vec<crds::DnsRule>>,
@@ -60,6 +63,7 @@ impl RuleSet {
             id,
             parser,
             http: None,
+            kafka: None,
             dns: None,
             denied_names: Vec::new(),
             server_names: Vec::new(),

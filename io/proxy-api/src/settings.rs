@@ -145,6 +145,8 @@ pub struct Limits {
     pub streams: u32,
     /// Requests on one connection to a server; 0: any number (`proxy-max-requests-per-connection`). The client's stays.
     pub upstream_requests: u32,
+    /// Bytes of a request to a Kafka broker. Longer ones pass only where no rule asks for their topics.
+    pub kafka_request_bytes: u32,
 }
 
 impl Default for Limits {
@@ -156,6 +158,7 @@ impl Default for Limits {
             headers: 100,
             streams: 100,
             upstream_requests: 0,
+            kafka_request_bytes: 8 << 20,
         }
     }
 }

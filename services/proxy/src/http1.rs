@@ -19,6 +19,7 @@ use crate::judge::{Asked, Decision, Judged, is_grpc};
 use crate::shared::{Connection, Used, millis};
 use crate::wire::{Buffer, Wire};
 use answers::Local;
+pub(crate) use answers::linger;
 use exchange::{End, Exchange};
 
 /// How a client of HTTP/2 begins.

@@ -15,6 +15,7 @@ mod handover;
 mod http1;
 mod http2;
 mod judge;
+mod kafka;
 mod listeners;
 mod privileges;
 mod process;

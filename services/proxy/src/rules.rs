@@ -25,6 +25,8 @@ pub struct Rules {
     pub parser: Parser,
     /// Which requests pass.
     pub http: Http,
+    /// Which requests to Kafka brokers pass; `None`: all.
+    pub kafka: Option<l7::kafka::Rules>,
     /// Which names may be asked for; `None`: any.
     pub names: Option<Patterns>,
     /// Names that may not be asked for all the same.
@@ -119,6 +121,13 @@ impl Rules {
                 Http::Rules(rules)
             }
         };
+        let kafka = set.kafka.as_ref().map(|list| {
+            let (rules, problems) = l7::kafka::Rules::new(list);
+            for problem in problems {
+                tracing::warn!(rule_set = id, %problem, "a rule allows nothing");
+            }
+            rules
+        });
         let mut broken = set.broken.clone();
         let terminate = set.terminating_tls.as_ref().map(contexts::server).transpose();
         let terminate = terminate.unwrap_or_else(|why| broken.replace(format!("terminatingTLS: {why:#}")).and(None));
@@ -133,7 +142,18 @@ impl Rules {
             Patterns::new(names, rules.iter().filter_map(|rule| rule.match_pattern.as_deref()))
         });
         let denied_names = Patterns::new([], set.denied_names.iter().map(String::as_str));
-        Rules { parser: set.parser, http, names, denied_names, server_names, terminate, originate, broken, source: set }
+        Rules {
+            parser: set.parser,
+            http,
+            kafka,
+            names,
+            denied_names,
+            server_names,
+            terminate,
+            originate,
+            broken,
+            source: set,
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use crate::dns::{self, Dns};
 use crate::shared::{Connection, Shared, fits};
 use crate::sockets::reset;
-use crate::{copy, http1, tls};
+use crate::{copy, http1, kafka, tls};
 
 /// Takes connections until it is told to stop; with `dns`, only questions of DNS.
 pub async fn accept(
@@ -56,10 +56,11 @@ fn serve(
             match (parser, dns) {
                 (Parser::Http, None) => http1::serve(connection, stream).await,
                 (Parser::Dns, Some(dns)) => Box::pin(dns::serve(dns, connection, stream)).await,
+                (Parser::Kafka, None) => Box::pin(kafka::serve(connection, stream)).await,
                 (Parser::Tls, None) => Box::pin(tls::serve(connection, stream)).await,
                 (Parser::Tcp, None) => Box::pin(copy::serve(connection, stream)).await,
-                // Sent to the wrong listener, or of a protocol that is not spoken here.
-                (Parser::Dns, None) | (Parser::Kafka, _) | (_, Some(_)) => reset(stream),
+                // Sent to the wrong listener.
+                (Parser::Dns, None) | (_, Some(_)) => reset(stream),
             }
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use proxy_api::{Direction, Facts, Parser, Protocol, Redirected, Settings};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::counters::Counters;
@@ -30,6 +31,8 @@ pub struct Shared {
     pub redirected: Box<dyn Redirected>,
     /// How servers are reached.
     pub upstream: Upstream,
+    /// Room for long requests to Kafka brokers, in KiB.
+    pub kafka: Arc<Semaphore>,
     /// Where records go.
     pub recorder: Recorder,
     /// What is counted.
@@ -58,6 +61,7 @@ impl Shared {
             settings: ArcSwap::default(),
             redirected,
             upstream,
+            kafka: Arc::new(Semaphore::new(crate::kafka::LONG_REQUESTS)),
             recorder: Recorder::default(),
             counters: Counters::default(),
             draining: AtomicBool::new(false),
@@ -179,8 +183,13 @@ impl Connection {
 
     /// What holds for the next HTTP request. Rules that began with another handshake are not for this connection.
     pub fn now_http(&self) -> Result<(Facts, Arc<Rules>), Unknown> {
+        self.now_as(Parser::Http)
+    }
+
+    /// The same for the next request of this kind.
+    pub fn now_as(&self, parser: Parser) -> Result<(Facts, Arc<Rules>), Unknown> {
         let (facts, rules) = self.now()?;
-        let parser = matches!(rules.parser, Parser::Http | Parser::Tcp);
+        let parser = rules.parser == parser || rules.parser == Parser::Tcp;
         let tls = self.tls == (rules.terminate.is_some(), rules.originate.is_some());
         let named = rules.server_names.as_ref().is_none_or(|names| names.allows(self.server_name.as_deref()));
         if parser && tls && named && rules.broken.is_none() { Ok((facts, rules)) } else { Err(Unknown::Kind) }

@@ -1,7 +1,7 @@
 //! How does TLS go from client to server?
 //!
-//! Server names are read from what the client says first. With contexts, TLS ends and begins here, and HTTP inside is
-//! judged; without, nothing is decrypted.
+//! Server names are read from what the client says first. With contexts, TLS ends and begins here, and HTTP or Kafka inside
+//! is judged; without, nothing is decrypted.
 
 use std::future::poll_fn;
 use std::io;
@@ -18,7 +18,7 @@ use crate::recorder;
 use crate::rules::Rules;
 use crate::shared::{Connection, millis};
 use crate::wire::{Buffer, Fronted, Wire};
-use crate::{copy, http1};
+use crate::{copy, http1, kafka};
 
 /// A connection on which TLS is spoken.
 pub async fn serve(connection: Connection, client: TcpStream) {
@@ -77,7 +77,7 @@ async fn read_hello(client: &mut TcpStream, front: &mut Buffer) -> Result<Client
     }
 }
 
-/// TLS with the client ends here. What goes on is judged if it is HTTP.
+/// TLS with the client ends here. What goes on is judged if it is HTTP or Kafka.
 async fn terminate(
     connection: Connection,
     rules: &Arc<Rules>,
@@ -117,6 +117,7 @@ async fn terminate(
     };
     match rules.parser {
         Parser::Http => http1::run(connection, client, Some(server)).await,
+        Parser::Kafka => kafka::run(connection, client, Some(server)).await,
         _ => copy::both(&connection, client, server, Buffer::default(), Buffer::default()).await,
     }
 }

@@ -147,6 +147,11 @@ impl Buffer {
         &self.bytes[self.start..]
     }
 
+    /// The same, to be changed.
+    pub fn data_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..]
+    }
+
     /// How much.
     pub fn len(&self) -> usize {
         self.bytes.len() - self.start
@@ -164,6 +169,22 @@ impl Buffer {
             self.start = 0;
             give_back(std::mem::take(&mut self.bytes));
         }
+    }
+
+    /// Takes `count` bytes out of the middle.
+    pub fn cut(&mut self, at: usize, count: usize) {
+        if at == 0 {
+            return self.consume(count);
+        }
+        let from = (self.start + at).min(self.bytes.len());
+        let to = from.saturating_add(count).min(self.bytes.len());
+        self.bytes.drain(from..to);
+    }
+
+    /// Keeps the first bytes only.
+    pub fn truncate(&mut self, count: usize) {
+        self.bytes.truncate(self.start + count);
+        self.consume(0);
     }
 
     /// Reads once. `Ok(0)`: the other side has ended.

@@ -23,6 +23,8 @@ pub struct Api {
 pub(super) enum Body {
     /// It has none: rules' topics do not matter.
     Plain,
+    /// It has none, and is read all the same: its parts come again in an answer.
+    Checked(&'static [Field]),
     /// They are where the schema says.
     Read(&'static [Field]),
     /// It may have some, and is not read: only a rule without a topic allows it.
@@ -41,7 +43,7 @@ impl Api {
 
     /// True if requests of this kind may name topics.
     pub fn has_topics(&self) -> bool {
-        !matches!(self.body, Body::Plain)
+        matches!(self.body, Body::Read(_) | Body::Unread)
     }
 }
 
@@ -69,7 +71,7 @@ pub fn name_of(key: i16) -> String {
 /// There is no version with tagged fields.
 const NEVER: i16 = i16::MAX;
 
-use Body::{Plain, Read, Unread};
+use Body::{Checked, Plain, Read, Unread};
 
 /// By number. Versions are those of Kafka 4; brokers before it took older ones too.
 const APIS: &[Api] = &[
@@ -84,7 +86,7 @@ const APIS: &[Api] = &[
     Api::new(7, "controlledshutdown", (1, 3), 3, Unread),
     Api::new(8, "offsetcommit", (2, 9), 8, Read(schema::OFFSET_COMMIT)),
     Api::new(9, "offsetfetch", (1, 9), 6, Read(schema::OFFSET_FETCH)),
-    Api::new(10, "findcoordinator", (0, 6), 3, Plain),
+    Api::new(10, "findcoordinator", (0, 6), 3, Checked(schema::FIND_COORDINATOR)),
     Api::new(11, "joingroup", (0, 9), 6, Plain),
     Api::new(12, "heartbeat", (0, 4), 4, Plain),
     Api::new(13, "leavegroup", (0, 5), 4, Plain),

@@ -43,6 +43,7 @@ pub struct Request<'a> {
     /// The kind, if it is known in this version.
     api: Result<&'static Api, Malformed>,
     body: &'a [u8],
+    body_at: usize,
 }
 
 impl<'a> Request<'a> {
@@ -50,7 +51,7 @@ impl<'a> Request<'a> {
     pub fn read(frame: &'a [u8]) -> Result<Request<'a>, Malformed> {
         let mut reader = Reader::new(frame);
         let (key, version, correlation) = (reader.i16()?, reader.i16()?, reader.i32()?);
-        let unread = |why| Request { key, version, correlation, client: b"", api: Err(why), body: b"" };
+        let unread = |why| Request { key, version, correlation, client: b"", api: Err(why), body: b"", body_at: 0 };
         let Some(api) = by_key(key) else { return Ok(unread(Malformed::Key(key))) };
         if !(api.first..=api.last).contains(&version) {
             return Ok(unread(Malformed::Version(api.name, version)));
@@ -59,13 +60,13 @@ impl<'a> Request<'a> {
         if api.is_flexible(version) {
             reader.tags()?;
         }
-        Ok(Request { key, version, correlation, client, api: Ok(api), body: reader.rest() })
+        Ok(Request { key, version, correlation, client, api: Ok(api), body: reader.rest(), body_at: reader.at() })
     }
 
     /// The header of a request that nobody has sent, to ask what rules say of it.
     pub fn of(api: &'static Api, version: i16, client: &'a str) -> Request<'a> {
         let (key, client) = (api.key, client.as_bytes());
-        Request { key, version, correlation: 0, client, api: Ok(api), body: b"" }
+        Request { key, version, correlation: 0, client, api: Ok(api), body: b"", body_at: 0 }
     }
 
     /// Its kind, if it is known in this version.
@@ -76,6 +77,11 @@ impl<'a> Request<'a> {
     /// Its body.
     pub fn body(&self) -> &'a [u8] {
         self.body
+    }
+
+    /// Where in the frame its body begins.
+    pub fn body_at(&self) -> usize {
+        self.body_at
     }
 
     /// Walks through the body and calls back with each topic. What was learned on the way holds even if the walk ends

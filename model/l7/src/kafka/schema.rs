@@ -128,6 +128,8 @@ pub(super) const OFFSET_FETCH: &[Field] = &[
     from(7, Fixed(1)),
 ];
 
+pub(super) const FIND_COORDINATOR: &[Field] = &[until(3, Text), from(1, Fixed(1)), from(4, Texts)];
+
 pub(super) const CREATE_TOPICS: &[Field] = &[
     all(List(&[
         all(Topic),

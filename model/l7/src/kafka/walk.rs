@@ -138,7 +138,7 @@ impl<'a, F: FnMut(Said<'a>)> Walk<'a, F> {
     /// To its end, or to where it cannot be read.
     pub fn through(body: &'a [u8], api: &Api, version: i16, mut heard: F) -> (Facts, Result<(), Malformed>) {
         let fields = match api.body {
-            Body::Read(fields) => fields,
+            Body::Read(fields) | Body::Checked(fields) => fields,
             Body::Unread => {
                 heard(Said::Unnamed);
                 return (Facts::default(), Ok(()));

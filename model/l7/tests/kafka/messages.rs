@@ -171,6 +171,15 @@ pub fn request(key: ApiKey, version: i16, flexible: bool, topics: &[String]) -> 
             );
             frame(key, v, client, &message)
         }
+        ApiKey::FindCoordinator => {
+            let message = with!(
+                FindCoordinatorRequest::default(),
+                with_key(text("g")) if v <= 3,
+                with_key_type(1) if v >= 1,
+                with_coordinator_keys(vec![text("g"), text("h")]) if v >= 4,
+            );
+            frame(key, v, client, &message)
+        }
         ApiKey::CreateTopics => {
             use create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig};
             let assigned = CreatableReplicaAssignment::default().with_broker_ids(vec![1.into(), 2.into()]);

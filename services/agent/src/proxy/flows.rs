@@ -141,6 +141,7 @@ fn l7(record: &Record) -> Layer7 {
     };
     let (latency, what) = match &record.application {
         Application::Http(http) => (http.latency, Some(layer7::Record::Http(of_http(http)))),
+        Application::Kafka(kafka) => (kafka.latency, Some(layer7::Record::Kafka(of_kafka(kafka, record.kind)))),
         Application::Dns(dns) => (dns.latency, Some(layer7::Record::Dns(of_dns(dns, record.kind)))),
         Application::Tls(_) => (None, None),
     };
@@ -156,6 +157,14 @@ fn summary(record: &Record) -> String {
             match kind {
                 Kind::Request => format!("{protocol} {request}"),
                 Kind::Response => format!("{protocol} {} {milliseconds}ms ({request})", http.code.unwrap_or(0)),
+            }
+        }
+        (Application::Kafka(kafka), kind) => {
+            let proxy_api::Kafka { api_key, correlation_id, topic, .. } = kafka;
+            let what = format!("{api_key} correlation id {correlation_id} topic '{topic}'");
+            match kind {
+                Kind::Request => format!("Kafka request {what}"),
+                Kind::Response => format!("Kafka response {what} return code {}", kafka.error_code.unwrap_or(0)),
             }
         }
         (Application::Dns(dns), kind) => {
@@ -198,6 +207,19 @@ fn of_http(http: &proxy_api::Http) -> Http {
         url: http.url.clone(),
         protocol: http.protocol.clone(),
         headers: headers.collect(),
+    }
+}
+
+/// Errors are told of answers only, as Cilium had it.
+#[allow(deprecated)]
+fn of_kafka(kafka: &proxy_api::Kafka, kind: Kind) -> flow::proto::flow::Kafka {
+    let error = if kind == Kind::Response { kafka.error_code } else { None };
+    flow::proto::flow::Kafka {
+        error_code: error.unwrap_or(0).into(),
+        api_version: kafka.api_version.into(),
+        api_key: kafka.api_key.clone(),
+        correlation_id: kafka.correlation_id,
+        topic: kafka.topic.clone(),
     }
 }
 
@@ -277,6 +299,28 @@ pub(super) mod tests {
             (1002, true),
             "the sender comes first"
         );
+    }
+
+    #[test]
+    fn requests_to_kafka_look_as_cilium_told_them() {
+        let kafka = proxy_api::Kafka {
+            api_key: "produce".into(),
+            api_version: 7,
+            correlation_id: 3,
+            topic: "deathstar-plans".into(),
+            error_code: Some(29),
+            latency: Some(5),
+        };
+        let request = record(Kind::Request, proxy_api::Verdict::Denied, Application::Kafka(kafka.clone()));
+        let (summary, flow) = said(&request);
+        assert_eq!(summary, "Kafka request produce correlation id 3 topic 'deathstar-plans'");
+        assert_eq!((flow.verdict(), flow.ingress_denied_by.len()), (Verdict::Dropped, 1));
+        let Some(layer7::Record::Kafka(told)) = flow.l7.unwrap().record else { panic!() };
+        assert_eq!((told.error_code, told.api_version, told.api_key.as_str()), (0, 7, "produce"));
+        let answer = record(Kind::Response, proxy_api::Verdict::Forwarded, Application::Kafka(kafka));
+        let (summary, flow) = said(&answer);
+        assert_eq!(summary, "Kafka response produce correlation id 3 topic 'deathstar-plans' return code 29");
+        assert_eq!((flow.l7.as_ref().unwrap().latency_ns, flow.is_reply.unwrap().value), (5, true));
     }
 
     #[test]

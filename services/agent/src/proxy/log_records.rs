@@ -51,6 +51,16 @@ fn said(application: &Application, kind: Kind) -> Said {
             cnames: dns.cnames.clone(),
             rcode: dns.code.unwrap_or(0),
         },
+        Application::Kafka(kafka) => {
+            let fields = [
+                ("apiKey", kafka.api_key.clone()),
+                ("apiVersion", kafka.api_version.to_string()),
+                ("correlationID", kafka.correlation_id.to_string()),
+                ("topic", kafka.topic.clone()),
+            ];
+            let fields = fields.map(|(name, value)| (name.to_owned(), value));
+            Said::Other { proto: "kafka".into(), fields: fields.into() }
+        }
         Application::Tls(tls) => {
             let name = tls.server_name.iter().map(|name| ("sni".to_owned(), name.clone()));
             Said::Other { proto: "tls".into(), fields: name.collect() }

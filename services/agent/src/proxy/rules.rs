@@ -98,6 +98,7 @@ impl From<RuleSet> for Asked {
 fn parser(redirect: &Redirect) -> Parser {
     match redirect.parser {
         policy::Parser::Http => Parser::Http,
+        policy::Parser::Kafka => Parser::Kafka,
         policy::Parser::Dns => Parser::Dns,
         policy::Parser::Tls => Parser::Tls,
         policy::Parser::Crd => Parser::Tcp,
@@ -110,6 +111,7 @@ fn asked(id: u32, redirect: Redirect) -> Asked {
     let rules = redirect.rules.unwrap_or_default();
     let rules = RuleSet {
         http: rules.http.map(Hidden),
+        kafka: rules.kafka,
         dns: rules.dns,
         denied_names: redirect.denied_names.into_iter().collect(),
         server_names: redirect.server_names.into_iter().collect(),

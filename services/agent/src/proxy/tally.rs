@@ -70,6 +70,7 @@ impl Counts {
     pub fn add(&mut self, record: &Record) {
         let (kind, protocol) = match &record.application {
             Application::Http(_) => ("envoy", "http"),
+            Application::Kafka(_) => ("envoy", "kafka"),
             Application::Dns(_) => ("fqdn", "dns"),
             Application::Tls(_) => ("envoy", "tls"),
         };
@@ -90,6 +91,7 @@ impl Counts {
     fn add_reply(&mut self, protocol: &'static str, record: &Record) {
         let latency = match &record.application {
             Application::Http(http) => http.latency,
+            Application::Kafka(kafka) => kafka.latency,
             Application::Dns(dns) => dns.latency,
             Application::Tls(_) => None,
         };
