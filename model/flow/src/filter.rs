@@ -230,6 +230,7 @@ fn protocol(name: &str) -> Result<fn(&Flow) -> bool, FilterError> {
         "igmp" => |flow| matches!(l4(flow), Some(Protocol::Igmp(_))),
         "dns" => |flow| matches!(l7(flow), Some(Record::Dns(_))),
         "http" => |flow| matches!(l7(flow), Some(Record::Http(_))),
+        "kafka" => |flow| matches!(l7(flow), Some(Record::Kafka(_))),
         _ => return Err(FilterError::Protocol(name.to_owned())),
     })
 }

@@ -253,6 +253,24 @@ fn requests_for_names() {
     }
 }
 
+/// As Hubble's printer wrote them while Cilium knew of Kafka.
+#[test]
+fn requests_to_kafka() {
+    let flow: Flow = serde_json::from_str(
+        r#"{"time": "1970-01-01T00:20:34.567800Z", "verdict": "DROPPED", "type": "L7", "is_reply": false,
+            "IP": {"source": "1.1.1.1", "destination": "2.2.2.2"}, "l4": {"TCP": {"source_port": 31793, "destination_port": 8080}},
+            "source": {"identity": 4}, "destination": {"identity": 12345},
+            "l7": {"type": "REQUEST", "kafka": {"api_key": "produce", "correlation_id": 1, "topic": "plans"}},
+            "event_type": {"type": 129}, "Summary": "Kafka request produce correlation id 1 topic 'plans'"}"#,
+    )
+    .unwrap();
+    assert_eq!(
+        printed(Options::default(), flow),
+        "Jan  1 00:20:34.567: 1.1.1.1:31793 (health) -> 2.2.2.2:8080 (ID:12345) kafka-request DROPPED (Kafka request \
+         produce correlation id 1 topic 'plans')\n"
+    );
+}
+
 /// The same document on one line, as Go compacts it.
 fn compacted(document: &str) -> String {
     document.lines().map(|line| line.trim().replacen("\": ", "\":", 1)).collect::<String>() + "\n"

@@ -89,6 +89,11 @@ impl Shared {
         self.draining.load(Ordering::Relaxed)
     }
 
+    /// Room that is left for long requests to Kafka brokers, in KiB.
+    pub fn kafka_room(&self) -> usize {
+        self.kafka.available_permits()
+    }
+
     /// How many connections there are.
     pub fn open(&self) -> u32 {
         self.connections.load(Ordering::Relaxed)

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cases;
+mod kafka;
 mod packets;
 mod patterns;
 mod policies;
@@ -29,6 +30,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "patterns", what: "regular expressions and patterns of DNS names", run: patterns::run },
     Target { name: "cases", what: "cases and flows of `policy eval`", run: cases::run },
     Target { name: "proxies", what: "first bytes of DNS, HTTP and TLS", run: proxies::run },
+    Target { name: "kafka", what: "requests to Kafka brokers, and rules for them", run: kafka::run },
     Target { name: "packets", what: "packets through the datapath", run: packets::run },
 ];
 

@@ -249,6 +249,10 @@ fn requests_and_queries() {
     check(r#"{"dns_query":["^cnn"]}"#, &dns_flow(), true);
     check(r#"{"dns_query":["^com"]}"#, &dns_flow(), false);
     check(r#"{"protocol":["dns"]}"#, &dns_flow(), true);
+    let kafka = Some(Layer7 { record: Some(Record::Kafka(Default::default())), ..Layer7::default() });
+    let kafka = Flow { l7: kafka, ..syn() };
+    check(r#"{"protocol":["dns","kafka"]}"#, &kafka, true);
+    check(r#"{"protocol":["kafka"]}"#, &http_flow(), false);
 }
 
 #[test]

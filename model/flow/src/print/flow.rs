@@ -136,6 +136,7 @@ fn kind(flow: &Flow) -> String {
         let kind = l7.r#type().as_str_name().to_lowercase();
         return match &l7.record {
             Some(Record::Http(_)) => format!("http-{kind}"),
+            Some(Record::Kafka(_)) => format!("kafka-{kind}"),
             Some(Record::Dns(dns)) => format!("dns-{kind} {}", clean(&dns.observation_source)),
             _ => format!("l7-{kind}"),
         };

@@ -375,3 +375,30 @@ impl Asked<'_> {
 fn of_resource(kind: i8) -> i16 {
     if kind == 2 { TOPIC } else { CLUSTER }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use l7::kafka::Rules;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever is read to its end can be given to the library: it takes no length from it that is not true.
+        #[test]
+        fn what_is_read_can_be_answered(
+            key in 0i16..80,
+            version in 0i16..14,
+            body in proptest::collection::vec(prop_oneof![Just(0u8), Just(1), Just(2), Just(0xff), any::<u8>()], 0..60),
+        ) {
+            let start = [&key.to_be_bytes()[..], &version.to_be_bytes(), &[0, 0, 0, 9], &[0xff, 0xff], &body].concat();
+            let request = Request::read(&start);
+            let judged = request.ok().map(|request| (request, Rules::default().judge(&request, |_, _| {})));
+            let answer = judged.and_then(|(request, judgement)| denied(&request, &judgement));
+            if let Some((bytes, _)) = answer {
+                assert_eq!(bytes.len() - 4, usize::try_from(i32::from_be_bytes(bytes[..4].try_into().unwrap())).unwrap());
+                assert_eq!(bytes[4..8], [0, 0, 0, 9]);
+            }
+        }
+    }
+}

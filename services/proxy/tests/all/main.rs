@@ -9,6 +9,7 @@ mod grpc;
 mod harness;
 mod http1;
 mod http2;
+mod kafka;
 mod limits;
 mod process;
 mod records;
