@@ -198,6 +198,7 @@ impl Session {
             let data = &self.up.data()[at..];
             let draining = self.connection.shared.is_draining();
             if data.is_empty() || draining || self.is_full() {
+                self.partial = None;
                 return Ok(());
             }
             let Some((length, frame)) = data.split_first_chunk() else { return self.wait(at) };
@@ -368,11 +369,8 @@ impl Session {
 
     fn from_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Next>> {
         let more = self.partial.is_some() || self.up.len() < CHUNK;
-        if self.client_ended
-            || !more
-            || self.is_full()
-            || self.connection.shared.is_draining() && self.partial.is_none()
-        {
+        let draining = self.connection.shared.is_draining();
+        if self.client_ended || !more || draining || self.is_full() {
             return Poll::Pending;
         }
         ready!(self.poll_room(cx))?;
@@ -392,7 +390,7 @@ impl Session {
         let Some((length, _)) = self.up.data().split_first_chunk() else { return Poll::Ready(Ok(())) };
         let length = usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0);
         let limit = self.connection.shared.settings.load().limits.kafka_request_bytes as usize;
-        let length = length.min(limit);
+        let length = if length > limit { BEGINNING } else { length };
         if length <= SHORT {
             return Poll::Ready(Ok(()));
         }
