@@ -71,7 +71,8 @@ struct Session {
     flushed: (bool, bool),
     moved: Instant,
     clock: Clock,
-    drain: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Until it has come.
+    drain: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 /// Whose answer comes next.
@@ -105,7 +106,7 @@ pub async fn serve(connection: Connection, client: TcpStream) {
 /// A connection inside TLS or not; the broker's side of it, if it is there already.
 pub async fn run(connection: Connection, client: Wire, server: Option<Wire>) {
     let room = PollSemaphore::new(connection.shared.kafka.clone());
-    let drain = Box::pin(connection.shared.drain.clone().cancelled_owned());
+    let drain = Some(Box::pin(connection.shared.drain.clone().cancelled_owned()));
     let session = Session {
         connection,
         client,
@@ -315,8 +316,8 @@ impl Session {
                 Poll::Pending => {}
             }
         }
-        // Once told, it is known.
-        if !self.connection.shared.is_draining() && self.drain.as_mut().poll(cx).is_ready() {
+        if self.drain.as_mut().is_some_and(|drain| drain.as_mut().poll(cx).is_ready()) {
+            self.drain = None;
             moved = true;
         }
         if moved {

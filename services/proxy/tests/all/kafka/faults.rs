@@ -188,7 +188,9 @@ fn told_to_end_it_answers_what_was_asked_first() {
     let mut client = proxy.client();
     client.write(request(ApiKey::Heartbeat, 3, 1, &HeartbeatRequest::default()));
     assert_eq!(answer::<HeartbeatResponse>(&mut client, 3).0, 1);
+    let told = std::time::Instant::now();
     proxy.shared.begin_drain();
     assert!(client.rest().is_empty());
+    assert!(told.elapsed() < Duration::from_secs(5), "at once");
     eventually("no connection is left", || proxy.shared.open() == 0);
 }
