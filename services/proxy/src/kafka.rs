@@ -309,7 +309,7 @@ impl Session {
     /// Moves bytes. Pending: none could be moved.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         let mut moved = false;
-        for step in [Session::to_client, Session::to_server, Session::from_client, Session::from_server] {
+        for step in [Session::write_client, Session::write_server, Session::read_client, Session::read_server] {
             match step(self, cx) {
                 Poll::Ready(Ok(())) => moved = true,
                 Poll::Ready(Err(next)) => return Poll::Ready(next),
@@ -327,7 +327,7 @@ impl Session {
         self.clock.poll(until, cx).map(|()| Next::Reset)
     }
 
-    fn to_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Next>> {
+    fn write_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Next>> {
         if self.sent < self.out.len() {
             let count = ready!(Pin::new(&mut self.client).poll_write(cx, &self.out[self.sent..]));
             self.sent += count.ok().filter(|count| *count > 0).ok_or(Next::Reset)?;
@@ -349,7 +349,7 @@ impl Session {
         Poll::Ready(Ok(()))
     }
 
-    fn to_server(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Next>> {
+    fn write_server(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Next>> {
         let Some(server) = &mut self.server else { return Poll::Pending };
         if self.pass > 0 && !self.up.is_empty() {
             let count = self.up.len().min(usize::try_from(self.pass).unwrap_or(usize::MAX));
@@ -368,7 +368,7 @@ impl Session {
         Poll::Ready(Ok(()))
     }
 
-    fn from_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Next>> {
+    fn read_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Next>> {
         let more = self.partial.is_some() || self.up.len() < CHUNK;
         let draining = self.connection.shared.is_draining();
         if self.client_ended || !more || draining || self.is_full() {
@@ -400,7 +400,7 @@ impl Session {
         Poll::Ready(if self.held.is_some() { Ok(()) } else { Err(Next::Reset) })
     }
 
-    fn from_server(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Next>> {
+    fn read_server(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Next>> {
         let versions = matches!(self.waiting.front(), Some(Turn::Broker(asked)) if asked.versions.is_some());
         let limit = if versions && self.answer == 0 { MOST_VERSIONS + CHUNK } else { CHUNK };
         let wanted = !self.server_ended && self.down.len() < limit;

@@ -211,7 +211,6 @@ fn of_http(http: &proxy_api::Http) -> Http {
 }
 
 /// Errors are told of answers only, as Cilium had it.
-#[allow(deprecated)]
 fn of_kafka(kafka: &proxy_api::Kafka, kind: Kind) -> flow::proto::flow::Kafka {
     let error = if kind == Kind::Response { kafka.error_code } else { None };
     flow::proto::flow::Kafka {
