@@ -257,7 +257,7 @@ fn requests_for_names() {
 #[test]
 fn requests_to_kafka() {
     let flow: Flow = serde_json::from_str(
-        r#"{"time": "1970-01-01T00:20:34.567800Z", "verdict": "DROPPED", "type": "L7", "is_reply": false,
+        r#"{"time": "1970-01-01T00:20:34.567800Z", "verdict": "DROPPED", "Type": "L7", "is_reply": false,
             "IP": {"source": "1.1.1.1", "destination": "2.2.2.2"}, "l4": {"TCP": {"source_port": 31793, "destination_port": 8080}},
             "source": {"identity": 4}, "destination": {"identity": 12345},
             "l7": {"type": "REQUEST", "kafka": {"api_key": "produce", "correlation_id": 1, "topic": "plans"}},
