@@ -312,11 +312,7 @@ fn port_rule(random: &mut Random, plain: bool) -> Value {
         rule["terminatingTLS"] = json!({ "secret": { "name": "s" } });
     }
     if asks {
-        // Mostly of one kind: two of them on one port leave an endpoint without tables.
-        rule["rules"] = match random.below(40) {
-            0 => json!({ "kafka": [{ "role": random.pick(&["produce", "consume"]), "topic": random.pick(APPS) }] }),
-            _ => json!({ "http": [{ "method": random.pick(&["GET", "PUT"]) }] }),
-        };
+        rule["rules"] = json!({ "http": [{ "method": random.pick(&["GET", "PUT"]) }] });
     }
     rule
 }
