@@ -234,6 +234,17 @@ fn tiers_are_asked_in_order_and_pass_goes_on() {
 }
 
 #[test]
+fn of_denials_below_passes_the_wider_one_is_named() {
+    let passes = "[{action: Pass, to: [{namespaces: {}}], protocols: [{tcp: {destinationPort: {range: {start: 81, end: 8080}}}}]}]";
+    let passes = kcnp("admin", "Admin", passes).replace("ingress:", "egress:");
+    let denials = "egressDeny: [{toEndpoints: [{matchLabels: {app: db}}]}, {toEndpoints: [{matchLabels: {app: db}}], toPorts: [{ports: [{port: \"1022\"}]}]}]";
+    check(
+        &(passes + &cnp("own", denials)),
+        &[("web db 1022 egress", json!({ "/verdict": "DENIED", "/egress/origins/0/index": 0, "/egress/origins/1": null }))],
+    );
+}
+
+#[test]
 fn names_services_nodes_and_named_ports_are_found() {
     let policies = cnp(
         "p",

@@ -14,7 +14,7 @@ pub use filter::LabelFilter;
 pub use label::{Label, LabelError};
 pub use named_ports::{is_named_ports_label, named_port_labels};
 pub use selector::{Operator, Requirement, Selector, SelectorError, SelectorKey};
-pub use set::{Iter, KnownLabels, Labels};
+pub use set::{Iter, Labels};
 pub use workload::{Workload, is_owned_key, workload_labels};
 
 /// Key of the namespace that a pod is in.

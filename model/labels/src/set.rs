@@ -1,6 +1,5 @@
 //! Which labels does something have?
 
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -47,9 +46,9 @@ impl Labels {
         self.0.iter().map(Arc::as_ref)
     }
 
-    /// The same set; labels that were given before are taken from there.
-    pub fn shared(&self, known: &mut KnownLabels) -> Self {
-        Labels(self.0.iter().map(|label| known.shared(label)).collect())
+    /// The same set, of labels that it can have in common with other sets: what `share` yields must be equal.
+    pub fn shared(&self, share: impl FnMut(&Arc<Label>) -> Arc<Label>) -> Self {
+        Labels(self.0.iter().map(share).collect())
     }
 
     /// How many there are.
@@ -93,31 +92,6 @@ impl Labels {
         self.iter().map(Label::to_string).collect()
     }
 }
-
-/// Labels that were given, each once: many sets have most of theirs in common.
-#[derive(Debug, Default)]
-pub struct KnownLabels {
-    labels: HashSet<Arc<Label>>,
-    /// How many there may be before those that nobody has any more are forgotten.
-    limit: usize,
-}
-
-impl KnownLabels {
-    fn shared(&mut self, label: &Arc<Label>) -> Arc<Label> {
-        if let Some(known) = self.labels.get(label) {
-            return known.clone();
-        }
-        if self.labels.len() >= self.limit {
-            self.labels.retain(|label| Arc::strong_count(label) > 1);
-            self.limit = 2 * self.labels.len() + SPARE;
-        }
-        self.labels.insert(label.clone());
-        label.clone()
-    }
-}
-
-/// Labels that are kept though nobody has them.
-const SPARE: usize = 1024;
 
 impl Default for Labels {
     fn default() -> Self {
@@ -177,21 +151,6 @@ mod tests {
         assert_eq!(labels.get("k8s", "a"), Some("2"));
         assert_eq!(labels.get("any", "a"), None);
         assert!(labels.has_reserved("host"));
-    }
-
-    #[test]
-    fn sets_have_labels_in_common_and_forget_those_that_nobody_has() {
-        let mut known = KnownLabels::default();
-        let set = |number: usize| Labels::parse(["k8s:app=web", format!("k8s:n={number}").as_str()]).unwrap();
-        let kept = set(0).shared(&mut known);
-        assert_eq!(kept, set(0));
-        let other = set(1).shared(&mut known);
-        assert!(Arc::ptr_eq(&kept.0[0], &other.0[0]) && !Arc::ptr_eq(&kept.0[1], &other.0[1]));
-        for number in 2..10 * SPARE {
-            set(number).shared(&mut known);
-        }
-        assert!(known.labels.len() <= 2 * SPARE, "{}", known.labels.len());
-        assert!(Arc::ptr_eq(&kept.0[0], &set(0).shared(&mut known).0[0]));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Who may talk to whom: policies and identities turned into verdict tables.
 #![forbid(unsafe_code)]
 
+mod classes;
 mod origin;
 mod parse;
 mod peer;
@@ -12,6 +13,7 @@ mod service_peers;
 mod settings;
 mod tables;
 
+pub use classes::Classes;
 pub use l7::dns::{canonical_name, name_matches};
 pub use origin::{Direction, Implicit, PolicyKind, PolicyRef, RuleOrigin, RuleSet};
 pub use parse::is_port_name;

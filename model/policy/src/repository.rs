@@ -4,32 +4,36 @@ mod compiled;
 mod groups;
 mod identities;
 mod index;
+mod places;
+mod policies;
 mod prefixes;
 mod rule_sets;
 mod selectors;
 mod subject;
 mod subject_rules;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use abi::policy::{Class, VerdictEntry, VerdictKey};
 use identity::NumericIdentity;
 use ipnet::IpNet;
-use labels::{KnownLabels, Labels};
+use labels::Labels;
 
 use crate::origin::{PolicyRef, RuleSet};
-use crate::peer::{Context, Entity, Known, Learned, Peer, PeerIdentity};
+use crate::peer::{Context, Entity, Known, Learned, Peer};
 use crate::rule::PolicyObject;
 use crate::settings::{Mode, Settings};
 use crate::tables::EndpointPolicy;
 
 use compiled::Compiled;
 use groups::{Group, Groups};
-use identities::Identities;
+use identities::{Identities, Identity};
+use policies::{Policies, Policy};
 use prefixes::Prefixes;
 use rule_sets::RuleSets;
-use selectors::{SelectorId, SelectorSet, Selectors};
+use selectors::{SelectorId, Selectors};
+use smallvec::SmallVec;
 
 /// Ports of an identity's pods that have names: protocol and name, with all numbers that the pods give it.
 pub type NamedPorts = BTreeMap<(u8, String), BTreeSet<u16>>;
@@ -79,11 +83,6 @@ pub enum What {
     Rebuilt(Arc<EndpointPolicy>),
 }
 
-struct Policy {
-    object: Arc<PolicyObject>,
-    rules: Vec<Arc<Compiled>>,
-}
-
 /// All policies and identities, and the tables of the subjects that were asked for.
 ///
 /// An identity that comes or goes costs what the selectors of its labels and the tables that use them do, a selector
@@ -92,10 +91,8 @@ struct Policy {
 pub struct Repository {
     settings: Settings,
     revision: u64,
-    /// By namespace (empty: of the whole cluster) and name.
-    policies: HashMap<String, BTreeMap<PolicyRef, Policy>>,
+    policies: Policies,
     identities: Identities,
-    labels: KnownLabels,
     selectors: Selectors,
     prefixes: Prefixes,
     rule_sets: RuleSets,
@@ -115,9 +112,8 @@ impl Repository {
         Repository {
             settings,
             revision: 1,
-            policies: HashMap::new(),
+            policies: Policies::default(),
             identities: Identities::default(),
-            labels: KnownLabels::default(),
             selectors,
             prefixes: Prefixes::default(),
             rule_sets,
@@ -139,14 +135,12 @@ impl Repository {
 
     /// The policies in order of their names.
     pub fn policies(&self) -> impl Iterator<Item = &Arc<PolicyObject>> {
-        let mut policies: Vec<(&PolicyRef, &Policy)> = self.policies.values().flatten().collect();
-        policies.sort_unstable_by_key(|(reference, _)| *reference);
-        policies.into_iter().map(|(_, policy)| &policy.object)
+        self.policies.all()
     }
 
     /// A policy.
     pub fn policy(&self, reference: &PolicyRef) -> Option<&Arc<PolicyObject>> {
-        self.policies.get(&reference.namespace)?.get(reference).map(|policy| &policy.object)
+        self.policies.get(reference).map(|policy| &policy.object)
     }
 
     /// The identities with their labels, in no order.
@@ -197,32 +191,23 @@ impl Repository {
 
     /// Adds a policy, or puts it in place of the one of its name.
     pub fn upsert_policy(&mut self, object: PolicyObject) -> Change {
-        let known = self.policies.get_mut(&object.reference.namespace);
-        let known = known.and_then(|policies| policies.get_mut(&object.reference));
+        let known = self.policies.get_mut(&object.reference);
         if let Some(policy) = known.filter(|old| old.object.rules == object.rules && old.object.uid == object.uid) {
             policy.object = Arc::new(object);
             return self.unchanged();
         }
-        let (reference, object) = (object.reference.clone(), Arc::new(object));
+        let object = Arc::new(object);
         let rules: Vec<Arc<Compiled>> = (0..object.rules.len()).map(|at| Arc::new(self.compile(&object, at))).collect();
-        let policy = Policy { object, rules: rules.clone() };
-        let policies = match self.policies.get_mut(&reference.namespace) {
-            Some(policies) => policies,
-            None => self.policies.entry(reference.namespace.clone()).or_default(),
-        };
-        let old = policies.insert(reference, policy);
-        let old = old.map(|policy| policy.rules).unwrap_or_default();
-        self.policy_changed(old, rules)
+        let old = self.policies.insert(Policy { object, rules: rules.clone() });
+        self.policy_changed(old.map(|policy| policy.rules).unwrap_or_default(), rules)
     }
 
     /// Takes a policy away.
     pub fn remove_policy(&mut self, reference: &PolicyRef) -> Change {
-        let policies = self.policies.get_mut(&reference.namespace);
-        let Some(policy) = policies.and_then(|policies| policies.remove(reference)) else { return self.unchanged() };
-        if self.policies.get(&reference.namespace).is_some_and(BTreeMap::is_empty) {
-            self.policies.remove(&reference.namespace);
+        match self.policies.remove(reference) {
+            Some(policy) => self.policy_changed(policy.rules, Vec::new()),
+            None => self.unchanged(),
         }
-        self.policy_changed(policy.rules, Vec::new())
     }
 
     /// Tells of an identity and its labels; also if they changed.
@@ -231,13 +216,12 @@ impl Repository {
         if known.is_some_and(|known| known.peer.labels == *labels) {
             return self.unchanged();
         }
-        let peer = PeerIdentity::new(identity, labels.shared(&mut self.labels));
-        let selected = self.selectors.selecting(&peer, &Context::of(&self.settings));
-        let before = self.identities.insert(peer, selected.clone());
-        self.selectors.moved(identity, &before, &selected);
-        let differs: Vec<SelectorId> = before.without(&selected).chain(selected.without(&before)).collect();
+        let before = known.map(|known| self.selectors.holding(&known.peer)).unwrap_or_default();
+        let known = self.identities.insert(identity, labels);
+        let after = self.selectors.selecting(&known.peer, &Context::of(&self.settings));
+        let differs = self.moved(identity, &before, &after);
         let mut change = self.unchanged();
-        self.reclassify(identity, &differs, &mut change);
+        self.reclassify(identity, &differs, &after, &mut change);
         self.rebuild([identity], &mut change);
         change
     }
@@ -246,15 +230,29 @@ impl Repository {
     pub fn remove_identity(&mut self, identity: NumericIdentity) -> Change {
         self.release_subject(identity);
         let Some(known) = self.identities.remove(identity) else { return self.unchanged() };
-        self.selectors.moved(identity, &known.selectors, &SelectorSet::default());
+        let before = self.selectors.holding(&known.peer);
+        let differs = self.moved(identity, &before, &[]);
         let mut change = self.unchanged();
-        self.groups.each_using(known.selectors.iter(), true, |group| {
+        let users = differs.iter().flat_map(|selector| self.selectors.users(*selector)).copied();
+        self.groups.each_of(users, true, |group| {
             if group.tables.remove(identity) {
                 group.tell(&What::ClassRemoved { identity }, &mut change);
             }
         });
         change.sort();
         change
+    }
+
+    /// An identity was selected by some and is by others; yields those that differ.
+    fn moved(&mut self, identity: NumericIdentity, before: &[SelectorId], after: &[SelectorId]) -> Vec<SelectorId> {
+        let gone = before.iter().filter(|id| after.binary_search(id).is_err()).map(|id| (*id, false));
+        let come = after.iter().filter(|id| before.binary_search(id).is_err()).map(|id| (*id, true));
+        let mut differs = Vec::new();
+        for (selector, selected) in gone.chain(come) {
+            self.selectors.set_member(selector, identity, selected);
+            differs.push(selector);
+        }
+        differs
     }
 
     /// Tells which ports of an identity's pods have names.
@@ -265,9 +263,9 @@ impl Repository {
             return change;
         }
         known.named_ports = ports;
-        let known = &*known;
-        self.groups.each_using(std::iter::empty(), true, |group| {
-            if let Some(what) = group.tables.classify(identity, known, &mut self.rule_sets) {
+        let (known, selectors) = (&*known, self.selectors.holding(&known.peer));
+        self.groups.each_of(std::iter::empty(), true, |group| {
+            if let Some(what) = group.tables.classify(identity, known, &selectors, &mut self.rule_sets) {
                 group.tell(&what, &mut change);
             }
         });
@@ -298,8 +296,11 @@ impl Repository {
             self.prefixes.remove(&before);
         }
         self.take_prefixes(&mut change);
-        for identity in self.select_again(selector) {
-            self.reclassify(identity, &[selector], &mut change);
+        let before = self.selectors.select(selector, &self.identities, &Context::of(&self.settings));
+        for identity in before ^ self.selectors.members(selector) {
+            let holding = |known: &Identity| self.selectors.holding(&known.peer);
+            let all = self.identities.get(&identity).map(holding).unwrap_or_default();
+            self.reclassify(identity, &[selector], &all, &mut change);
         }
         change
     }
@@ -312,8 +313,7 @@ impl Repository {
             self.revision += 1;
             change.revision = self.revision;
             self.groups.forget_keys();
-            let subjects: Vec<NumericIdentity> = self.groups.subjects().collect();
-            self.rebuild(subjects, &mut change);
+            self.rebuild(self.groups.subjects(), &mut change);
         }
         change
     }
@@ -342,8 +342,9 @@ impl Repository {
 
     /// The identity has no endpoints here any more.
     pub fn release_subject(&mut self, subject: NumericIdentity) {
-        if let Some(tables) = self.groups.leave(subject) {
+        if let Some((group, tables)) = self.groups.leave(subject) {
             for selector in tables.selectors() {
+                self.selectors.let_go(*selector, group);
                 self.release(*selector);
             }
         }
@@ -354,17 +355,19 @@ impl Repository {
     }
 
     fn compile(&mut self, object: &Arc<PolicyObject>, at: usize) -> Compiled {
-        let mut selectors = Vec::new();
+        let context = Context::of(&self.settings);
+        let mut selectors = SmallVec::new();
         for peer in object.rules[at].peers.iter().filter(|peer| **peer != Peer::All) {
-            let (selector, is_new) = self.selectors.acquire(peer, &Context::of(&self.settings));
+            let (selector, is_new) = self.selectors.acquire(peer, &context);
             self.prefixes.add(&self.selectors.prefixes(peer));
             if is_new {
-                self.select_again(selector);
+                self.selectors.select(selector, &self.identities, &context);
             }
             selectors.push(selector);
         }
         self.compiled += 1;
-        Compiled::new(self.compiled, object, at, selectors)
+        let origin = self.rule_sets.origin(&object.rules[at].origin);
+        Compiled::new(self.compiled, object, at, origin, selectors)
     }
 
     fn policy_changed(&mut self, old: Vec<Arc<Compiled>>, new: Vec<Arc<Compiled>>) -> Change {
@@ -384,40 +387,22 @@ impl Repository {
     fn release(&mut self, selector: SelectorId) {
         let Some(peer) = self.selectors.peer(selector) else { return };
         self.prefixes.remove(&self.selectors.prefixes(peer));
-        for member in self.selectors.release(selector, &Context::of(&self.settings)) {
-            if let Some(known) = self.identities.get_mut(&member) {
-                known.selectors.remove(selector);
-            }
-        }
+        self.selectors.release(selector, &Context::of(&self.settings));
     }
 
-    /// Finds the identities that a selector selects now; yields those for which that is new.
-    fn select_again(&mut self, selector: SelectorId) -> Vec<NumericIdentity> {
-        let context = Context::of(&self.settings);
-        let Some(peer) = self.selectors.peer(selector) else { return Vec::new() };
-        let mut asked = self.identities.candidates(peer, &context);
-        // Those that it selected need not be among those that it can select now.
-        asked.extend(self.selectors.members(selector));
-        asked.sort_unstable();
-        asked.dedup();
-        let mut moved = Vec::new();
-        for identity in asked {
-            let Some(known) = self.identities.get_mut(&identity) else { continue };
-            let selects = self.selectors.selects(selector, &known.peer, &context);
-            let differs = if selects { known.selectors.insert(selector) } else { known.selectors.remove(selector) };
-            if differs {
-                self.selectors.set_member(selector, identity, selects);
-                moved.push(identity);
-            }
-        }
-        moved
-    }
-
-    /// Puts a peer into its class in the tables of all subjects that use one of the selectors.
-    fn reclassify(&mut self, identity: NumericIdentity, selectors: &[SelectorId], change: &mut Change) {
+    /// Puts a peer into its class in the tables of all subjects that use one of the selectors that differ. `all` are the
+    /// selectors that select it.
+    fn reclassify(
+        &mut self,
+        identity: NumericIdentity,
+        differ: &[SelectorId],
+        all: &[SelectorId],
+        change: &mut Change,
+    ) {
         let Some(known) = self.identities.get(&identity) else { return };
-        self.groups.each_using(selectors.iter().copied(), false, |group| {
-            if let Some(what) = group.tables.classify(identity, known, &mut self.rule_sets) {
+        let users = differ.iter().flat_map(|selector| self.selectors.users(*selector)).copied();
+        self.groups.each_of(users, false, |group| {
+            if let Some(what) = group.tables.classify(identity, known, all, &mut self.rule_sets) {
                 group.tell(&what, change);
             }
         });

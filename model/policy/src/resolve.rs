@@ -10,32 +10,49 @@ mod candidate;
 mod decide;
 mod prefix;
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use abi::Port;
 use abi::policy::{
     Class, MATCH_ALL, MATCH_L3_L4, MATCH_L3_ONLY, MATCH_L3_PROTO, MATCH_L4_ONLY, MATCH_NONE, MATCH_PROTO_ONLY,
-    VERDICT_ALLOW, VERDICT_DEFAULT_DENY, VERDICT_DENY, VERDICT_REDIRECT, VerdictEntry, VerdictKey,
+    PREFIX_ANY_PROTOCOL, VERDICT_ALLOW, VERDICT_DEFAULT_DENY, VERDICT_DENY, VERDICT_REDIRECT, VerdictEntry, VerdictKey,
 };
+
+use smallvec::SmallVec;
 
 use crate::origin::{Direction, Implicit};
 use crate::rule::Auth;
 
-pub(crate) use candidate::{By, Candidate, PeerKey, RangeKey, Row, Statement, settle};
-pub(crate) use decide::Placed;
+pub(crate) use candidate::{By, Candidate, PeerKey, RangeKey, Row, settle};
+pub(crate) use decide::{Chosen, Placed};
 pub(crate) use prefix::Prefix;
 
 /// Who decided an entry, as numbers of the subject's rules and candidates.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct Deciders {
     pub implicit: Option<Implicit>,
-    pub rules: Vec<u32>,
+    pub rules: SmallVec<[u32; 4]>,
     /// Besides, all rules that close the subject.
     pub closing: bool,
     pub auth: Auth,
     pub auth_explicit: bool,
     /// Candidates whose redirects the proxy follows.
-    pub redirects: Vec<u32>,
+    pub redirects: SmallVec<[u32; 4]>,
+}
+
+impl Deciders {
+    /// True if nobody decides: those of the entry that answers where no candidate does.
+    pub fn is_base(&self) -> bool {
+        let base = matches!(self.implicit, Some(Implicit::DefaultDeny | Implicit::NotEnforced));
+        base && self.closing && self.rules.is_empty() && self.redirects.is_empty() && self.auth == Auth::Disabled
+    }
+
+    /// The rule, if it alone decides and there is nothing else to tell.
+    pub fn one_rule(&self) -> Option<u32> {
+        let others = self.implicit.is_some() || self.closing || self.auth_explicit || self.auth != Auth::Disabled;
+        match self.rules.as_slice() {
+            [one] if !others && self.redirects.is_empty() => Some(*one),
+            _ => None,
+        }
+    }
 }
 
 /// One entry, before its rule set has a number.
@@ -50,24 +67,74 @@ pub(crate) struct Entry {
 /// The entries of one class and direction: for each prefix that some candidate has, what decides there, unless a
 /// wider prefix says the same. `base` answers where no candidate does. `passes` is true if some rule of the direction
 /// leaves something to the next tier: then no proof is taken over from wider rules.
-pub(crate) fn entries(placed: &[Placed<'_>], base: Entry, passes: bool) -> Vec<Entry> {
-    let mut by_prefix: BTreeMap<Prefix, Vec<Placed<'_>>> = BTreeMap::new();
-    for one in placed {
-        by_prefix.entry(one.prefix).or_default().push(*one);
+pub(crate) fn entries(placed: &mut [Placed<'_>], base: &Entry, passes: bool) -> SmallVec<[Entry; 2]> {
+    if placed.len() > 1 {
+        placed.sort_by_key(|one| one.prefix);
     }
-    let wanted: BTreeSet<Prefix> = by_prefix.keys().copied().chain([Prefix::ANY]).collect();
+    let placed = ByPrefix::of(placed);
     // Sorted by length, so that what is wider is there before what is narrower.
-    let mut kept: BTreeMap<Prefix, Entry> = BTreeMap::new();
-    for prefix in wanted {
-        let covering = [prefix].into_iter().chain(prefix.wider());
-        let covering: Vec<Placed<'_>> = covering.filter_map(|wide| by_prefix.get(&wide)).flatten().copied().collect();
-        let entry = decide::decide(prefix, &covering, &base, passes);
-        let wider = prefix.wider().find_map(|wider| kept.get(&wider));
-        if wider.is_none_or(|wider| !wider.says_the_same(&entry)) {
-            kept.insert(prefix, entry);
+    let mut kept: SmallVec<[Entry; 2]> = SmallVec::new();
+    let any = if placed.has_any() { None } else { Some(Prefix::ANY) };
+    for prefix in any.into_iter().chain(placed.prefixes()) {
+        let mut covering: Chosen<'_> = SmallVec::new();
+        placed.covering(prefix).for_each(|same| covering.extend_from_slice(same));
+        let entry = decide::decide(prefix, &covering, base, passes);
+        let wider = placed.lengths().filter(|length| *length < prefix.len()).find_map(|length| {
+            let wide = prefix.of_length(length)?;
+            kept.binary_search_by_key(&wide, |entry| entry.prefix).ok()
+        });
+        let wider = wider.or_else(|| (prefix != Prefix::ANY).then_some(0));
+        if wider.is_none_or(|wider| !kept[wider].says_the_same(&entry)) {
+            kept.push(entry);
         }
     }
-    kept.into_values().collect()
+    kept
+}
+
+/// Candidates sorted by prefix.
+struct ByPrefix<'p, 'a> {
+    placed: &'p [Placed<'a>],
+    /// Which lengths of prefixes there are, as bits from the shortest on.
+    lengths: u64,
+}
+
+impl<'p, 'a> ByPrefix<'p, 'a> {
+    fn of(placed: &'p [Placed<'a>]) -> Self {
+        let lengths = placed.iter().fold(0, |lengths, one| lengths | 1_u64 << (one.prefix.len() - PREFIX_ANY_PROTOCOL));
+        ByPrefix { placed, lengths }
+    }
+
+    fn has_any(&self) -> bool {
+        self.lengths & 1 == 1
+    }
+
+    /// The lengths that there are, the longest first.
+    fn lengths(&self) -> impl Iterator<Item = u32> {
+        let mut left = self.lengths;
+        std::iter::from_fn(move || {
+            let longest = left.checked_ilog2()?;
+            left ^= 1 << longest;
+            Some(PREFIX_ANY_PROTOCOL + longest)
+        })
+    }
+
+    /// All prefixes, each once.
+    fn prefixes(&self) -> impl Iterator<Item = Prefix> {
+        self.placed
+            .chunk_by(|one, next| one.prefix == next.prefix)
+            .filter_map(|same| same.first())
+            .map(|one| one.prefix)
+    }
+
+    /// The candidates that speak of all of a prefix, the narrowest first.
+    fn covering(&self, prefix: Prefix) -> impl Iterator<Item = &'p [Placed<'a>]> {
+        self.lengths().filter_map(move |length| {
+            let wide = prefix.of_length(length)?;
+            let from = self.placed.partition_point(|one| one.prefix < wide);
+            let same = self.placed[from..].partition_point(|one| one.prefix == wide);
+            Some(&self.placed[from..from + same])
+        })
+    }
 }
 
 fn match_type(row: Row, prefix: Prefix) -> u8 {

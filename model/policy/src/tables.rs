@@ -1,13 +1,14 @@
 //! What do the tables of an endpoint's policy answer?
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use abi::Port;
 use abi::policy::{CLASS_OTHERS, Class, PREFIX_PROTOCOL, VerdictEntry, VerdictKey};
 use identity::NumericIdentity;
+use smallvec::SmallVec;
 
+use crate::classes::Classes;
 use crate::origin::{Direction, RuleSet};
 
 /// The policy of all endpoints of one identity, as the datapath gets it.
@@ -20,7 +21,7 @@ pub struct EndpointPolicy {
     /// True if what goes out must be allowed.
     pub egress_enforced: bool,
     /// Classes of the identities that some selector selects; all others are of class 0.
-    pub classes: BTreeMap<NumericIdentity, Class>,
+    pub classes: Classes,
     /// The rule sets that entries name, sorted by number.
     pub rule_sets: Vec<RuleSet>,
     /// Why these are not the tables of the policies as they are now: rules that cannot be put together. The tables are
@@ -36,13 +37,13 @@ pub(crate) struct Entries {
     /// Sorted by key, which begins with the length of the prefix.
     sorted: Vec<(VerdictKey, VerdictEntry)>,
     /// The longest first.
-    lengths: Vec<(u32, Range<usize>)>,
+    lengths: SmallVec<[(u32, Range<usize>); 4]>,
 }
 
 impl Entries {
     /// These entries, sorted by key.
     pub fn new(sorted: Vec<(VerdictKey, VerdictEntry)>) -> Self {
-        let mut lengths: Vec<(u32, Range<usize>)> = Vec::new();
+        let mut lengths: SmallVec<[(u32, Range<usize>); 4]> = SmallVec::new();
         for same in sorted.chunk_by(|(one, _), (next, _)| one.prefix_len == next.prefix_len) {
             let begin = lengths.last().map_or(0, |(_, range)| range.end);
             lengths.extend(same.first().map(|(key, _)| (key.prefix_len, begin..begin + same.len())));
@@ -76,7 +77,7 @@ impl EndpointPolicy {
 
     /// The class of a peer.
     pub fn class(&self, peer: NumericIdentity) -> Class {
-        self.classes.get(&peer).copied().unwrap_or(CLASS_OTHERS)
+        self.classes.get(peer).unwrap_or(CLASS_OTHERS)
     }
 
     /// What the tables answer, as the datapath asks them: the peer's class, then the longest prefix. `port` is the

@@ -41,7 +41,7 @@ impl Kept {
         for one in change.tables.into_iter().filter(|one| one.subject == SUBJECT) {
             match one.what {
                 What::Rebuilt(tables) => self.tables = EndpointPolicy::clone(&tables),
-                What::ClassRemoved { identity } => drop(self.tables.classes.remove(&identity).unwrap()),
+                What::ClassRemoved { identity } => drop(self.tables.classes.remove(identity).unwrap()),
                 What::ClassSet { identity, class, verdicts, rule_sets } => {
                     self.tables.classes.insert(identity, class);
                     self.tables.add_verdicts(verdicts);

@@ -155,7 +155,7 @@ fn apply(kept: &mut EndpointPolicy, what: What) {
     match what {
         What::Rebuilt(policy) => *kept = (*policy).clone(),
         What::ClassRemoved { identity } => {
-            kept.classes.remove(&identity);
+            kept.classes.remove(identity);
         }
         What::ClassSet { identity, class, verdicts, rule_sets } => {
             kept.add_verdicts(verdicts);

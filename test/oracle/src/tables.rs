@@ -135,8 +135,9 @@ impl Tables {
         let priorities = priorities(&merged.places);
         let mut tables = Tables { entries: BTreeMap::new(), has_auth: merged.has_auth, has_pass: merged.has_pass };
         let mut filters = merged.filters;
-        // In the field nothing determines the order within a tier; what it changes is rare. Here its own come first.
-        filters.sort_by_key(|filter| (filter.said.place.0, !filter.said.own));
+        // In the field nothing determines the order within a tier; what it changes is rare. Here its own come first, and
+        // of these what is wider.
+        filters.sort_by_key(|filter| (filter.said.place.0, !filter.said.own, filter.said.detail));
         for filter in &filters {
             let (first, next) = priorities.tiers[&filter.said.place.0];
             let detail = filter.said.detail.expect("only what speaks of the packet is here");

@@ -110,7 +110,7 @@ impl Scene {
         let modes = if tables.ingress_enforced { MODE_INGRESS } else { 0 }
             | if tables.egress_enforced { MODE_EGRESS } else { 0 };
         let policy = endpoint::EndpointPolicy { slot: slot(identity), revision_and_modes: revision | modes };
-        let classes = tables.classes.iter().map(|(peer, class)| (*peer, *class)).collect();
+        let classes = tables.classes.iter().collect();
         let policy_tables = Policy::new(classes, tables.verdicts().iter().copied());
         self.given.insert(identity, Given { tables, revision });
         (pod(identity).id, policy, policy_tables)

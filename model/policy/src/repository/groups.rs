@@ -5,32 +5,30 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState as FastHash;
 use identity::NumericIdentity;
+use roaring::RoaringBitmap;
 
-use super::selectors::SelectorId;
+use super::compiled::{Compiled, Rules};
 use super::subject::SubjectTables;
 use super::subject_rules::{SubjectRules, Whom};
-use super::{Change, Compiled, NamedPorts, Repository, TableChange, What};
+use super::{Change, NamedPorts, Repository, TableChange, What};
 
-type GroupId = u64;
+pub(super) type GroupId = u64;
 
 /// Subjects that have the same rules, and their tables.
 pub(super) struct Group {
     pub tables: SubjectTables,
-    /// The rules that select the subjects, by number.
+    /// The rules that select the subjects.
     rules: Rules,
     subjects: BTreeSet<NumericIdentity>,
     /// What others must have in common with these subjects to join them; nobody does if the tables are not those of
     /// the rules.
-    key: Option<Key>,
+    key: Option<Arc<Key>>,
 }
-
-/// Rules by number.
-pub(super) type Rules = BTreeMap<u64, Arc<Compiled>>;
 
 /// Everything that tables depend on besides identities and settings.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
-    rules: Vec<u64>,
+    rules: Rules,
     own: Own,
 }
 
@@ -46,9 +44,8 @@ struct Own {
 #[derive(Default)]
 pub(super) struct Groups {
     by_id: HashMap<GroupId, Group, FastHash>,
-    by_subject: BTreeMap<NumericIdentity, GroupId>,
-    by_key: HashMap<Key, GroupId, FastHash>,
-    users: HashMap<SelectorId, BTreeSet<GroupId>, FastHash>,
+    by_subject: HashMap<NumericIdentity, GroupId, FastHash>,
+    by_key: HashMap<Arc<Key>, GroupId, FastHash>,
     /// Groups whose rules name ports that peers give numbers.
     asking_peers: BTreeSet<GroupId>,
     next: GroupId,
@@ -58,7 +55,7 @@ impl Group {
     /// True if some rule names ports that the subject gives numbers, so that the subjects have these in common. Tables
     /// may not need them, if such a rule has no peers.
     pub fn asks_subject_for_names(&self) -> bool {
-        self.rules.values().any(|one| one.asks_subject)
+        self.rules.iter().any(|one| one.asks_subject)
     }
 
     /// Tells all its subjects of a change.
@@ -79,9 +76,9 @@ impl Groups {
         self.by_id.get_mut(self.by_subject.get(&subject)?)
     }
 
-    /// All subjects.
-    pub fn subjects(&self) -> impl Iterator<Item = NumericIdentity> {
-        self.by_subject.keys().copied()
+    /// All subjects, in order.
+    pub fn subjects(&self) -> BTreeSet<NumericIdentity> {
+        self.by_subject.keys().copied().collect()
     }
 
     /// The tables of all groups.
@@ -95,17 +92,11 @@ impl Groups {
         self.by_id.values_mut().for_each(|group| group.key = None);
     }
 
-    /// Does something with the groups that use one of the selectors; if `names`, also with those that ask peers for the
+    /// Does something with some groups, in order and once with each; if `names`, also with those that ask peers for the
     /// numbers of ports.
-    pub fn each_using(
-        &mut self,
-        selectors: impl Iterator<Item = SelectorId>,
-        names: bool,
-        mut work: impl FnMut(&mut Group),
-    ) {
-        let users = selectors.filter_map(|selector| self.users.get(&selector)).flatten();
-        let asking = self.asking_peers.iter().filter(|_| names);
-        let wanted: BTreeSet<GroupId> = users.chain(asking).copied().collect();
+    pub fn each_of(&mut self, users: impl Iterator<Item = GroupId>, names: bool, mut work: impl FnMut(&mut Group)) {
+        let asking = self.asking_peers.iter().copied().filter(|_| names);
+        let wanted: BTreeSet<GroupId> = users.chain(asking).collect();
         for id in wanted {
             if let Some(group) = self.by_id.get_mut(&id) {
                 work(group);
@@ -116,9 +107,6 @@ impl Groups {
     fn add(&mut self, group: Group) -> GroupId {
         let id = self.next;
         self.next += 1;
-        for selector in group.tables.selectors() {
-            self.users.entry(*selector).or_default().insert(id);
-        }
         if group.tables.asks_peers_for_names() {
             self.asking_peers.insert(id);
         }
@@ -130,7 +118,7 @@ impl Groups {
     }
 
     /// A subject is one no more. If it was the last one of its group, the tables are nobody's now.
-    pub fn leave(&mut self, subject: NumericIdentity) -> Option<SubjectTables> {
+    pub fn leave(&mut self, subject: NumericIdentity) -> Option<(GroupId, SubjectTables)> {
         let id = self.by_subject.remove(&subject)?;
         let group = self.by_id.get_mut(&id)?;
         group.subjects.remove(&subject);
@@ -138,19 +126,11 @@ impl Groups {
             return None;
         }
         let group = self.by_id.remove(&id)?;
-        if let Some(key) = group.key.as_ref().filter(|key| self.by_key.get(key) == Some(&id)) {
+        if let Some(key) = group.key.as_ref().filter(|key| self.by_key.get(*key) == Some(&id)) {
             self.by_key.remove(key);
         }
-        for selector in group.tables.selectors() {
-            if let Some(users) = self.users.get_mut(selector) {
-                users.remove(&id);
-                if users.is_empty() {
-                    self.users.remove(selector);
-                }
-            }
-        }
         self.asking_peers.remove(&id);
-        Some(group.tables)
+        Some((id, group.tables))
     }
 }
 
@@ -163,13 +143,7 @@ impl Repository {
 
     /// The rules that select an identity.
     pub(super) fn rules_of(&self, subject: NumericIdentity) -> Option<Rules> {
-        let known = self.identities.get(&subject)?;
-        let namespaces = ["", known.peer.labels.namespace().unwrap_or_default()];
-        let distinct = if namespaces[1].is_empty() { &namespaces[..1] } else { &namespaces[..] };
-        let policies = distinct.iter().filter_map(|namespace| self.policies.get(*namespace));
-        let rules = policies.flat_map(|policies| policies.values()).flat_map(|policy| &policy.rules);
-        let selecting = rules.filter(|compiled| compiled.rule().subject.selects(&known.peer));
-        Some(selecting.map(|compiled| (compiled.number, compiled.clone())).collect())
+        Some(self.policies.selecting(&self.identities.get(&subject)?.peer))
     }
 
     /// Makes the tables of those of the identities anew that are subjects. Where the rules cannot be put together the
@@ -189,15 +163,14 @@ impl Repository {
     pub(super) fn exchange(&mut self, old: &[Arc<Compiled>], new: &[Arc<Compiled>], change: &mut Change) {
         let mut concerned: Vec<(Vec<NumericIdentity>, Rules)> = Vec::new();
         for group in self.groups.by_id.values() {
-            let had = old.iter().any(|one| group.rules.contains_key(&one.number));
+            let had = old.iter().any(|one| group.rules.has(one));
             for (numbers, subjects) in self.by_rules(group, new) {
                 if !had && numbers.is_empty() {
                     continue;
                 }
-                let mut rules = group.rules.clone();
-                old.iter().for_each(|one| drop(rules.remove(&one.number)));
+                let stay = group.rules.iter().filter(|one| old.iter().all(|gone| gone.number != one.number));
                 let now = new.iter().filter(|one| numbers.contains(&one.number));
-                rules.extend(now.map(|one| (one.number, one.clone())));
+                let rules = Rules::new(stay.chain(now).cloned().collect());
                 concerned.push((subjects, rules));
             }
         }
@@ -243,14 +216,7 @@ impl Repository {
             Some(id) => *id,
             None => {
                 let group = self.new_group(first, rules, key)?;
-                // Tables hold their selectors, so that those of policies that could not be put together live on.
-                for selector in group.tables.selectors() {
-                    self.selectors.retain(*selector);
-                    if let Some(peer) = self.selectors.peer(*selector) {
-                        self.prefixes.add(&self.selectors.prefixes(peer));
-                    }
-                }
-                self.groups.add(group)
+                self.add_group(group)
             }
         };
         for subject in subjects {
@@ -263,9 +229,21 @@ impl Repository {
         Some(id)
     }
 
+    /// Tables hold their selectors, so that those of policies that could not be put together live on.
+    fn add_group(&mut self, group: Group) -> GroupId {
+        let id = self.groups.next;
+        for selector in group.tables.selectors() {
+            self.selectors.hold(*selector, id);
+            if let Some(peer) = self.selectors.peer(*selector) {
+                self.prefixes.add(&self.selectors.prefixes(peer));
+            }
+        }
+        self.groups.add(group)
+    }
+
     fn new_group(&mut self, subject: NumericIdentity, rules: Rules, key: Key) -> Option<Group> {
         let (tables, key) = match self.tables(subject, &rules, None)? {
-            Ok(tables) => (tables, Some(key)),
+            Ok(tables) => (tables, Some(Arc::new(key))),
             Err(error) => (self.failed(subject, error)?, None),
         };
         Some(Group { tables, rules, subjects: BTreeSet::new(), key })
@@ -283,12 +261,12 @@ impl Repository {
     }
 
     fn key(&self, subject: NumericIdentity, rules: &Rules) -> Option<Key> {
-        Some(Key { rules: rules.keys().copied().collect(), own: self.own(subject, rules)? })
+        Some(Key { rules: rules.clone(), own: self.own(subject, rules)? })
     }
 
     fn own(&self, subject: NumericIdentity, rules: &Rules) -> Option<Own> {
         let known = self.identities.get(&subject)?;
-        let asks = |of: fn(&Compiled) -> bool| rules.values().any(|one| of(one));
+        let asks = |of: fn(&Compiled) -> bool| rules.iter().any(|one| of(one));
         let ports = asks(|one| one.asks_subject).then(|| known.named_ports.clone());
         Some(Own { whom: Whom::of(&known.peer, asks(|one| one.asks_proxy)), ports })
     }
@@ -301,8 +279,8 @@ impl Repository {
         ports: Option<&NamedPorts>,
     ) -> Option<Result<SubjectTables, Arc<str>>> {
         let known = self.identities.get(&subject)?;
-        let whom = Whom::of(&known.peer, true);
-        let rules = match SubjectRules::new(&self.settings, &whom, rules.values().cloned().collect(), self.host) {
+        let whom = Whom::of(&known.peer, rules.iter().any(|one| one.asks_proxy));
+        let rules = match SubjectRules::new(&self.settings, &whom, rules.clone(), self.host) {
             Ok(rules) => rules,
             Err(error) => return Some(Err(Arc::from(error))),
         };
@@ -313,16 +291,13 @@ impl Repository {
             numbers.sort_unstable();
             for identity in numbers {
                 if let Some(known) = self.identities.get(&identity) {
-                    tables.classify(identity, known, &mut self.rule_sets);
+                    tables.classify(identity, known, &self.selectors.holding(&known.peer), &mut self.rule_sets);
                 }
             }
         } else {
-            let mut pairs: Vec<(NumericIdentity, u32)> = Vec::new();
-            for (number, selector) in (0..).zip(tables.selectors()) {
-                pairs.extend(self.selectors.members(*selector).map(|identity| (identity, number)));
-            }
-            pairs.sort_unstable();
-            tables.classify_all(&pairs, &mut self.rule_sets);
+            let members: Vec<&RoaringBitmap> =
+                tables.selectors().iter().map(|selector| self.selectors.members(*selector)).collect();
+            tables.classify_all(&members, &mut self.rule_sets);
         }
         Some(Ok(tables))
     }

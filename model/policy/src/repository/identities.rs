@@ -1,22 +1,23 @@
-//! Which identities are there, and which of them can a selector select?
+//! Which identities are there, and which of them does a selector select?
 
-use std::collections::{BTreeSet, HashMap};
+use std::borrow::Cow;
+use std::collections::HashMap;
 
+use abi::identity::HOST;
 use foldhash::fast::RandomState as FastHash;
 use identity::NumericIdentity;
-use labels::{CLUSTER, Operator, POD_NAMESPACE, Requirement, Selector};
+use labels::{Labels, Operator, POD_NAMESPACE, Requirement, Selector, source};
+use roaring::RoaringBitmap;
+use smallvec::SmallVec;
 
 use super::NamedPorts;
 use super::index::LabelIndex;
-use super::selectors::SelectorSet;
 use crate::peer::{Context, Learned, Peer, PeerIdentity};
 
 /// An identity.
 pub(super) struct Identity {
     pub peer: PeerIdentity,
     pub named_ports: NamedPorts,
-    /// The selectors that select it.
-    pub selectors: SelectorSet,
 }
 
 impl Identity {
@@ -31,10 +32,14 @@ impl Identity {
 #[derive(Default)]
 pub(super) struct Identities {
     known: HashMap<NumericIdentity, Identity, FastHash>,
-    by_label: LabelIndex<NumericIdentity>,
+    /// By the labels that selectors of peers ask.
+    by_label: LabelIndex,
     /// Those that are in no namespace.
-    outside: BTreeSet<NumericIdentity>,
+    outside: RoaringBitmap,
 }
+
+/// Those who have one of the labels that a condition asks for.
+type Having<'a> = SmallVec<[&'a RoaringBitmap; 2]>;
 
 impl Identities {
     /// An identity.
@@ -57,58 +62,107 @@ impl Identities {
         self.known.keys().copied()
     }
 
-    /// Adds an identity, or gives it other labels; yields the selectors that selected it before.
-    pub fn insert(&mut self, peer: PeerIdentity, selectors: SelectorSet) -> SelectorSet {
-        let number = peer.identity;
-        let old = self.remove(number);
-        indexed(&peer, |key, value| self.by_label.insert(key, value, number));
+    /// Adds an identity, or gives it other labels.
+    pub fn insert(&mut self, number: NumericIdentity, labels: &Labels) -> &Identity {
+        let named_ports = self.remove(number).map(|old| old.named_ports).unwrap_or_default();
+        let peer = if number == HOST {
+            let peer = PeerIdentity::new(number, labels.clone());
+            self.by_label.insert(peer.peer_labels(), number);
+            peer
+        } else {
+            PeerIdentity::new(number, self.by_label.insert(labels, number))
+        };
         if peer.namespace().is_empty() {
             self.outside.insert(number);
         }
-        let (named_ports, before) = old.map(|old| (old.named_ports, old.selectors)).unwrap_or_default();
-        self.known.insert(number, Identity { peer, named_ports, selectors });
-        before
+        self.known.entry(number).insert_entry(Identity { peer, named_ports }).into_mut()
     }
 
     /// Takes an identity away.
     pub fn remove(&mut self, number: NumericIdentity) -> Option<Identity> {
         let known = self.known.remove(&number)?;
-        indexed(&known.peer, |key, value| self.by_label.remove(key, value, number));
-        self.outside.remove(&number);
+        self.by_label.remove(known.peer.peer_labels(), number);
+        self.outside.remove(number);
         Some(known)
     }
 
-    /// All that a selector can select, and perhaps others: those with its rarest label.
-    pub fn candidates(&self, peer: &Peer, context: &Context<'_>) -> Vec<NumericIdentity> {
-        let by_label = match peer {
-            Peer::Labels(selector) => self.rarest(selector),
-            Peer::Learned(Learned::Name(name) | Learned::Pattern(name)) => {
-                Some(self.by_label.get(name, "").into_iter().collect())
-            }
-            Peer::All | Peer::Sums(_) | Peer::Entity { .. } | Peer::Cidr(_) | Peer::Learned(_) => None,
+    /// Those that a selector selects, in order. `selects` tells it of one, if labels alone do not; `asked` counts those
+    /// that were looked at: who has the rarest of its labels.
+    pub fn selected(
+        &self,
+        peer: &Peer,
+        context: &Context<'_>,
+        asked: &mut u64,
+        selects: impl Fn(&PeerIdentity) -> bool,
+    ) -> RoaringBitmap {
+        let mut ask = |number: &NumericIdentity| {
+            *asked += 1;
+            self.known.get(number).is_some_and(|one| selects(&one.peer))
         };
-        if let Some(sets) = by_label {
-            return sets.into_iter().flatten().copied().collect();
+        if let Peer::Labels(selector) = peer
+            && selector.requirements().iter().any(|one| values(one).is_some())
+        {
+            return self.with_labels(selector, asked);
+        }
+        if let Peer::Learned(Learned::Name(name) | Learned::Pattern(name)) = peer {
+            return self.by_label.get(source::FQDN, name, "").flatten().filter(|number| ask(number)).collect();
         }
         match peer.namespaces(context) {
-            None => self.numbers().collect(),
-            Some(names) => names.into_iter().flat_map(|name| self.in_namespace(name)).copied().collect(),
+            None => self.numbers().filter(ask).collect(),
+            Some(names) => {
+                names.into_iter().flat_map(|name| self.in_namespace(name)).filter(|number| ask(number)).collect()
+            }
         }
     }
 
-    fn in_namespace(&self, name: &str) -> impl Iterator<Item = &NumericIdentity> {
-        let set = if name.is_empty() { Some(&self.outside) } else { self.by_label.get(POD_NAMESPACE, name) };
-        set.into_iter().flatten()
+    /// Who fulfils all conditions, of which one at least asks for values.
+    fn with_labels(&self, selector: &Selector, asked: &mut u64) -> RoaringBitmap {
+        let mut having: SmallVec<[Having<'_>; 4]> = SmallVec::new();
+        let mut others: SmallVec<[&Requirement; 4]> = SmallVec::new();
+        for one in selector.requirements() {
+            match values(one) {
+                Some(values) => having.push(self.having(one, values)),
+                None => others.push(one),
+            }
+        }
+        having.sort_unstable_by_key(|one| one.iter().map(|identities| identities.len()).sum::<u64>());
+        let Some((rarest, rest)) = having.split_first() else { return RoaringBitmap::new() };
+        *asked += rarest.iter().map(|identities| identities.len()).sum::<u64>();
+        let mut found = one_of(rarest);
+        for one in rest {
+            found = Cow::Owned(&*found & &*one_of(one));
+        }
+        if others.is_empty() {
+            return found.into_owned();
+        }
+        found.iter().filter(|number| self.fulfils(*number, &others)).collect()
     }
 
-    /// The identities of the condition that the fewest fulfil, of those that ask for values.
-    fn rarest(&self, selector: &Selector) -> Option<Vec<&BTreeSet<NumericIdentity>>> {
-        let sets = selector.requirements().iter().filter(|one| one.key.key != CLUSTER).filter_map(|one| {
-            let values = values(one)?;
-            let sets = values.iter().filter_map(|value| self.by_label.get(&one.key.key, value));
-            Some(sets.collect::<Vec<_>>())
-        });
-        sets.min_by_key(|sets| sets.iter().map(|set| set.len()).sum::<usize>())
+    fn fulfils(&self, number: NumericIdentity, requirements: &[&Requirement]) -> bool {
+        let known = self.known.get(&number);
+        known.is_some_and(|known| requirements.iter().all(|one| one.matches(known.peer.peer_labels())))
+    }
+
+    fn having(&self, requirement: &Requirement, values: &[String]) -> Having<'_> {
+        let key = &requirement.key;
+        let mut having = Having::new();
+        values.iter().for_each(|value| having.extend(self.by_label.get(&key.source, &key.key, value)));
+        having
+    }
+
+    fn in_namespace(&self, name: &str) -> impl Iterator<Item = NumericIdentity> {
+        let outside = name.is_empty().then_some(&self.outside);
+        let inside = self.by_label.get(source::K8S, POD_NAMESPACE, name).filter(move |_| !name.is_empty());
+        outside.into_iter().chain(inside).flatten()
+    }
+}
+
+/// Those who have one label or another.
+fn one_of<'a>(having: &[&'a RoaringBitmap]) -> Cow<'a, RoaringBitmap> {
+    match having {
+        [] => Cow::Owned(RoaringBitmap::new()),
+        [one] => Cow::Borrowed(*one),
+        [first, others @ ..] => Cow::Owned(others.iter().fold((*first).clone(), |all, one| all | *one)),
     }
 }
 
@@ -118,10 +172,4 @@ pub(super) fn values(requirement: &Requirement) -> Option<&[String]> {
         Operator::In(values) => Some(values),
         Operator::NotIn(_) | Operator::Exists | Operator::DoesNotExist => None,
     }
-}
-
-/// The labels by which an identity can be found. The cluster's name is left out: nearly all have it.
-fn indexed(peer: &PeerIdentity, mut put: impl FnMut(&str, &str)) {
-    let labels = peer.labels.iter().filter(|label| label.key != CLUSTER);
-    labels.for_each(|label| put(&label.key, &label.value));
 }

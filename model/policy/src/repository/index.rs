@@ -1,45 +1,88 @@
-//! What is known under a label?
+//! Who has a label?
 
-use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeSet, HashMap};
-use std::hash::{Hash, Hasher};
+use std::hash::BuildHasher;
+use std::sync::Arc;
 
 use foldhash::fast::RandomState as FastHash;
+use hashbrown::HashTable;
+use identity::NumericIdentity;
+use labels::{Label, Labels, source};
+use roaring::RoaringBitmap;
 
-/// Things by label. Labels that look alike share a place, and a label's source is not asked: what is found under a
-/// label is all that can have it, and whoever asks looks again.
-pub(super) struct LabelIndex<T>(HashMap<u64, BTreeSet<T>, FastHash>);
-
-impl<T> Default for LabelIndex<T> {
-    fn default() -> Self {
-        LabelIndex(HashMap::default())
-    }
+/// The labels of all identities, each once, with the identities that have it.
+#[derive(Default)]
+pub(super) struct LabelIndex {
+    /// By key and value, so that those that differ in their source alone are found together.
+    known: HashTable<Entry>,
+    hash: FastHash,
 }
 
-impl<T: Ord + Copy> LabelIndex<T> {
-    /// Puts a thing under a label.
-    pub fn insert(&mut self, key: &str, value: &str, thing: T) {
-        self.0.entry(place(key, value)).or_default().insert(thing);
+struct Entry {
+    label: Arc<Label>,
+    identities: RoaringBitmap,
+}
+
+impl LabelIndex {
+    /// An identity has these labels. Yields the same labels, those that others have too in common with them.
+    pub fn insert(&mut self, labels: &Labels, identity: NumericIdentity) -> Labels {
+        let LabelIndex { known, hash } = self;
+        let place = |label: &Label| place(hash, &label.key, &label.value);
+        labels.shared(|label| {
+            let same = |one: &Entry| Arc::ptr_eq(&one.label, label) || one.label == *label;
+            let rehash = |one: &Entry| place(&one.label);
+            let entry = known.entry(place(label), same, rehash);
+            let new = || Entry { label: label.clone(), identities: RoaringBitmap::new() };
+            let mut entry = entry.or_insert_with(new);
+            let entry = entry.get_mut();
+            entry.identities.insert(identity);
+            entry.label.clone()
+        })
     }
 
-    /// Takes it away.
-    pub fn remove(&mut self, key: &str, value: &str, thing: T) {
-        let place = place(key, value);
-        let Some(things) = self.0.get_mut(&place) else { return };
-        things.remove(&thing);
-        if things.is_empty() {
-            self.0.remove(&place);
+    /// The identity does not have these labels any more.
+    pub fn remove(&mut self, labels: &Labels, identity: NumericIdentity) {
+        for label in labels {
+            let place = place(&self.hash, &label.key, &label.value);
+            let Ok(mut entry) = self.known.find_entry(place, |one| *one.label == *label) else { continue };
+            entry.get_mut().identities.remove(identity);
+            if entry.get().identities.is_empty() {
+                entry.remove();
+            }
         }
     }
 
-    /// What is under a label.
-    pub fn get(&self, key: &str, value: &str) -> Option<&BTreeSet<T>> {
-        self.0.get(&place(key, value))
+    /// Those that have a label; for each source that there is if `source` is [`source::ANY`].
+    pub fn get(&self, source: &str, key: &str, value: &str) -> impl Iterator<Item = &RoaringBitmap> {
+        let of_source = move |one: &&Entry| source == source::ANY || one.label.source == source;
+        let alike = move |one: &&Entry| one.label.key == key && one.label.value == value;
+        let found = self.known.iter_hash(place(&self.hash, key, value)).filter(alike).filter(of_source);
+        found.map(|one| &one.identities)
     }
 }
 
-fn place(key: &str, value: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (key, value).hash(&mut hasher);
-    hasher.finish()
+fn place(hash: &FastHash, key: &str, value: &str) -> u64 {
+    hash.hash_one((key, value))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn labels_are_kept_once_and_forgotten_with_the_last_who_has_them() {
+        let mut index = LabelIndex::default();
+        let labels = |number: u32| Labels::parse(["k8s:app=web", format!("k8s:n={number}").as_str()]).unwrap();
+        let (one, two) = (index.insert(&labels(1), 1), index.insert(&labels(2), 2));
+        assert_eq!((&one, &two), (&labels(1), &labels(2)));
+        let (first, second) = (one.iter().next().unwrap(), two.iter().next().unwrap());
+        assert!(std::ptr::eq(first, second), "both have the same label");
+        let who =
+            |index: &LabelIndex, source: &str| -> Vec<u32> { index.get(source, "app", "web").flatten().collect() };
+        assert_eq!((who(&index, "k8s"), who(&index, "any"), who(&index, "node")), (vec![1, 2], vec![1, 2], vec![]));
+        index.remove(&one, 1);
+        index.insert(&Labels::parse(["node:app=web"]).unwrap(), 3);
+        assert_eq!((who(&index, "k8s"), who(&index, "node"), who(&index, "any").len()), (vec![2], vec![3], 2));
+        assert_eq!(index.known.len(), 3);
+    }
 }

@@ -1,32 +1,39 @@
 //! Which number stands for a set of rules?
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use foldhash::fast::RandomState as FastHash;
+use hashbrown::HashTable;
+use smallvec::SmallVec;
 
 use crate::origin::{Implicit, RuleOrigin, RuleSet};
 use crate::redirect::Redirect;
 use crate::rule::Auth;
 
-/// What a set is to hold, in any order.
+/// What a set is to hold, in any order. The rules are known to [`RuleSets::origin`].
 #[derive(Default)]
 pub(super) struct Wanted {
     pub implicit: Option<Implicit>,
-    pub rules: Vec<Arc<RuleOrigin>>,
+    pub rules: SmallVec<[Arc<RuleOrigin>; 4]>,
     pub auth: Auth,
     pub auth_explicit: bool,
-    pub redirects: Vec<Arc<Redirect>>,
+    pub redirects: SmallVec<[Arc<Redirect>; 2]>,
 }
 
 /// Rule sets by number; a number is never given to another set.
 pub(super) struct RuleSets {
-    /// With 0 in place of the number.
-    by_content: HashMap<RuleSet, u32, FastHash>,
+    by_content: HashTable<RuleSet>,
     by_id: HashMap<u32, RuleSet, FastHash>,
+    /// Where rules stand, each once: then equal ones are the same, and are compared by their addresses.
+    origins: HashSet<Arc<RuleOrigin>, FastHash>,
+    hash: FastHash,
     next: u32,
-    /// How many there may be before those that no table names are forgotten.
+    /// How many sets there may be before those that no table names are forgotten.
     limit: usize,
+    /// How many origins there may be before those that nobody else has are forgotten.
+    most_origins: usize,
 }
 
 /// Sets that are kept for those who still ask for them, though no table names them.
@@ -35,40 +42,44 @@ const SPARE: usize = 4096;
 impl RuleSets {
     /// No sets but that without rules, which is 0; the next one gets this number.
     pub fn starting_at(first: u32) -> Self {
-        let none = Wanted { implicit: Some(Implicit::NotEnforced), ..Wanted::default() }.into_set();
-        let by_content = HashMap::from_iter([(none.clone(), 0)]);
-        RuleSets { by_content, by_id: HashMap::from_iter([(0, none)]), next: first.max(1), limit: SPARE }
+        let mut sets = RuleSets {
+            by_content: HashTable::new(),
+            by_id: HashMap::default(),
+            origins: HashSet::default(),
+            hash: FastHash::default(),
+            next: 0,
+            limit: SPARE,
+            most_origins: SPARE,
+        };
+        sets.intern(Wanted { implicit: Some(Implicit::NotEnforced), ..Wanted::default() });
+        sets.next = first.max(1);
+        sets
     }
-}
 
-impl Wanted {
-    fn into_set(mut self) -> RuleSet {
-        self.rules.sort();
-        self.rules.dedup();
-        self.redirects.sort();
-        self.redirects.dedup();
-        RuleSet {
-            id: 0,
-            implicit: self.implicit,
-            rules: self.rules.into(),
-            auth: self.auth,
-            auth_explicit: self.auth_explicit,
-            redirects: self.redirects.into(),
-        }
-    }
-}
-
-impl RuleSets {
-    /// The set of these rules, with its number.
-    pub fn intern(&mut self, wanted: Wanted) -> RuleSet {
-        let content = wanted.into_set();
-        if let Some(known) = self.by_content.get(&content).and_then(|id| self.by_id.get(id)) {
+    /// Where a rule stands, as sets have it.
+    pub fn origin(&mut self, origin: &Arc<RuleOrigin>) -> Arc<RuleOrigin> {
+        if let Some(known) = self.origins.get(origin) {
             return known.clone();
         }
-        let set = RuleSet { id: self.next, ..content.clone() };
+        if self.origins.len() >= self.most_origins {
+            self.origins.retain(|origin| Arc::strong_count(origin) > 1);
+            self.most_origins = 2 * self.origins.len() + SPARE;
+        }
+        self.origins.insert(origin.clone());
+        origin.clone()
+    }
+
+    /// The set of these rules, with its number.
+    pub fn intern(&mut self, wanted: Wanted) -> RuleSet {
+        let wanted = wanted.sorted();
+        let place = wanted.place(&self.hash);
+        if let Some(known) = self.by_content.find(place, |known| wanted.is(known)) {
+            return known.clone();
+        }
+        let set = wanted.into_set(self.next);
         // after all four thousand million it begins again, and 0 stays what it is
         self.next = self.next.checked_add(1).unwrap_or(1);
-        self.by_content.insert(content, set.id);
+        self.by_content.insert_unique(place, set.clone(), |set| place_of(&self.hash, set));
         self.by_id.insert(set.id, set.clone());
         set
     }
@@ -88,9 +99,64 @@ impl RuleSets {
         if self.by_id.len() <= self.limit {
             return;
         }
-        let in_use: HashSet<u32> = tables.flatten().chain([0]).collect();
+        let in_use: HashSet<u32, FastHash> = tables.flatten().chain([0]).collect();
         self.by_id.retain(|id, _| in_use.contains(id));
-        self.by_content.retain(|_, id| in_use.contains(id));
+        self.by_content.retain(|set| in_use.contains(&set.id));
         self.limit = 2 * self.by_id.len() + SPARE;
     }
+}
+
+impl Wanted {
+    fn sorted(mut self) -> Self {
+        self.rules.sort();
+        self.rules.dedup();
+        self.redirects.sort();
+        self.redirects.dedup();
+        self
+    }
+
+    fn place(&self, hash: &FastHash) -> u64 {
+        place(hash, (self.implicit, self.auth, self.auth_explicit), &self.rules, &self.redirects)
+    }
+
+    fn is(&self, known: &RuleSet) -> bool {
+        let same = |(one, two): (&Arc<RuleOrigin>, &Arc<RuleOrigin>)| Arc::ptr_eq(one, two);
+        (known.implicit, known.auth, known.auth_explicit) == (self.implicit, self.auth, self.auth_explicit)
+            && known.rules.len() == self.rules.len()
+            && known.rules.iter().zip(&self.rules).all(same)
+            && *known.redirects == *self.redirects
+    }
+
+    fn into_set(self, id: u32) -> RuleSet {
+        RuleSet {
+            id,
+            implicit: self.implicit,
+            rules: from(self.rules),
+            auth: self.auth,
+            auth_explicit: self.auth_explicit,
+            redirects: from(self.redirects),
+        }
+    }
+}
+
+/// The empty list takes no memory.
+fn from<T, const N: usize>(list: SmallVec<[T; N]>) -> Arc<[T]> {
+    if list.is_empty() { Arc::default() } else { list.into_iter().collect() }
+}
+
+fn place_of(hash: &FastHash, set: &RuleSet) -> u64 {
+    place(hash, (set.implicit, set.auth, set.auth_explicit), &set.rules, &set.redirects)
+}
+
+fn place(
+    hash: &FastHash,
+    what: (Option<Implicit>, Auth, bool),
+    rules: &[Arc<RuleOrigin>],
+    redirects: &[Arc<Redirect>],
+) -> u64 {
+    let mut state = hash.build_hasher();
+    (what, rules.len()).hash(&mut state);
+    rules.iter().for_each(|rule| state.write_usize(Arc::as_ptr(rule).addr()));
+    redirects.hash(&mut state);
+    state.finish()
 }

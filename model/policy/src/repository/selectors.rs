@@ -1,75 +1,37 @@
-//! Which identities does each peer selector select?
+//! Which identities does each peer selector select, and whose tables use it?
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
+use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState as FastHash;
 use identity::NumericIdentity;
 use ipnet::IpNet;
-use labels::{CLUSTER, POD_NAMESPACE, Selector as LabelSelector};
+use labels::CLUSTER;
+use roaring::RoaringBitmap;
+use smallvec::SmallVec;
 
-use super::identities::values;
-use super::index::LabelIndex;
+use super::groups::GroupId;
+use super::identities::{Identities, values};
 use crate::peer::{Context, Known, Learned, Peer, PeerIdentity};
 
 /// Number of a selector; none is used twice.
 pub(super) type SelectorId = u64;
-
-/// Some selectors, in order: few for each identity, so that a list is smaller than a tree.
-#[derive(Clone, Default)]
-pub(super) struct SelectorSet(Vec<SelectorId>);
-
-impl SelectorSet {
-    /// True if it was not in the set.
-    pub fn insert(&mut self, id: SelectorId) -> bool {
-        let place = self.0.binary_search(&id);
-        if let Err(at) = place {
-            self.0.insert(at, id);
-        }
-        place.is_err()
-    }
-
-    /// True if it was in the set.
-    pub fn remove(&mut self, id: SelectorId) -> bool {
-        let place = self.0.binary_search(&id);
-        if let Ok(at) = place {
-            self.0.remove(at);
-        }
-        place.is_ok()
-    }
-
-    /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = SelectorId> {
-        self.0.iter().copied()
-    }
-
-    /// Those that are not in the other set.
-    pub fn without(&self, other: &SelectorSet) -> impl Iterator<Item = SelectorId> {
-        self.iter().filter(|id| other.0.binary_search(id).is_err())
-    }
-}
-
-impl FromIterator<SelectorId> for SelectorSet {
-    fn from_iter<I: IntoIterator<Item = SelectorId>>(ids: I) -> Self {
-        let mut ids: Vec<SelectorId> = ids.into_iter().collect();
-        ids.sort_unstable();
-        ids.dedup();
-        ids.shrink_to_fit();
-        SelectorSet(ids)
-    }
-}
 
 /// The distinct selectors of all policies, each with the identities that it selects.
 #[derive(Default)]
 pub(super) struct Selectors {
     by_id: HashMap<SelectorId, Selector, FastHash>,
     by_peer: HashMap<Peer, SelectorId, FastHash>,
-    /// Selectors by a label that all have whom they select.
-    by_label: LabelIndex<SelectorId>,
+    /// Selectors by a label that all have whom they select: the hash of its key and value. What is found under a label
+    /// is all that can select who has it, and whoever asks looks again.
+    by_label: HashMap<u64, SmallVec<[SelectorId; 2]>, FastHash>,
+    hash: FastHash,
     /// The others by the namespaces that they select in, and those that select in any.
     by_namespace: HashMap<String, BTreeSet<SelectorId>>,
     anywhere: BTreeSet<SelectorId>,
     learned: HashMap<Learned, Known>,
     nothing: Known,
+    nobody: RoaringBitmap,
     next: SelectorId,
     comparisons: u64,
 }
@@ -77,56 +39,124 @@ pub(super) struct Selectors {
 struct Selector {
     peer: Peer,
     uses: usize,
-    members: HashSet<NumericIdentity, FastHash>,
+    members: RoaringBitmap,
+    /// The groups whose tables use it, in order.
+    users: SmallVec<[GroupId; 2]>,
+    /// By which of its conditions it is found, if by a label.
+    anchor: Option<usize>,
+}
+
+/// The labels of which whoever is selected has one, for each condition that asks for some: key and value.
+fn anchors(peer: &Peer) -> impl Iterator<Item = Anchor<'_>> {
+    let (requirements, name) = match peer {
+        Peer::Labels(selector) => (selector.requirements(), None),
+        // Addresses that were learned for a name have a label that is its key alone.
+        Peer::Learned(Learned::Name(name) | Learned::Pattern(name)) => (&[][..], Some((name.as_str(), &NO_VALUE[..]))),
+        Peer::All | Peer::Sums(_) | Peer::Entity { .. } | Peer::Cidr(_) | Peer::Learned(_) => (&[][..], None),
+    };
+    // The cluster's name nearly all have.
+    let telling = requirements.iter().filter(|one| one.key.key != CLUSTER);
+    telling.filter_map(|one| Some((one.key.key.as_str(), values(one)?))).chain(name)
+}
+
+type Anchor<'a> = (&'a str, &'a [String]);
+
+static NO_VALUE: [String; 1] = [String::new()];
+
+impl Selector {
+    fn anchor(&self) -> Option<Anchor<'_>> {
+        anchors(&self.peer).nth(self.anchor?)
+    }
 }
 
 impl Selectors {
     /// The selector's number, one use more; true if it is new.
     pub fn acquire(&mut self, peer: &Peer, context: &Context<'_>) -> (SelectorId, bool) {
-        if let Some(&id) = self.by_peer.get(peer) {
-            if let Some(selector) = self.by_id.get_mut(&id) {
-                selector.uses += 1;
-            }
+        let id = *self.by_peer.entry(peer.clone()).or_insert(self.next);
+        if let Some(selector) = self.by_id.get_mut(&id) {
+            selector.uses += 1;
             return (id, false);
         }
-        let id = self.next;
         self.next += 1;
-        self.by_peer.insert(peer.clone(), id);
-        match (anchors(peer), peer.namespaces(context)) {
-            (Some((key, values)), _) => values.iter().for_each(|value| self.by_label.insert(key, value, id)),
-            (None, None) => drop(self.anywhere.insert(id)),
-            (None, Some(names)) => names.into_iter().for_each(|name| {
+        let anchor = self.best_anchor(peer);
+        let (members, users) = (RoaringBitmap::new(), SmallVec::new());
+        let selector = Selector { peer: peer.clone(), uses: 1, members, users, anchor };
+        if let Some((key, values)) = selector.anchor() {
+            for value in values {
+                let place = self.place(key, value);
+                self.by_label.entry(place).or_default().push(id);
+            }
+        } else if let Some(names) = peer.namespaces(context) {
+            names.into_iter().for_each(|name| {
                 self.by_namespace.entry(name.to_owned()).or_default().insert(id);
-            }),
+            });
+        } else {
+            self.anywhere.insert(id);
         }
-        self.by_id.insert(id, Selector { peer: peer.clone(), uses: 1, members: HashSet::default() });
+        self.by_id.insert(id, selector);
         (id, true)
     }
 
-    /// One use more of a selector that is in use.
-    pub fn retain(&mut self, id: SelectorId) {
-        if let Some(selector) = self.by_id.get_mut(&id) {
-            selector.uses += 1;
+    /// The condition that the fewest selectors are found by.
+    fn best_anchor(&self, peer: &Peer) -> Option<usize> {
+        let crowd = |(key, values): Anchor<'_>| -> usize {
+            let at = |value: &String| self.by_label.get(&self.place(key, value)).map_or(0, SmallVec::len);
+            values.iter().map(|value| 1 + at(value)).sum()
+        };
+        anchors(peer).enumerate().min_by_key(|(_, anchor)| crowd(*anchor)).map(|(at, _)| at)
+    }
+
+    /// Where selectors are found by a label.
+    fn place(&self, key: &str, value: &str) -> u64 {
+        self.hash.hash_one((key, value))
+    }
+
+    /// A group's tables use a selector, which is one use more.
+    pub fn hold(&mut self, id: SelectorId, user: GroupId) {
+        let Some(selector) = self.by_id.get_mut(&id) else { return };
+        selector.uses += 1;
+        if let Err(at) = selector.users.binary_search(&user) {
+            selector.users.insert(at, user);
         }
     }
 
-    /// One use less. If it was the last one the selector is gone; yields whom it selected then.
-    pub fn release(&mut self, id: SelectorId, context: &Context<'_>) -> Vec<NumericIdentity> {
-        let Some(selector) = self.by_id.get_mut(&id) else { return Vec::new() };
+    /// A group's tables do not use a selector any more. The use remains, to be released.
+    pub fn let_go(&mut self, id: SelectorId, user: GroupId) {
+        let Some(selector) = self.by_id.get_mut(&id) else { return };
+        if let Ok(at) = selector.users.binary_search(&user) {
+            selector.users.remove(at);
+        }
+    }
+
+    /// The groups whose tables use a selector.
+    pub fn users(&self, id: SelectorId) -> &[GroupId] {
+        self.by_id.get(&id).map_or(&[], |selector| &selector.users)
+    }
+
+    /// One use less. If it was the last one the selector is gone.
+    pub fn release(&mut self, id: SelectorId, context: &Context<'_>) {
+        let Some(selector) = self.by_id.get_mut(&id) else { return };
         selector.uses -= 1;
         if selector.uses > 0 {
-            return Vec::new();
+            return;
         }
-        let Some(gone) = self.by_id.remove(&id) else { return Vec::new() };
+        let Some(gone) = self.by_id.remove(&id) else { return };
         self.by_peer.remove(&gone.peer);
-        if let Some((key, values)) = anchors(&gone.peer) {
-            values.iter().for_each(|value| self.by_label.remove(key, value, id));
+        let Some((key, values)) = gone.anchor() else {
+            self.anywhere.remove(&id);
+            gone.peer.namespaces(context).unwrap_or_default().into_iter().for_each(|name| self.forget(name, id));
+            return;
+        };
+        for value in values {
+            let place = self.place(key, value);
+            let Some(selectors) = self.by_label.get_mut(&place) else { continue };
+            if let Ok(at) = selectors.binary_search(&id) {
+                selectors.remove(at);
+            }
+            if selectors.is_empty() {
+                self.by_label.remove(&place);
+            }
         }
-        self.anywhere.remove(&id);
-        for name in gone.peer.namespaces(context).unwrap_or_default() {
-            self.forget(name, id);
-        }
-        gone.members.into_iter().collect()
     }
 
     fn forget(&mut self, namespace: &str, id: SelectorId) {
@@ -174,20 +204,29 @@ impl Selectors {
         peer.prefixes(self.known(peer)).collect()
     }
 
-    /// The selectors that select an identity.
-    pub fn selecting(&mut self, identity: &PeerIdentity, context: &Context<'_>) -> SelectorSet {
-        let here = self.by_namespace.get(identity.namespace()).into_iter().flatten();
-        let labels = identity.labels.iter();
-        let by_label = labels.filter_map(|label| self.by_label.get(&label.key, &label.value)).flatten();
-        let asked: Vec<SelectorId> = self.anywhere.iter().chain(here).chain(by_label).copied().collect();
-        asked.into_iter().filter(|id| self.selects(*id, identity, context)).collect()
+    /// The selectors that select an identity by its labels, in order.
+    pub fn selecting(&mut self, identity: &PeerIdentity, context: &Context<'_>) -> Vec<SelectorId> {
+        let asked = self.concerned(identity);
+        self.comparisons += asked.len() as u64;
+        let selects = |selector: &Selector| selector.peer.selects(identity, context, self.known(&selector.peer));
+        asked.into_iter().filter(|id| self.by_id.get(id).is_some_and(selects)).collect()
     }
 
-    /// True if a selector selects an identity.
-    pub fn selects(&mut self, id: SelectorId, identity: &PeerIdentity, context: &Context<'_>) -> bool {
-        self.comparisons += 1;
-        let selector = self.by_id.get(&id);
-        selector.is_some_and(|one| one.peer.selects(identity, context, self.known(&one.peer)))
+    /// The selectors that have an identity among those that they select, in order.
+    pub fn holding(&self, identity: &PeerIdentity) -> Vec<SelectorId> {
+        let has = |selector: &Selector| selector.members.contains(identity.identity);
+        self.concerned(identity).into_iter().filter(|id| self.by_id.get(id).is_some_and(has)).collect()
+    }
+
+    /// All selectors that can select an identity, in order.
+    fn concerned(&self, identity: &PeerIdentity) -> Vec<SelectorId> {
+        let here = self.by_namespace.get(identity.namespace()).into_iter().flatten();
+        let labels = identity.peer_labels().iter();
+        let by_label = labels.filter_map(|label| self.by_label.get(&self.place(&label.key, &label.value))).flatten();
+        let mut all: Vec<SelectorId> = self.anywhere.iter().chain(here).chain(by_label).copied().collect();
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 
     /// How often a selector was asked for an identity.
@@ -195,10 +234,16 @@ impl Selectors {
         self.comparisons
     }
 
-    /// An identity was selected by some and is by others.
-    pub fn moved(&mut self, identity: NumericIdentity, from: &SelectorSet, to: &SelectorSet) {
-        from.without(to).for_each(|id| self.set_member(id, identity, false));
-        to.without(from).for_each(|id| self.set_member(id, identity, true));
+    /// Finds whom a selector selects now; yields those whom it selected before.
+    pub fn select(&mut self, id: SelectorId, identities: &Identities, context: &Context<'_>) -> RoaringBitmap {
+        let Some(selector) = self.by_id.get(&id) else { return RoaringBitmap::new() };
+        let known = self.known(&selector.peer);
+        let selects = |peer: &PeerIdentity| selector.peer.selects(peer, context, known);
+        let mut asked = 0;
+        let now = identities.selected(&selector.peer, context, &mut asked, selects);
+        self.comparisons += asked;
+        let selector = self.by_id.get_mut(&id);
+        selector.map(|selector| std::mem::replace(&mut selector.members, now)).unwrap_or_default()
     }
 
     /// An identity is selected or is not any more.
@@ -207,19 +252,18 @@ impl Selectors {
         if selected {
             selector.members.insert(identity);
         } else {
-            selector.members.remove(&identity);
+            selector.members.remove(identity);
         }
     }
 
-    /// Whom a selector selects, in no order.
-    pub fn members(&self, id: SelectorId) -> impl Iterator<Item = NumericIdentity> {
-        self.by_id.get(&id).into_iter().flat_map(|selector| selector.members.iter().copied())
+    /// Whom a selector selects.
+    pub fn members(&self, id: SelectorId) -> &RoaringBitmap {
+        self.by_id.get(&id).map_or(&self.nobody, |selector| &selector.members)
     }
 
     /// Whom a selector that some rule uses selects.
     pub fn selected(&self, peer: &Peer) -> impl Iterator<Item = NumericIdentity> + '_ {
-        let selector = self.by_peer.get(peer).and_then(|id| self.by_id.get(id));
-        selector.into_iter().flat_map(|selector| selector.members.iter().copied())
+        self.id(peer).into_iter().flat_map(|id| self.members(id))
     }
 
     fn known(&self, peer: &Peer) -> &Known {
@@ -228,20 +272,4 @@ impl Selectors {
             Peer::All | Peer::Labels(_) | Peer::Sums(_) | Peer::Entity { .. } | Peer::Cidr(_) => &self.nothing,
         }
     }
-}
-
-/// Of labels that are keys alone.
-static NO_VALUE: [String; 1] = [String::new()];
-
-/// Labels of which whoever is selected has one: those of the condition with the fewest values. Namespace and cluster
-/// are asked for by most selectors and tell little.
-fn anchors(peer: &Peer) -> Option<(&str, &[String])> {
-    let selector: &LabelSelector = match peer {
-        Peer::Labels(selector) => selector,
-        Peer::Learned(Learned::Name(name) | Learned::Pattern(name)) => return Some((name, &NO_VALUE)),
-        Peer::All | Peer::Sums(_) | Peer::Entity { .. } | Peer::Cidr(_) | Peer::Learned(_) => return None,
-    };
-    let telling = selector.requirements().iter().filter(|one| one.key.key != POD_NAMESPACE && one.key.key != CLUSTER);
-    let asking = telling.filter_map(|one| Some((one.key.key.as_str(), values(one)?)));
-    asking.min_by_key(|(_, values)| values.len())
 }

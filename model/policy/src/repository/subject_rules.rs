@@ -4,22 +4,24 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use abi::identity::HOST;
+use foldhash::fast::RandomState as FastHash;
+use smallvec::smallvec;
 
-use super::Compiled;
+use super::compiled::{Compiled, Rules};
 use super::selectors::SelectorId;
-use crate::origin::{Direction, Implicit, RuleOrigin};
+use crate::origin::{Direction, Implicit};
 use crate::peer::{Learned, Peer, PeerIdentity};
 use crate::redirect::Redirect;
-use crate::resolve::{By, Candidate, PeerKey, RangeKey, Row, Statement, settle};
+use crate::resolve::{By, Candidate, PeerKey, RangeKey, Row, settle};
 use crate::rule::{Effect, L7, Ports, Rule, Tier, protocol};
 use crate::settings::{AllowLocalhost, Mode, Settings};
 
 /// What the rules of one subject say, whoever the peers are.
 #[derive(Clone)]
 pub(super) struct SubjectRules {
-    pub origins: Vec<Arc<RuleOrigin>>,
+    pub rules: Rules,
     /// The selectors of the rules; candidates have their numbers.
-    pub selectors: Vec<SelectorId>,
+    pub selectors: Numbers,
     /// Ingress and egress.
     pub directions: [DirectionRules; 2],
 }
@@ -29,13 +31,11 @@ pub(super) struct SubjectRules {
 pub(super) struct DirectionRules {
     pub direction: Direction,
     pub enforced: bool,
-    /// Numbers of the rules that close the subject.
-    pub closed_by: Vec<u32>,
+    /// False if rules of this direction are not asked for the subject.
+    pub applies: bool,
+    /// In order of the peers, those for everybody first.
     pub candidates: Vec<Candidate>,
 }
-
-/// Ports, and what the proxy asks on them.
-type Ranged = (RangeKey, Option<Arc<Redirect>>);
 
 /// What rules depend on of the identity that they are put together for.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -60,7 +60,7 @@ impl Whom {
 struct Subject<'a> {
     settings: &'a Settings,
     whom: &'a Whom,
-    rules: &'a [Arc<Compiled>],
+    rules: &'a Rules,
     host: SelectorId,
     /// Names that it may not ask for.
     denied_names: BTreeSet<String>,
@@ -68,19 +68,12 @@ struct Subject<'a> {
 
 impl SubjectRules {
     /// What these rules, which select the subject, say; an error if some of them cannot be put together.
-    pub fn new(
-        settings: &Settings,
-        whom: &Whom,
-        mut rules: Vec<Arc<Compiled>>,
-        host: SelectorId,
-    ) -> Result<Self, String> {
-        rules.sort_by(|one, other| one.order.cmp(&other.order));
-        let origins = rules.iter().map(|one| one.rule().origin.clone()).collect();
-        let mut numbers = Numbers::default();
+    pub fn new(settings: &Settings, whom: &Whom, rules: Rules, host: SelectorId) -> Result<Self, String> {
+        let mut selectors = Numbers::of_rules(&rules);
         let subject = Subject { settings, whom, rules: &rules, host, denied_names: denied_names(&rules) };
-        let ingress = subject.direction(Direction::Ingress, &mut numbers)?;
-        let egress = subject.direction(Direction::Egress, &mut numbers)?;
-        Ok(SubjectRules { origins, selectors: numbers.selectors, directions: [ingress, egress] })
+        let ingress = subject.direction(Direction::Ingress, &mut selectors)?;
+        let egress = subject.direction(Direction::Egress, &mut selectors)?;
+        Ok(SubjectRules { rules, selectors, directions: [ingress, egress] })
     }
 
     /// Rules that let nothing pass: those of a subject whose own ones cannot be put together.
@@ -88,26 +81,49 @@ impl SubjectRules {
         let directions = Direction::BOTH.map(|direction| DirectionRules {
             direction,
             enforced: true,
-            closed_by: Vec::new(),
+            applies: true,
             candidates: Vec::new(),
         });
-        SubjectRules { origins: Vec::new(), selectors: Vec::new(), directions }
+        SubjectRules { rules: Rules::default(), selectors: Numbers::default(), directions }
+    }
+
+    /// Numbers of the rules that close the subject in a direction.
+    pub fn closing(&self, direction: &DirectionRules) -> impl Iterator<Item = u32> {
+        let (applies, direction) = (direction.applies, direction.direction);
+        let closes = move |one: &Rule| applies && one.direction == direction && one.default_deny;
+        (0..).zip(self.rules.iter()).filter(move |(_, one)| closes(one.rule())).map(|(number, _)| number)
     }
 }
 
 /// Selectors by their number within the subject.
-#[derive(Default)]
-struct Numbers {
-    selectors: Vec<SelectorId>,
-    by_selector: HashMap<SelectorId, u32>,
+#[derive(Clone, Default)]
+pub(super) struct Numbers {
+    all: Vec<SelectorId>,
+    by_selector: HashMap<SelectorId, u32, FastHash>,
 }
 
 impl Numbers {
+    fn of_rules(rules: &[Arc<Compiled>]) -> Self {
+        let most: usize = rules.iter().map(|one| one.selectors.len()).sum();
+        let by_selector = HashMap::with_capacity_and_hasher(most, FastHash::default());
+        Numbers { all: Vec::with_capacity(most), by_selector }
+    }
+
     fn of(&mut self, selector: SelectorId) -> u32 {
         *self.by_selector.entry(selector).or_insert_with(|| {
-            self.selectors.push(selector);
-            (self.selectors.len() - 1) as u32
+            self.all.push(selector);
+            (self.all.len() - 1) as u32
         })
+    }
+
+    /// The number of a selector, if it has one.
+    pub fn get(&self, selector: SelectorId) -> Option<u32> {
+        self.by_selector.get(&selector).copied()
+    }
+
+    /// The selectors in order of their numbers.
+    pub fn all(&self) -> &[SelectorId] {
+        &self.all
     }
 }
 
@@ -133,57 +149,58 @@ impl Subject<'_> {
     fn direction(&self, direction: Direction, numbers: &mut Numbers) -> Result<DirectionRules, String> {
         let is_host = self.whom.is_host;
         let exempt = self.settings.mode == Mode::Never || is_host && !self.settings.host_firewall;
-        let of_direction = |one: &&Arc<Compiled>| one.rule().direction == direction;
-        let own: Vec<(u32, &Arc<Compiled>)> =
-            (0..).zip(self.rules.iter()).filter(|(_, one)| of_direction(one) && !exempt).collect();
-        let closed_by: Vec<u32> =
-            own.iter().filter(|(_, one)| one.rule().default_deny).map(|(number, _)| *number).collect();
+        let own = || {
+            let rules = (0..).zip(self.rules.iter()).filter(|_| !exempt);
+            rules.filter(|(_, one)| one.rule().direction == direction)
+        };
         let always = !exempt && (self.settings.mode == Mode::Always || self.whom.is_init);
-        let closed = always || !closed_by.is_empty();
-        let (mut levels, mut said) = (Levels::default(), Vec::new());
-        for (number, compiled) in &own {
-            let level = levels.of(compiled.rule().tier, compiled.rule().priority);
-            self.add(*number, compiled, (level, closed), numbers, &mut said)?;
+        let closed = always || own().any(|(_, one)| one.rule().default_deny);
+        let (mut levels, mut said) = (Levels::default(), Vec::with_capacity(own().count()));
+        let (mut some, mut passes) = (false, false);
+        for (number, compiled) in own() {
+            let rule = compiled.rule();
+            let level = levels.of(rule.tier, rule.priority);
+            self.add(number, compiled, (level, closed), numbers, &mut said)?;
+            (some, passes) = (true, passes || rule.effect == Effect::Pass);
         }
-        said.extend(self.implied(direction, &own, closed, numbers, &mut levels));
-        let candidates = settle(said)?;
-        Ok(DirectionRules { direction, enforced: always || !own.is_empty(), closed_by, candidates })
+        self.implied(direction, (closed, some, passes), numbers, &mut levels, &mut said);
+        Ok(DirectionRules { direction, enforced: always || some, applies: !exempt, candidates: settle(said)? })
     }
 
-    /// What holds where no rule decides.
+    /// Adds what holds where no rule decides. `there` says whether the direction is closed, has rules, and has rules
+    /// that pass something on.
     fn implied(
         &self,
         direction: Direction,
-        own: &[(u32, &Arc<Compiled>)],
-        closed: bool,
+        there: (bool, bool, bool),
         numbers: &mut Numbers,
         levels: &mut Levels,
-    ) -> Vec<Statement> {
-        if !closed && own.is_empty() {
-            return Vec::new();
-        }
+        said: &mut Vec<Candidate>,
+    ) {
+        let (closed, some, passes) = there;
         if !closed {
-            let level = levels.of(Tier::Default, 0);
-            return vec![implied(Implicit::AllowAny(direction), Effect::Allow, level)];
+            if some {
+                let level = levels.of(Tier::Default, 0);
+                said.push(implied(Implicit::AllowAny(direction), Effect::Allow, level));
+            }
+            return;
         }
         let localhost = direction == Direction::Ingress
             && !self.whom.is_host
             && match self.settings.allow_localhost {
-                AllowLocalhost::Always => !own.is_empty(),
+                AllowLocalhost::Always => some,
                 AllowLocalhost::EvenWithoutRules => true,
                 AllowLocalhost::Policy => false,
             };
-        let mut said = Vec::new();
         if localhost {
             let level = levels.of(Tier::Default, 0);
             let peer = PeerKey::Selector(numbers.of(self.host));
-            said.push(Statement { peer, row: Row::Own, ..implied(Implicit::AllowLocalhost, Effect::Allow, level) });
+            said.push(Candidate { peer, row: Row::Own, ..implied(Implicit::AllowLocalhost, Effect::Allow, level) });
         }
-        if own.iter().any(|(_, one)| one.rule().effect == Effect::Pass) {
+        if passes {
             let level = levels.of(Tier::Default, 1);
             said.push(implied(Implicit::DenyAny(direction), Effect::Deny, level));
         }
-        said
     }
 
     /// What one rule says of each of its peers and ports. `place` is its level, and whether its direction is closed.
@@ -193,22 +210,22 @@ impl Subject<'_> {
         compiled: &Compiled,
         place: (u32, bool),
         numbers: &mut Numbers,
-        said: &mut Vec<Statement>,
+        said: &mut Vec<Candidate>,
     ) -> Result<(), String> {
         let rule = compiled.rule();
-        let ranges = self.ranges(rule, place.1)?;
-        let mut selectors = compiled.selectors.iter();
-        for peer in &rule.peers {
-            let key = match peer {
-                Peer::All => PeerKey::All,
-                Peer::Labels(_) | Peer::Sums(_) | Peer::Entity { .. } | Peer::Cidr(_) | Peer::Learned(_) => {
-                    let Some(selector) = selectors.next() else { continue };
-                    PeerKey::Selector(numbers.of(*selector))
-                }
-            };
-            for (range, redirect) in &ranges {
-                said.push(Statement {
-                    by: By::Rule(number),
+        let log = Some(&rule.origin.log).filter(|log| !log.is_empty()).map(|log| Arc::from(log.as_str()));
+        let mut add = |range: RangeKey, redirect: Option<Arc<Redirect>>| {
+            let mut selectors = compiled.selectors.iter();
+            for peer in &rule.peers {
+                let key = match peer {
+                    Peer::All => PeerKey::All,
+                    Peer::Labels(_) | Peer::Sums(_) | Peer::Entity { .. } | Peer::Cidr(_) | Peer::Learned(_) => {
+                        let Some(selector) = selectors.next() else { continue };
+                        PeerKey::Selector(numbers.of(*selector))
+                    }
+                };
+                said.push(Candidate {
+                    by: smallvec![By::Rule(number)],
                     tier: rule.tier,
                     level: place.0,
                     peer: key,
@@ -217,40 +234,44 @@ impl Subject<'_> {
                     effect: rule.effect,
                     auth: rule.auth.filter(|_| rule.effect == Effect::Allow),
                     redirect: redirect.clone(),
-                    log: Some(&rule.origin.log).filter(|log| !log.is_empty()).map(|log| Arc::from(log.as_str())),
+                    logs: log.iter().cloned().collect(),
+                    elided: false,
                 });
             }
+        };
+        let Ports::Some(ports) = &rule.ports else {
+            add(RangeKey::Any, None);
+            return Ok(());
+        };
+        let mut redirects = Redirects { subject: self, closed: place.1, known: Vec::new() };
+        for port in ports {
+            let asked = port.l7.as_ref().filter(|_| rule.effect == Effect::Allow);
+            let redirect = asked.map_or(Ok(None), |asked| redirects.of(asked, port.protocol))?;
+            add(RangeKey::Ports(port.protocol, port.range.clone(), port.written_end), redirect);
         }
         Ok(())
     }
+}
 
-    fn ranges(&self, rule: &Rule, closed: bool) -> Result<Vec<Ranged>, String> {
-        let Ports::Some(ports) = &rule.ports else { return Ok(vec![(RangeKey::Any, None)]) };
-        let namespace = &self.whom.namespace;
-        let mut known: HashMap<(*const L7, bool), Option<Arc<Redirect>>> = HashMap::new();
-        let mut ranges = Vec::new();
-        for port in ports {
-            let asked = port.l7.as_ref().filter(|_| rule.effect == Effect::Allow);
-            let redirect = match asked {
-                None => None,
-                Some(asked) => {
-                    let key = (Arc::as_ptr(asked), port.protocol == protocol::TCP);
-                    match known.get(&key) {
-                        Some(redirect) => redirect.clone(),
-                        None => {
-                            let redirect = Redirect::new(asked, port.protocol, namespace)?;
-                            let redirect = redirect.map(|one| one.denying(&self.denied_names));
-                            // Where nothing closes the subject, what the rules do not name passes all the same.
-                            let redirect = redirect.map(|one| Arc::new(if closed { one } else { one.opened() }));
-                            known.insert(key, redirect.clone());
-                            redirect
-                        }
-                    }
-                }
-            };
-            ranges.push((RangeKey::Ports(port.protocol, port.range.clone(), port.written_end), redirect));
+/// What one rule sends to the proxy: what it asks on many ports is put together once.
+struct Redirects<'a> {
+    subject: &'a Subject<'a>,
+    closed: bool,
+    known: Vec<(*const L7, bool, Option<Arc<Redirect>>)>,
+}
+
+impl Redirects<'_> {
+    fn of(&mut self, asked: &Arc<L7>, protocol: u8) -> Result<Option<Arc<Redirect>>, String> {
+        let (place, is_tcp) = (Arc::as_ptr(asked), protocol == protocol::TCP);
+        if let Some((.., known)) = self.known.iter().find(|(one, tcp, _)| (*one, *tcp) == (place, is_tcp)) {
+            return Ok(known.clone());
         }
-        Ok(ranges)
+        let redirect = Redirect::new(asked, protocol, &self.subject.whom.namespace)?;
+        let redirect = redirect.map(|one| one.denying(&self.subject.denied_names));
+        // Where nothing closes the subject, what the rules do not name passes all the same.
+        let redirect = redirect.map(|one| Arc::new(if self.closed { one } else { one.opened() }));
+        self.known.push((place, is_tcp, redirect.clone()));
+        Ok(redirect)
     }
 }
 
@@ -265,9 +286,9 @@ fn denied_names(rules: &[Arc<Compiled>]) -> BTreeSet<String> {
     names.collect()
 }
 
-fn implied(what: Implicit, effect: Effect, level: u32) -> Statement {
-    Statement {
-        by: By::Implicit(what),
+fn implied(what: Implicit, effect: Effect, level: u32) -> Candidate {
+    Candidate {
+        by: smallvec![By::Implicit(what)],
         tier: Tier::Default,
         level,
         peer: PeerKey::All,
@@ -276,6 +297,7 @@ fn implied(what: Implicit, effect: Effect, level: u32) -> Statement {
         effect,
         auth: None,
         redirect: None,
-        log: None,
+        logs: Vec::new(),
+        elided: false,
     }
 }

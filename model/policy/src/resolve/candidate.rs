@@ -1,7 +1,8 @@
 //! What do the rules of one subject say together of one peer selector and one range of ports?
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use smallvec::SmallVec;
 
 use crate::origin::Implicit;
 use crate::redirect::{Parser, Redirect};
@@ -44,10 +45,10 @@ pub(crate) enum Row {
     Own,
 }
 
-/// What one rule says of one peer selector and one range of ports.
+/// What the rules of a tier say of one peer selector and one range of ports: at first one rule alone, then all of them.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) struct Statement {
-    pub by: By,
+pub(crate) struct Candidate {
+    pub by: SmallVec<[By; 2]>,
     pub tier: Tier,
     /// Its place among all tiers and priorities of the subject's direction; the lowest comes first.
     pub level: u32,
@@ -57,22 +58,7 @@ pub(crate) struct Statement {
     pub effect: Effect,
     pub auth: Option<Auth>,
     pub redirect: Option<Arc<Redirect>>,
-    /// What its rule wants to be logged.
-    pub log: Option<Arc<str>>,
-}
-
-/// What all rules of a tier say of one peer selector and one range of ports.
-#[derive(Clone, PartialEq, Debug)]
-pub(crate) struct Candidate {
-    pub by: Vec<By>,
-    pub tier: Tier,
-    pub level: u32,
-    pub peer: PeerKey,
-    pub range: RangeKey,
-    pub row: Row,
-    pub effect: Effect,
-    pub auth: Option<Auth>,
-    pub redirect: Option<Arc<Redirect>>,
+    /// What the rules want to be logged.
     pub logs: Vec<Arc<str>>,
     /// True if everybody's rules say the same, so that this only adds to what the proxy asks.
     pub elided: bool,
@@ -86,22 +72,6 @@ pub(crate) struct Precedence {
 }
 
 impl Candidate {
-    fn new(said: Statement) -> Candidate {
-        Candidate {
-            by: vec![said.by],
-            tier: said.tier,
-            level: said.level,
-            peer: said.peer,
-            range: said.range,
-            row: said.row,
-            effect: said.effect,
-            auth: said.auth,
-            redirect: said.redirect,
-            logs: said.log.into_iter().collect(),
-            elided: false,
-        }
-    }
-
     /// Denial is stronger than a proxy, a proxy than plain allowance, and that than leaving it to the next tier.
     pub fn precedence(&self) -> Precedence {
         let strength = match (self.effect, &self.redirect) {
@@ -113,13 +83,15 @@ impl Candidate {
         Precedence { level: std::cmp::Reverse(self.level), strength }
     }
 
-    /// The prefixes of its ports; none for a name, which means something for a peer or a subject only.
-    pub fn prefixes(&self) -> Vec<Prefix> {
+    /// Adds the prefixes of its ports; none for a name, which means something for a peer or a subject only.
+    pub fn prefixes(&self, mut add: impl FnMut(Prefix)) {
         match &self.range {
-            RangeKey::Any => vec![Prefix::ANY],
-            RangeKey::Ports(protocol, PortRange::All, _) => vec![Prefix::protocol(*protocol)],
-            RangeKey::Ports(protocol, PortRange::Numbers(first, last), _) => Prefix::range(*protocol, *first, *last),
-            RangeKey::Ports(_, PortRange::Named(_), _) => Vec::new(),
+            RangeKey::Any => add(Prefix::ANY),
+            RangeKey::Ports(protocol, PortRange::All, _) => add(Prefix::protocol(*protocol)),
+            RangeKey::Ports(protocol, PortRange::Numbers(first, last), _) => {
+                Prefix::range(*protocol, *first, *last).for_each(add);
+            }
+            RangeKey::Ports(_, PortRange::Named(_), _) => {}
         }
     }
 
@@ -127,6 +99,11 @@ impl Candidate {
     pub fn proxy(&self) -> Option<(Parser, Option<&str>)> {
         let redirect = self.redirect.as_ref()?;
         Some((redirect.parser, redirect.listener.as_deref()))
+    }
+
+    /// Those of one place are put together.
+    fn place(&self) -> (PeerKey, Tier, &RangeKey) {
+        (self.peer, self.tier, &self.range)
     }
 
     /// Adds what another rule of the tier says of the same peers and ports.
@@ -182,28 +159,27 @@ fn merge_auth(one: Option<Auth>, two: Option<Auth>) -> Result<Option<Auth>, Stri
     }
 }
 
-/// Puts together what rules say of the same selectors and ports. What cannot be put together makes the whole policy of
-/// the subject one that cannot be made.
-pub(crate) fn settle(said: Vec<Statement>) -> Result<Vec<Candidate>, String> {
-    let mut merged: BTreeMap<(Tier, RangeKey, PeerKey), Candidate> = BTreeMap::new();
+/// Puts together what rules say of the same selectors and ports, in order of the selectors; those for everybody come
+/// first. What cannot be put together makes the whole policy of the subject one that cannot be made.
+pub(crate) fn settle(mut said: Vec<Candidate>) -> Result<Vec<Candidate>, String> {
+    // Stable: what is said of the same selector and ports stays in the order of the rules.
+    said.sort_by(|one, two| one.place().cmp(&two.place()));
+    let mut candidates: Vec<Candidate> = Vec::with_capacity(said.len());
     for one in said {
-        let key = (one.tier, one.range.clone(), one.peer);
-        let candidate = Candidate::new(one);
-        match merged.get_mut(&key) {
-            Some(known) => known.merge(candidate)?,
-            None => drop(merged.insert(key, candidate)),
+        match candidates.last_mut() {
+            Some(known) if known.place() == one.place() => known.merge(one)?,
+            _ => candidates.push(one),
         }
     }
-    let everybody: BTreeMap<(Tier, RangeKey), Candidate> = merged
-        .values()
-        .filter(|one| one.peer == PeerKey::All && one.effect != Effect::Pass)
-        .map(|one| ((one.tier, one.range.clone()), one.clone()))
-        .collect();
-    let mut candidates: Vec<Candidate> = merged.into_values().collect();
-    for one in candidates.iter_mut().filter(|one| one.peer != PeerKey::All && one.range.names_ports()) {
-        let all = everybody.get(&(one.tier, one.range.clone()));
-        one.elided = all.is_some_and(|all| one.looks_like(all));
-        one.by.sort_unstable();
+    let first = candidates.partition_point(|one| one.peer == PeerKey::All);
+    let (everybody, selected) = candidates.split_at_mut(first);
+    if everybody.is_empty() {
+        return Ok(candidates);
+    }
+    for one in selected.iter_mut().filter(|one| one.range.names_ports()) {
+        let place = (PeerKey::All, one.tier, &one.range);
+        let all = everybody.binary_search_by(|all| all.place().cmp(&place)).ok().map(|at| &everybody[at]);
+        one.elided = all.is_some_and(|all| all.effect != Effect::Pass && one.looks_like(all));
     }
     Ok(candidates)
 }

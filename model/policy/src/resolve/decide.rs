@@ -1,6 +1,7 @@
 //! Who decides for the packets of one prefix?
 
 use abi::policy::VERDICT_DENY;
+use smallvec::SmallVec;
 
 use super::candidate::{By, Candidate, Precedence, Row};
 use super::{Deciders, Entry, Prefix, allowing, match_type};
@@ -15,6 +16,9 @@ pub(crate) struct Placed<'a> {
     pub number: u32,
     pub candidate: &'a Candidate,
 }
+
+/// Some candidates: nearly always few.
+pub(crate) type Chosen<'a> = SmallVec<[Placed<'a>; 4]>;
 
 /// What narrows candidates: what higher tiers passed on was passed on for these peers and ports only. Where a peer's
 /// own and the sum's were passed on alike, by different rules, each has its own.
@@ -34,14 +38,12 @@ struct Key {
 /// What decides for packets of this prefix that no narrower one has. `covering` are the candidates that speak of them.
 pub(super) fn decide(prefix: Prefix, covering: &[Placed<'_>], base: &Entry, passes: bool) -> Entry {
     let mut clip = Clip::NONE;
-    let mut tiers: Vec<_> = covering.iter().map(|one| one.candidate.tier).collect();
-    tiers.sort_unstable();
-    tiers.dedup();
-    for tier in tiers {
-        let in_force = |one: &&Placed<'_>| one.candidate.tier == tier && !one.candidate.elided;
-        let of_tier: Vec<Placed<'_>> = covering.iter().filter(in_force).copied().collect();
-        let Some(greatest) = of_tier.iter().map(precedence).max() else { continue };
-        let first: Vec<Placed<'_>> = of_tier.iter().filter(|one| precedence(one) == greatest).copied().collect();
+    let mut next = covering.iter().map(|one| one.candidate.tier).min();
+    while let Some(tier) = next {
+        next = covering.iter().map(|one| one.candidate.tier).filter(|one| *one > tier).min();
+        let in_force = || covering.iter().filter(|one| one.candidate.tier == tier && !one.candidate.elided);
+        let Some(greatest) = in_force().map(precedence).max() else { continue };
+        let first: Chosen<'_> = in_force().filter(|one| precedence(one) == greatest).copied().collect();
         match first[0].candidate.effect {
             Effect::Pass => clip = clip.and(&first),
             Effect::Deny => return deny(prefix, &first, clip),
@@ -100,7 +102,10 @@ fn deny(prefix: Prefix, denials: &[Placed<'_>], clip: Clip) -> Entry {
         (None, Some(sum)) => sum,
         (None, None) => clip.key(&denials[0]),
     };
-    let mut deciders = deciders(denials.iter().filter(|one| clip.key(one) == key));
+    // Of several that were passed on to the same place the wider hides the narrower, as it does where nothing is passed.
+    let of_key = || denials.iter().filter(|one| clip.key(one) == key);
+    let hidden = |one: &Placed<'_>| of_key().any(|other| other.row == one.row && other.prefix < one.prefix);
+    let mut deciders = deciders(of_key().filter(|one| !hidden(one)));
     if deciders.implicit.is_some() {
         deciders.rules.clear();
         deciders.closing = true;
@@ -114,7 +119,7 @@ struct Allowance<'a> {
     precedence: Precedence,
     auth: Auth,
     explicit: bool,
-    members: Vec<Placed<'a>>,
+    members: Chosen<'a>,
     /// Of the candidates that the proxy follows.
     leader: Placed<'a>,
 }
@@ -122,10 +127,10 @@ struct Allowance<'a> {
 /// The narrowest of each row, and of the two what the datapath would take.
 fn allow<'a>(prefix: Prefix, covering: &[Placed<'a>], first: &[Placed<'a>], clip: Clip, passes: bool) -> Entry {
     let with_auth = !passes && covering.iter().any(|one| one.candidate.auth.is_some());
+    let all = if with_auth { covering } else { first };
     let of_row = |row: Row| {
-        let all: Vec<Placed<'a>> =
-            if with_auth { covering.iter().filter(|one| is_allowing(one)).copied().collect() } else { first.to_vec() };
-        let own: Vec<Placed<'a>> = all.into_iter().filter(|one| clip.key(one).row == row).collect();
+        let of_row = |one: &&Placed<'a>| is_allowing(one) && clip.key(one).row == row;
+        let own: Chosen<'a> = all.iter().filter(of_row).copied().collect();
         row_allowance(&own, clip, with_auth)
     };
     let chosen = match (of_row(Row::Own), of_row(Row::Sum)) {
@@ -162,7 +167,19 @@ fn between<'a>(own: Allowance<'a>, sum: Allowance<'a>) -> Allowance<'a> {
     chosen
 }
 
-impl Allowance<'_> {
+impl<'a> Allowance<'a> {
+    /// What one candidate comes to that is alone in its row.
+    fn of(only: &Placed<'a>, clip: Clip) -> Self {
+        Allowance {
+            key: clip.key(only),
+            precedence: precedence(only),
+            auth: only.candidate.auth.unwrap_or_default(),
+            explicit: only.candidate.auth.is_some(),
+            members: SmallVec::from_slice(&[*only]),
+            leader: *only,
+        }
+    }
+
     fn says_the_same(&self, other: &Self) -> bool {
         let logs = |one: &Self| {
             let logs = one.members.iter().flat_map(|member| member.candidate.logs.iter().cloned());
@@ -179,25 +196,26 @@ impl Allowance<'_> {
 /// What holds in one row: the narrowest of the greatest precedence; a rule that asks for proof itself is there besides
 /// a wider and stronger one, and goes where that goes.
 fn row_allowance<'a>(all: &[Placed<'a>], clip: Clip, with_auth: bool) -> Option<Allowance<'a>> {
+    if let [only] = all {
+        return Some(Allowance::of(only, clip));
+    }
     let greatest = all.iter().map(precedence).max()?;
-    let top: Vec<&Placed<'a>> = all.iter().filter(|one| precedence(one) == greatest).collect();
+    let top = || all.iter().filter(|one| precedence(one) == greatest);
     let keeps_up = |one: &&Placed<'a>| {
         let prefix = clip.key(one).prefix;
         precedence(one) == greatest
-            || one.candidate.auth.is_some() && top.iter().any(|wider| clip.key(wider).prefix <= prefix)
+            || one.candidate.auth.is_some() && top().any(|wider| clip.key(wider).prefix <= prefix)
     };
-    let in_force: Vec<&Placed<'a>> = all.iter().filter(keeps_up).collect();
-    let key = in_force.iter().map(|one| clip.key(one)).max_by_key(|key| key.prefix)?;
-    let members: Vec<Placed<'a>> =
-        in_force.iter().filter(|one| clip.key(one).prefix == key.prefix).map(|one| **one).collect();
+    let in_force = || all.iter().filter(keeps_up);
+    let key = in_force().map(|one| clip.key(one)).max_by_key(|key| key.prefix)?;
+    let members: Chosen<'a> = in_force().filter(|one| clip.key(one).prefix == key.prefix).copied().collect();
     let explicit = members.iter().filter_map(|one| one.candidate.auth).max();
     let level = members.iter().map(|one| one.candidate.level).min()?;
     let wider = all.iter().filter(|one| {
         with_auth && clip.key(one).prefix < key.prefix && one.candidate.auth.is_some() && one.candidate.level <= level
     });
     let inherited = wider.max_by_key(|one| clip.key(one).prefix).and_then(|one| one.candidate.auth);
-    let strongest =
-        top.iter().filter(|one| clip.key(one).prefix <= key.prefix).max_by_key(|one| clip.key(one).prefix)?;
+    let strongest = top().filter(|one| clip.key(one).prefix <= key.prefix).max_by_key(|one| clip.key(one).prefix)?;
     // Of several proxies that claim the traffic as strongly, the first by name gets it.
     let claiming = members.iter().filter(|one| precedence(one) == greatest);
     let leader = *claiming.min_by_key(|one| one.candidate.proxy()).unwrap_or(strongest);
@@ -212,14 +230,14 @@ fn row_allowance<'a>(all: &[Placed<'a>], clip: Clip, with_auth: bool) -> Option<
 }
 
 /// The candidates whose redirects the proxy of this one follows: all that speak of the peer and that proxy.
-fn followed(covering: &[Placed<'_>], leader: &Placed<'_>) -> Vec<u32> {
-    let Some(proxy) = leader.candidate.proxy() else { return Vec::new() };
+fn followed(covering: &[Placed<'_>], leader: &Placed<'_>) -> SmallVec<[u32; 4]> {
+    let Some(proxy) = leader.candidate.proxy() else { return SmallVec::new() };
     let same = |one: &&Placed<'_>| {
         one.candidate.effect == Effect::Allow
             && one.candidate.level == leader.candidate.level
             && one.candidate.proxy() == Some(proxy)
     };
-    let mut numbers: Vec<u32> = covering.iter().filter(same).map(|one| one.number).collect();
+    let mut numbers: SmallVec<[u32; 4]> = covering.iter().filter(same).map(|one| one.number).collect();
     numbers.sort_unstable();
     numbers.dedup();
     numbers

@@ -22,10 +22,16 @@ impl Prefix {
         Prefix { protocol: Some(protocol), bits: 0, port: 0 }
     }
 
-    /// The prefixes that have this one in them, from narrow to wide.
-    pub fn wider(self) -> impl Iterator<Item = Prefix> {
-        let shorter = (0..self.bits).rev().map(move |bits| Prefix { bits, port: masked(self.port, bits), ..self });
-        shorter.chain(self.protocol.map(|_| Prefix::ANY))
+    /// The prefix of this length that has this one in it, or is it; `None` if it is shorter than that.
+    pub fn of_length(self, length: u32) -> Option<Prefix> {
+        match length {
+            _ if length > self.len() => None,
+            PREFIX_ANY_PROTOCOL => Some(Prefix::ANY),
+            _ => {
+                let bits = length.checked_sub(PREFIX_PROTOCOL)? as u8;
+                Some(Prefix { bits, port: masked(self.port, bits), ..self })
+            }
+        }
     }
 
     /// Significant bits of the tables' key.
@@ -37,17 +43,16 @@ impl Prefix {
     }
 
     /// The fewest prefixes for the ports from `first` to `last`.
-    pub fn range(protocol: u8, first: u16, last: u16) -> Vec<Prefix> {
+    pub fn range(protocol: u8, first: u16, last: u16) -> impl Iterator<Item = Prefix> {
         let (mut next, last) = (u32::from(first), u32::from(last));
-        let mut prefixes = Vec::new();
-        while next <= last {
+        std::iter::from_fn(move || {
+            let rest = (last + 1).checked_sub(next).filter(|rest| *rest > 0)?;
             let aligned = if next == 0 { 16 } else { next.trailing_zeros().min(16) };
-            let fitting = (last - next + 1).ilog2();
-            let free = aligned.min(fitting);
-            prefixes.push(Prefix { protocol: Some(protocol), bits: (16 - free) as u8, port: next as u16 });
+            let free = aligned.min(rest.ilog2());
+            let prefix = Prefix { protocol: Some(protocol), bits: (16 - free) as u8, port: next as u16 };
             next += 1 << free;
-        }
-        prefixes
+            Some(prefix)
+        })
     }
 }
 
@@ -68,7 +73,7 @@ mod tests {
     use super::*;
 
     fn check(first: u16, last: u16, count: usize) {
-        let prefixes = Prefix::range(6, first, last);
+        let prefixes: Vec<Prefix> = Prefix::range(6, first, last).collect();
         assert_eq!(prefixes.len(), count, "{first}-{last}: {prefixes:?}");
         for port in 0..=u16::MAX {
             let inside = prefixes.iter().filter(|one| masked(port, one.bits) == one.port).count();
@@ -89,13 +94,14 @@ mod tests {
     }
 
     #[test]
-    fn wider_prefixes_come_from_narrow_to_wide() {
+    fn wider_prefixes_have_what_is_in_the_narrow_one() {
         let port = Prefix { protocol: Some(6), bits: 16, port: 0x8001 };
-        let wider: Vec<Prefix> = port.wider().collect();
-        assert_eq!(wider.len(), 17);
-        assert_eq!(wider[0], Prefix { bits: 15, port: 0x8000, ..port });
-        assert_eq!(wider[15], Prefix::protocol(6));
-        assert_eq!(wider[16], Prefix::ANY);
-        assert_eq!(Prefix::ANY.wider().count(), 0);
+        let wider = |length: u32| port.of_length(length);
+        assert_eq!(wider(PREFIX_PROTOCOL + 16), Some(port));
+        assert_eq!(wider(PREFIX_PROTOCOL + 15), Some(Prefix { bits: 15, port: 0x8000, ..port }));
+        assert_eq!(wider(PREFIX_PROTOCOL), Some(Prefix::protocol(6)));
+        assert_eq!(wider(PREFIX_ANY_PROTOCOL), Some(Prefix::ANY));
+        assert_eq!(Prefix::ANY.of_length(PREFIX_PROTOCOL), None);
+        assert_eq!(Prefix::protocol(6).of_length(PREFIX_PROTOCOL + 1), None);
     }
 }

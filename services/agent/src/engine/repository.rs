@@ -375,7 +375,7 @@ fn tables(policy: &EndpointPolicy, revision: u64, ports: &Ports) -> Tables {
         redirected: Arc::new(redirected_ports(&verdicts, &redirects)),
         ingress: policy.ingress_enforced,
         egress: policy.egress_enforced,
-        classes: policy.classes.clone(),
+        classes: policy.classes.iter().collect(),
         verdicts,
         rule_sets: policy.rule_sets.iter().map(|set| (set.id, describe_rules(set, revision))).collect(),
         redirects,
