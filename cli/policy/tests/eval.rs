@@ -240,7 +240,10 @@ fn of_denials_below_passes_the_wider_one_is_named() {
     let denials = "egressDeny: [{toEndpoints: [{matchLabels: {app: db}}]}, {toEndpoints: [{matchLabels: {app: db}}], toPorts: [{ports: [{port: \"1022\"}]}]}]";
     check(
         &(passes + &cnp("own", denials)),
-        &[("web db 1022 egress", json!({ "/verdict": "DENIED", "/egress/origins/0/index": 0, "/egress/origins/1": null }))],
+        &[(
+            "web db 1022 egress",
+            json!({ "/verdict": "DENIED", "/egress/origins/0/index": 0, "/egress/origins/1": null }),
+        )],
     );
 }
 

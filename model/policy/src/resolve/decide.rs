@@ -102,9 +102,10 @@ fn deny(prefix: Prefix, denials: &[Placed<'_>], clip: Clip) -> Entry {
         (None, Some(sum)) => sum,
         (None, None) => clip.key(&denials[0]),
     };
-    // Of several that were passed on to the same place the wider hides the narrower, as it does where nothing is passed.
+    // Of several that were passed on to the same place the wider hides the narrower, as it does where nothing is passed
+    // on; but the sum's does not hide the peer's own.
     let of_key = || denials.iter().filter(|one| clip.key(one) == key);
-    let hidden = |one: &Placed<'_>| of_key().any(|other| other.row == one.row && other.prefix < one.prefix);
+    let hidden = |one: &Placed<'_>| of_key().any(|other| other.row >= one.row && other.prefix < one.prefix);
     let mut deciders = deciders(of_key().filter(|one| !hidden(one)));
     if deciders.implicit.is_some() {
         deciders.rules.clear();
