@@ -1,33 +1,11 @@
 //! Are many flows judged alike however they are handed in, and without memory for each?
 #![allow(clippy::unwrap_used)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::fs;
 use std::path::PathBuf;
 
+use counting::{Counting, allocations};
 use serde_json::{Value, json};
-
-/// Counts the allocations of each thread.
-struct Counting;
-
-thread_local! {
-    static COUNT: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: everything is handed on to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let _ = COUNT.try_with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promise is the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is the same.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -85,14 +63,14 @@ impl Folder {
     }
 
     /// A result for each line, and how often memory was asked for.
-    fn eval(&self, threads: &str) -> (Vec<String>, usize) {
+    fn eval(&self, threads: &str) -> (Vec<String>, u64) {
         let file = |name: &str| self.0.join(name).to_str().unwrap().to_owned();
         let (cluster, flows) = (file("cluster.yaml"), file("flows.jsonl"));
-        let before = COUNT.get();
+        let before = allocations();
         let (text, well) =
             cli_policy::answer(&["eval", "--cluster", &cluster, "--flows", &flows, "--threads", threads]).unwrap();
         assert!(well);
-        let asked = COUNT.get() - before;
+        let asked = allocations() - before;
         (text.lines().map(str::to_owned).collect(), asked)
     }
 }

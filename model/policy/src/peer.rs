@@ -1,82 +1,22 @@
 //! Whom does a rule speak of?
 
+mod entity;
+mod identity;
+
 use std::fmt;
 
-use abi::identity as id;
-use identity::{Families, NumericIdentity, labelled_prefixes, world_label};
+use ::identity::{Families, world_label};
 use ipnet::IpNet;
-use labels::{CLUSTER, Label, Labels, Operator, POD_NAMESPACE, Selector, source};
+use labels::{Label, Labels, Operator, POD_NAMESPACE, Selector, source};
 
 use crate::settings::Settings;
 
-/// Peers that are known by name.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Entity {
-    /// Everybody.
-    All,
-    /// Outside of the cluster.
-    World,
-    /// Outside of the cluster, IPv4; with both families only.
-    WorldIpv4,
-    /// Outside of the cluster, IPv6; with both families only.
-    WorldIpv6,
-    /// Everything in the own cluster.
-    Cluster,
-    /// Everything in all clusters that are joined.
-    ClusterMesh,
-    /// The own node.
-    Host,
-    /// Endpoints whose labels are not known yet.
-    Init,
-    /// Proxies for ingress and gateways.
-    Ingress,
-    /// In the cluster, but not managed.
-    Unmanaged,
-    /// Other nodes.
-    RemoteNode,
-    /// Health endpoints.
-    Health,
-    /// Nobody.
-    None,
-    /// Who serves the Kubernetes API.
-    KubeApiserver,
-}
-
-/// All entities with their names.
-pub const ENTITIES: &[(Entity, &str)] = &[
-    (Entity::All, "all"),
-    (Entity::World, "world"),
-    (Entity::WorldIpv4, "world-ipv4"),
-    (Entity::WorldIpv6, "world-ipv6"),
-    (Entity::Cluster, "cluster"),
-    (Entity::ClusterMesh, "cluster-mesh"),
-    (Entity::Host, "host"),
-    (Entity::Init, "init"),
-    (Entity::Ingress, "ingress"),
-    (Entity::Unmanaged, "unmanaged"),
-    (Entity::RemoteNode, "remote-node"),
-    (Entity::Health, "health"),
-    (Entity::None, "none"),
-    (Entity::KubeApiserver, "kube-apiserver"),
-];
-
-impl Entity {
-    /// The entity of this name.
-    pub fn parse(name: &str) -> Option<Self> {
-        ENTITIES.iter().find(|(_, known)| *known == name).map(|(entity, _)| *entity)
-    }
-
-    /// As policies have it.
-    pub fn name(self) -> &'static str {
-        ENTITIES.iter().find(|(entity, _)| *entity == self).map_or("", |(_, name)| name)
-    }
-}
+pub use self::entity::{ENTITIES, Entity};
+pub use self::identity::PeerIdentity;
+use self::identity::SUMS;
 
 /// A label's key for the name of a group of prefixes, which follows.
 const GROUP_NAME: &str = "io.cilium.policy.cidrgroupname";
-
-/// Names of the sums: remote nodes, addresses of the world, workloads of the own cluster, workloads of others.
-const SUMS: [&str; 4] = ["aggregate-remote-node", "aggregate-world", "aggregate-cluster", "aggregate-cluster-mesh"];
 
 /// A prefix without some parts.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -140,21 +80,6 @@ pub enum Learned {
     Services(String, Selector),
 }
 
-/// What is known of an identity that selectors ask for.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PeerIdentity {
-    /// Its number.
-    pub identity: NumericIdentity,
-    /// Its labels.
-    pub labels: Labels,
-    /// Those that selectors of peers ask.
-    as_peer: Labels,
-    /// Those that selectors of subjects ask.
-    as_subject: Labels,
-    /// The prefixes that its addresses lie in, as far as its labels name them.
-    pub prefixes: Vec<IpNet>,
-}
-
 /// What selectors need to know besides.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Context<'a> {
@@ -208,113 +133,6 @@ impl Known {
         let groups: Vec<(Labels, IpNet)> = groups.into_iter().collect();
         let prefixes = groups.iter().map(|(_, prefix)| *prefix).collect();
         Known { prefixes, groups, ..Known::default() }
-    }
-}
-
-impl PeerIdentity {
-    /// What is known from the labels.
-    pub fn new(identity: NumericIdentity, labels: Labels) -> Self {
-        let prefixes = labelled_prefixes(&labels);
-        if identity != id::HOST {
-            let (as_peer, as_subject) = (labels.clone(), labels.clone());
-            return PeerIdentity { identity, labels, as_peer, as_subject, prefixes };
-        }
-        // Policies for the own node ask for what Kubernetes knows of it, policies that name it as a peer for the labels
-        // of nodes.
-        let of_kubernetes = |label: &&Label| label.source == source::K8S && label.key != CLUSTER;
-        let as_peer = labels.iter().filter(|label| !of_kubernetes(label)).cloned().collect();
-        let as_subject = labels.iter().filter(|label| label.is_reserved("host") || of_kubernetes(label));
-        let as_subject = as_subject.cloned().collect();
-        PeerIdentity { identity, labels, as_peer, as_subject, prefixes }
-    }
-
-    /// The labels that selectors of peers ask.
-    pub fn peer_labels(&self) -> &Labels {
-        &self.as_peer
-    }
-
-    /// The labels that selectors of subjects ask.
-    pub fn subject_labels(&self) -> &Labels {
-        &self.as_subject
-    }
-
-    /// The namespace that it is in; empty if in none.
-    pub(crate) fn namespace(&self) -> &str {
-        self.as_peer.namespace().unwrap_or_default()
-    }
-
-    fn is_workload(&self) -> bool {
-        (id::MINIMAL_ALLOCATED..id::LOCAL_CIDR).contains(&self.identity)
-    }
-
-    fn cluster_id(&self) -> u32 {
-        (self.identity >> 16) & 0xff
-    }
-
-    fn is_cidr(&self) -> bool {
-        (id::LOCAL_CIDR..id::LOCAL_REMOTE_NODE).contains(&self.identity)
-    }
-
-    fn is_local_node(&self) -> bool {
-        self.identity >= id::LOCAL_REMOTE_NODE
-    }
-
-    /// True if it is part of the sum that the entity stands for.
-    fn in_sum(&self, entity: Entity, context: &Context<'_>) -> bool {
-        match entity {
-            Entity::World => self.is_cidr(),
-            Entity::RemoteNode => self.is_local_node(),
-            Entity::Cluster => self.is_workload() && self.cluster_id() == context.cluster_id,
-            Entity::ClusterMesh => self.is_workload(),
-            _ => false,
-        }
-    }
-
-    /// The label of the sum that it is part of, if it is part of one.
-    fn sum_label(&self, context: &Context<'_>) -> Option<&'static str> {
-        match self {
-            one if one.is_local_node() => Some(SUMS[0]),
-            one if one.is_cidr() => Some(SUMS[1]),
-            one if one.is_workload() && one.cluster_id() == context.cluster_id => Some(SUMS[2]),
-            one if one.is_workload() => Some(SUMS[3]),
-            _ => None,
-        }
-    }
-
-    /// True if it has labels of the groups of prefixes that it lies in, which then are all of them.
-    fn has_group_labels(&self) -> bool {
-        self.as_peer.iter().any(|label| label.source == source::CIDR_GROUP)
-    }
-
-    fn is_node(&self) -> bool {
-        ["host", "remote-node"].iter().any(|name| self.as_peer.has_reserved(name))
-    }
-
-    fn is_world(&self) -> bool {
-        ["world", "world-ipv4", "world-ipv6"].iter().any(|name| self.as_peer.has_reserved(name))
-    }
-
-    /// True if it is the entity by its labels.
-    fn is_entity(&self, entity: Entity, context: &Context<'_>) -> bool {
-        let reserved = |name: &str| self.as_peer.has_reserved(name);
-        let in_cluster = ["host", "remote-node", "init", "ingress", "health", "unmanaged", "kube-apiserver"];
-        let cluster = self.as_peer.get(source::K8S, CLUSTER);
-        match entity {
-            Entity::All => true,
-            Entity::World => self.is_world(),
-            Entity::Cluster => in_cluster.iter().any(|name| reserved(name)) || cluster == Some(context.cluster_name),
-            Entity::ClusterMesh => in_cluster.iter().any(|name| reserved(name)) || cluster.is_some(),
-            Entity::WorldIpv4
-            | Entity::WorldIpv6
-            | Entity::Host
-            | Entity::Init
-            | Entity::Ingress
-            | Entity::Unmanaged
-            | Entity::RemoteNode
-            | Entity::Health
-            | Entity::None
-            | Entity::KubeApiserver => reserved(entity.name()),
-        }
     }
 }
 
@@ -531,6 +349,7 @@ impl fmt::Display for Peer {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use abi::identity as id;
 
     const CONTEXT: Context<'static> = Context {
         cluster_name: "c",

@@ -3,42 +3,19 @@
 //! Steps are counted, not times: comparisons of selectors with identities, and allocations.
 #![allow(clippy::unwrap_used)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
+use counting::{Counting, allocations};
 use crds::Source;
 use labels::Labels;
 use policy::{PolicyObject, Repository, Settings};
-
-/// Counts the allocations of each thread.
-struct Counting;
-
-thread_local! {
-    static COUNT: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: everything is handed on to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let _ = COUNT.try_with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promise is the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is the same.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
 /// What something took: comparisons and allocations.
 fn steps(repository: &mut Repository, work: impl FnOnce(&mut Repository)) -> (u64, u64) {
-    let (compared, allocated) = (repository.comparisons(), COUNT.get());
+    let (compared, allocated) = (repository.comparisons(), allocations());
     work(repository);
-    (repository.comparisons() - compared, COUNT.get() - allocated)
+    (repository.comparisons() - compared, allocations() - allocated)
 }
 
 const FIRST: u32 = 1000;
