@@ -408,7 +408,7 @@ mod tests {
         let matches = vec![header(None), header(Some("other"))];
         let rule = crds::HttpRule { header_matches: Some(matches), ..Default::default() };
         let asked = L7 {
-            rules: Some(crds::L7Rules { http: Some(vec![rule]), dns: None }),
+            rules: Some(crds::L7Rules { http: Some(vec![rule]), ..Default::default() }),
             terminating_tls: Some(crds::TlsContext { secret: secret(Some("")), ..Default::default() }),
             originating_tls: Some(crds::TlsContext { secret: secret(Some("other")), ..Default::default() }),
             ..L7::default()
