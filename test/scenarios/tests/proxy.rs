@@ -37,6 +37,7 @@ fn main() -> ExitCode {
             ("egress_rules_judge_requests_near_far_and_into_the_world", egress),
             ("both_sides_ask_one_after_the_other", both),
             ("what_was_said_is_told", told),
+            ("requests_to_kafka_brokers_are_judged_and_told", kafka),
             ("a_changed_rule_counts_for_the_next_request_of_a_running_connection", changed),
             ("agents_killed_under_load_cost_no_request", killed),
             ("proxies_taken_over_under_load_cost_no_request", faults::taken_over),
@@ -209,6 +210,47 @@ fn told(lab: &Lab) -> Result<()> {
         agent.iter().map(|pod| lab.exec("kube-system", pod, &["cilium-dbg", "status"])?.ok()).collect::<Result<_>>()?;
     let says = |wanted: &str| statuses.iter().any(|status| status.contains(wanted));
     ensure!(says("1 redirects active on ports 10000-20000, Envoy: external"), "{statuses:?}");
+    no_policies(lab)
+}
+
+/// A Produce request of version 3 about this topic, as `printf` writes it.
+fn produce(topic: &str) -> String {
+    let text = |text: &str| [&u16::try_from(text.len()).unwrap_or(0).to_be_bytes()[..], text.as_bytes()].concat();
+    let header = [&[0, 0, 0, 3, 0, 0, 0, 7][..], &text("lab")].concat();
+    // A transaction, acknowledgements of one, 1000 ms, one topic with one partition with three bytes of records.
+    let body = [
+        &text("t")[..],
+        &[0, 1, 0, 0, 3, 232, 0, 0, 0, 1],
+        &text(topic),
+        &[0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 3, 1, 2, 3],
+    ];
+    let frame = [header, body.concat()].concat();
+    let length = u32::try_from(frame.len()).unwrap_or(0).to_be_bytes();
+    length.iter().chain(&frame).map(|byte| format!("\\{byte:03o}")).collect()
+}
+
+/// The server is no broker: what is denied is answered without one, and what is allowed is told.
+fn kafka(lab: &Lab) -> Result<()> {
+    let rules = "{ports: [{port: \"8080\", protocol: TCP}], rules: {kafka: [{role: produce, topic: orders}]}}";
+    lab.apply(&policy("server", &format!("ingress:\n  - toPorts:\n    - {rules}")))?;
+    let host = hosts(lab, "server")?.remove(0);
+    for topic in ["secrets", "orders"] {
+        let said = format!("kafka-request {}", if topic == "orders" { "FORWARDED" } else { "DROPPED" });
+        let wanted = format!("{said} (Kafka request produce correlation id 7 topic '{topic}')");
+        let ask = format!(
+            "exec 3<>/dev/tcp/{host}/8080; printf '{}' >&3; timeout 1 cat <&3 | tr -cd a-z; true",
+            produce(topic)
+        );
+        eventually(WITHIN, &wanted, || {
+            let answer = lab.exec("default", "near", &["bash", "-c", &ask])?.ok()?;
+            // The answer to a denied request names its topic; the server's own is none of Kafka's, and ends it.
+            ensure!((answer == "secrets") == (topic == "secrets"), "{answer:?}");
+            let flows =
+                lab.hubble(&["observe", "--protocol", "kafka", "--to-pod", "default/server", "--last", "20"])?.ok()?;
+            ensure!(flows.contains(&wanted), "{wanted} in {flows}");
+            Ok(())
+        })?;
+    }
     no_policies(lab)
 }
 
