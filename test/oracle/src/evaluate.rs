@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use identity::NumericIdentity;
-use labels::{Labels, Operator, Selector};
+use labels::{Label, Labels, Operator, Selector};
 use policy::{
     AllowLocalhost, Auth, Direction, Effect, Entity, Implicit, Mode, Peer, PortRange, Ports, Redirect, Rule,
     RuleOrigin, Subject, Tier,
@@ -274,10 +274,21 @@ fn fulfils(labels: &Labels, selector: &Selector) -> bool {
     })
 }
 
+/// The labels by which a party is a peer: of the own node not those that Kubernetes gives it, by which it is a subject.
+fn peer_labels(world: &World, party: NumericIdentity) -> Labels {
+    let all = &world.parties[&party].labels;
+    let of_kubernetes = |label: &&Label| label.source == "k8s" && label.key != labels::CLUSTER;
+    if party == abi::identity::HOST {
+        all.iter().filter(|label| !of_kubernetes(label)).cloned().collect()
+    } else {
+        all.clone()
+    }
+}
+
 fn is_peer(world: &World, other: Other, peer: &Peer) -> bool {
     match (peer, other) {
         (Peer::All, _) => true,
-        (Peer::Labels(selector), Other::Party(party)) => fulfils(&world.parties[&party].labels, selector),
+        (Peer::Labels(selector), Other::Party(party)) => fulfils(&peer_labels(world, party), selector),
         (Peer::Labels(selector), Other::Address(address)) => fulfils(&labels_of(world, address), selector),
         (Peer::Sums(selector), other) => {
             sum_of(world, other).is_some_and(|name| fulfils(&Labels::reserved(name), selector))
