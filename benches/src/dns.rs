@@ -5,33 +5,24 @@
 mod load;
 pub mod middle;
 
-use std::net::SocketAddr;
-
 use anyhow::Result;
 
-use crate::http::middle::Middle;
+use crate::clients::{self, Measured};
 use crate::report::{Demand, Figure, Row};
 use crate::rounds::Plan;
 use crate::stats::{median, paired_ratio};
-use load::{Load, Slice};
+use load::Client;
 
 const BENCH: &str = "dns";
 /// Clients that ask at a time.
 const CLIENTS: usize = 16;
 const RAW: &str = "raw forwarder";
 
-/// One that is measured.
-struct Measured {
-    name: &'static str,
-    middle: Option<Middle>,
-    load: Load,
-    slices: Vec<Slice>,
-}
-
 /// Everything, in one run.
 pub fn measure(plan: &Plan) -> Result<Vec<Row>> {
     let server = load::server()?;
-    let mut all = vec![Measured::new("direct", None, server)?];
+    let connect = |address| load::connect(address, CLIENTS);
+    let mut all = vec![Measured::new("direct", None, server, connect)?];
     for (name, middle) in [
         (RAW, middle::raw(server)),
         ("ours, 100 patterns, records", middle::ours(server, true)),
@@ -39,35 +30,15 @@ pub fn measure(plan: &Plan) -> Result<Vec<Row>> {
         ("dnsmasq", middle::dnsmasq(server)),
     ] {
         match middle {
-            Ok(middle) => all.push(Measured::new(name, Some(middle), server)?),
+            Ok(middle) => all.push(Measured::new(name, Some(middle), server, connect)?),
             Err(why) => eprintln!("benches: {name} is not measured: {why:#}"),
         }
     }
-    for _ in 0..plan.rounds {
-        for one in &mut all {
-            let slice = one.load.run(plan.slice, one.middle.as_ref())?;
-            one.slices.push(slice);
-        }
-    }
+    clients::rounds(&mut all, plan)?;
     rows(&all)
 }
 
-impl Measured {
-    fn new(name: &'static str, middle: Option<Middle>, server: SocketAddr) -> Result<Measured> {
-        let address = middle.as_ref().map_or(server, |middle| middle.address);
-        Ok(Measured { name, middle, load: Load::connect(address, CLIENTS)?, slices: Vec::new() })
-    }
-
-    fn series(&self, value: impl Fn(&Slice) -> f64) -> Vec<f64> {
-        self.slices.iter().map(value).collect()
-    }
-
-    fn cpu(&self) -> Vec<f64> {
-        self.series(|slice| slice.cpu.as_secs_f64() * 1e6 / slice.answers.max(1) as f64)
-    }
-}
-
-fn rows(all: &[Measured]) -> Result<Vec<Row>> {
+fn rows(all: &[Measured<Client>]) -> Result<Vec<Row>> {
     let raw = all.iter().find(|one| one.name == RAW).map(Measured::cpu);
     let mut rows = Vec::new();
     for one in all {

@@ -6,16 +6,14 @@ mod load;
 pub mod middle;
 mod others;
 
-use std::net::SocketAddr;
-
 use anyhow::Result;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use crate::clients::{self, Measured};
 use crate::report::{Demand, Figure, Row};
 use crate::rounds::Plan;
 use crate::stats::{median, paired_ratio};
-use load::{Load, Slice};
-use middle::Middle;
+use load::Client;
 
 const BENCH: &str = "http";
 /// Connections that request at a time.
@@ -25,20 +23,13 @@ const IDLE: usize = 10_000;
 /// Files beside those of connections.
 const SPARE: u64 = 1_000;
 
-/// One that is measured.
-struct Measured {
-    name: &'static str,
-    middle: Option<Middle>,
-    load: Load,
-    slices: Vec<Slice>,
-}
-
 /// Everything, in one run.
 pub fn measure(plan: &Plan) -> Result<Vec<Row>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let origin = runtime.block_on(load::origin())?;
     let idle = IDLE.min(usize::try_from((raise_file_limit()? - SPARE) / 2)?);
-    let mut all = vec![Measured::new("direct", None, origin)?];
+    let connect = |address| load::connect(address, CLIENTS);
+    let mut all = vec![Measured::new("direct", None, origin, connect)?];
     for (name, middle) in [
         ("copy of bytes", middle::copy(origin)),
         ("ours, 100 rules, records", middle::ours(origin, true)),
@@ -47,16 +38,11 @@ pub fn measure(plan: &Plan) -> Result<Vec<Row>> {
         ("haproxy", others::haproxy(origin)),
     ] {
         match middle {
-            Ok(middle) => all.push(Measured::new(name, Some(middle), origin)?),
+            Ok(middle) => all.push(Measured::new(name, Some(middle), origin, connect)?),
             Err(why) => eprintln!("benches: {name} is not measured: {why:#}"),
         }
     }
-    for _ in 0..plan.rounds {
-        for one in &mut all {
-            let slice = one.load.run(plan.slice, one.middle.as_ref())?;
-            one.slices.push(slice);
-        }
-    }
+    clients::rounds(&mut all, plan)?;
     let mut rows = rates(&all);
     rows.extend(memory(&all, idle)?);
     Ok(rows)
@@ -69,23 +55,7 @@ fn raise_file_limit() -> Result<u64> {
     Ok(hard)
 }
 
-impl Measured {
-    fn new(name: &'static str, middle: Option<Middle>, origin: SocketAddr) -> Result<Measured> {
-        let address = middle.as_ref().map_or(origin, |middle| middle.address);
-        let load = Load::connect(address, CLIENTS)?;
-        Ok(Measured { name, middle, load, slices: Vec::new() })
-    }
-
-    fn series(&self, value: impl Fn(&Slice) -> f64) -> Vec<f64> {
-        self.slices.iter().map(value).collect()
-    }
-
-    fn cpu(&self) -> Vec<f64> {
-        self.series(|slice| slice.cpu.as_secs_f64() * 1e6 / slice.requests.max(1) as f64)
-    }
-}
-
-fn rates(all: &[Measured]) -> Vec<Row> {
+fn rates(all: &[Measured<Client>]) -> Vec<Row> {
     let copy = all.iter().find(|one| one.name == "copy of bytes").map(Measured::cpu);
     let mut rows = Vec::new();
     for one in all {
@@ -99,7 +69,7 @@ fn rates(all: &[Measured]) -> Vec<Row> {
             };
             rows.push(if name.starts_with("ours") { row.goal(13, Demand::AtMost(1.5)) } else { row });
         }
-        let rate = one.series(|slice| slice.requests as f64 / slice.time.as_secs_f64());
+        let rate = one.series(|slice| slice.answers as f64 / slice.time.as_secs_f64());
         rows.push(Row::of(BENCH, format!("HTTP requests, {CLIENTS} connections, {name}"), &rate, "/s"));
         rows.push(Row::of(BENCH, format!("of that, half within, {name}"), &one.series(|slice| slice.p50), "µs"));
         rows.push(Row::of(BENCH, format!("of that, 99 % within, {name}"), &one.series(|slice| slice.p99), "µs"));
@@ -108,12 +78,12 @@ fn rates(all: &[Measured]) -> Vec<Row> {
 }
 
 /// Memory of the process between, for each connection that is open after a request.
-fn memory(all: &[Measured], idle: usize) -> Result<Vec<Row>> {
+fn memory(all: &[Measured<Client>], idle: usize) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for one in all {
         let Some(middle) = &one.middle else { continue };
         let before = middle.resident()?;
-        let held = Load::connect(middle.address, idle)?;
+        let held = load::connect(middle.address, idle)?;
         held.each_once()?;
         let each = middle.resident()?.saturating_sub(before) as f64 / idle as f64 / 1024.0;
         let what = format!("memory of an idle HTTP connection, of {idle}, {}", one.name);

@@ -1,6 +1,7 @@
 //! How fast are datapath and policy engine, against what is possible and what was promised? One run measures and judges.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod clients;
 mod dns;
 mod http;
 mod map_costs;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use proxy_api::*;
 use tokio::net::UdpSocket;
 
-use super::load::Load;
+use super::load;
 use crate::http::middle::{Middle, agent, free_port, role};
 
 /// Passes questions on and answers back, with numbers of its own, and reads nothing else of them.
@@ -52,7 +52,7 @@ fn at(port: u16) -> SocketAddr {
 /// Waits until questions are answered.
 fn answering(middle: Middle) -> Result<Middle> {
     let until = Instant::now() + Duration::from_secs(20);
-    while Load::connect(middle.address, 1)?.each_once().is_err() {
+    while load::connect(middle.address, 1)?.each_once().is_err() {
         if Instant::now() > until {
             bail!("it does not answer");
         }

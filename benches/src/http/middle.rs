@@ -99,7 +99,7 @@ pub fn ours(server: SocketAddr, records: bool) -> Result<Middle> {
     let middle = Middle::started(child, SocketAddr::from(([127, 0, 0, 1], port)), Some(folder))?;
     // It refuses until it has rules.
     let until = Instant::now() + Duration::from_secs(20);
-    while super::load::Load::connect(middle.address, 1)?.each_once().is_err() {
+    while super::load::connect(middle.address, 1)?.each_once().is_err() {
         if Instant::now() > until {
             bail!("it does not serve");
         }

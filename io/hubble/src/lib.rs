@@ -12,7 +12,7 @@ mod stream;
 pub use peers::{PeerAddress, Peers};
 pub use ring::Capacity;
 pub use server::{Listeners, ServeError};
-pub use store::{Config, Hubble};
+pub use store::{Config, Hubble, read_clock};
 
 /// Generated servers and clients.
 #[allow(missing_docs, clippy::all, rustdoc::all)]

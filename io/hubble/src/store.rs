@@ -286,7 +286,8 @@ pub(crate) fn now() -> Timestamp {
         .unwrap_or_default()
 }
 
-fn read_clock() -> Clock {
+/// Turns times since boot, as the datapath tells them, into wall time as it is now.
+pub fn read_clock() -> Clock {
     let monotonic = clock_gettime(ClockId::CLOCK_MONOTONIC)
         .map(|time| Timestamp { seconds: time.tv_sec(), nanos: time.tv_nsec() as i32 })
         .unwrap_or_default();

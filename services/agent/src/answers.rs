@@ -238,16 +238,11 @@ impl agent_api::Agent for Answers {
 
 /// How often rules decided, until now.
 fn policy_hits(daemon: &Daemon) -> Answer<Vec<RuleSetHits>> {
-    let failed = |error: &dyn std::error::Error| ApiError::Failed(error.to_string());
     let slots = &daemon.datapath.maps().policy;
     let in_use = daemon.core.decisions().map(|(slot, decisions)| Ok((decisions, slots.counted(slot)?)));
-    let in_use: Vec<_> = in_use.collect::<bpf::Result<_>>().map_err(|error| failed(&error))?;
-    let uptime = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map_err(|error| failed(&error))?;
-    let uptime = Duration::from(uptime);
-    let wall = i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
-    let clock = flow::Clock::new(wall, u64::try_from(uptime.as_nanos()).unwrap_or(u64::MAX));
+    let in_use: Vec<_> = in_use.collect::<bpf::Result<_>>().map_err(|error| ApiError::Failed(error.to_string()))?;
     let engine = daemon.core.engine();
-    Ok(daemon.core.hits().report(in_use, |policy| engine.has_policy(policy), &clock))
+    Ok(daemon.core.hits().report(in_use, |policy| engine.has_policy(policy), &hubble::read_clock()))
 }
 
 fn stopping() -> ApiError {

@@ -486,7 +486,7 @@ fn numbers_of(lab: &Lab, agent: &str, labels: &str) -> Result<Vec<String>> {
 
 /// Four addresses of one name, one identity; the commands and Hubble tell its labels.
 fn shared_identity(lab: &Lab) -> Result<()> {
-    let agent = agent_on(lab, &node_of(lab, "internal-client")?)?;
+    let agent = lab.agent_on(&node_of(lab, "internal-client")?)?;
     lab.apply(
         &CLIENT_TO_NAME
             .replace("- matchName: \"ifconfig.me\"", "- matchName: \"ifconfig.me\"\n        - matchName: \"cnn.com\""),
@@ -522,7 +522,7 @@ fn denied_name(lab: &Lab) -> Result<()> {
         ensure!(!lab.connects("default", "internal-client", "34.117.118.44", 80)?, "it is reached");
         Ok(())
     })?;
-    let agent = agent_on(lab, &node_of(lab, "internal-client")?)?;
+    let agent = lab.agent_on(&node_of(lab, "internal-client")?)?;
     let why = ["cilium-dbg", "fqdn", "why", "34.117.118.44", "--pod", "internal-client"];
     let text = lab.exec("kube-system", &agent, &why)?.ok()?;
     ensure!(text.contains("egressDeny[0] ifconfig.me") && text.contains("is denied as ifconfig.me."), "{text}");
@@ -542,7 +542,7 @@ fn denied_name(lab: &Lab) -> Result<()> {
 
 fn e4_26(lab: &Lab) -> Result<()> {
     let node = node_of(lab, "internal-client")?;
-    let agent = agent_on(lab, &node)?;
+    let agent = lab.agent_on(&node)?;
     let cache = lab.exec("kube-system", &agent, &["cilium-dbg", "fqdn", "cache", "list", "-p", "ifconfig.me"])?.ok()?;
     ensure!(cache.contains("ifconfig.me.") && cache.contains("34.117.118.44"), "{cache}");
     let why = ["cilium-dbg", "fqdn", "why", "34.117.118.44", "--pod", "internal-client"];
@@ -561,7 +561,7 @@ fn e4_26(lab: &Lab) -> Result<()> {
         open()?;
     }
     eventually(Duration::from_secs(60), "the next agent knows the name", || {
-        let agent = agent_on(lab, &node)?;
+        let agent = lab.agent_on(&node)?;
         let cache = lab.exec("kube-system", &agent, &["cilium-dbg", "fqdn", "cache", "list"])?.ok()?;
         ensure!(cache.contains("ifconfig.me."), "{cache}");
         Ok(())
@@ -569,14 +569,6 @@ fn e4_26(lab: &Lab) -> Result<()> {
     open()?;
     lab.kubectl(&["delete", "cnp", "from-internal-client-to-fqdn"])?.ok()?;
     eventually(WITHIN, "the client reaches productpage again", || page(lab).map(drop))
-}
-
-/// The agent's pod on a node.
-fn agent_on(lab: &Lab, node: &str) -> Result<String> {
-    let pods = lab.get(&["pods", "-n", "kube-system", "-l", "k8s-app=cilium"])?;
-    let items = pods["items"].as_array().context("items")?;
-    let here = items.iter().find(|pod| pod["spec"]["nodeName"] == node).context("an agent on the node")?;
-    Ok(here["metadata"]["name"].as_str().context("a name")?.to_owned())
 }
 
 fn e4_20(lab: &Lab) -> Result<()> {

@@ -49,9 +49,7 @@ fn knock(lab: &Lab, from: &str, wanted: bool) -> Result<()> {
 }
 
 fn agent(lab: &Lab) -> Result<String> {
-    let field = ["--field-selector", "spec.nodeName=commands-worker"];
-    let list = lab.get(&[&["-n", "kube-system", "pods", "-l", "k8s-app=cilium"], &field[..]].concat())?;
-    Ok(list["items"][0]["metadata"]["name"].as_str().context("an agent")?.to_string())
+    lab.agent_on("commands-worker")
 }
 
 fn dbg(lab: &Lab, words: &[&str]) -> Result<Run> {

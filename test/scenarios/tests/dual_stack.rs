@@ -83,18 +83,12 @@ fn expect_ping(lab: &Lab, from: &str, address: &str, wanted: bool) -> Result<()>
     })
 }
 
-fn agent_on(lab: &Lab, node: &str) -> Result<String> {
-    let field = format!("spec.nodeName={node}");
-    let list = lab.get(&["-n", "kube-system", "pods", "-l", "k8s-app=cilium", "--field-selector", &field])?;
-    Ok(list["items"][0]["metadata"]["name"].as_str().context("an agent")?.to_string())
-}
-
 fn addresses(lab: &Lab) -> Result<()> {
     let address = pod6(lab, "server")?;
     ensure!(address.starts_with("fd00:10:244:1::"), "{address}");
     let endpoint = lab.get(&["ciliumendpoint", "server"])?;
     ensure!(endpoint["status"]["networking"]["addressing"][0]["ipv6"] == address.as_str(), "{endpoint:#}");
-    let agent = agent_on(lab, "dual-worker")?;
+    let agent = lab.agent_on("dual-worker")?;
     let table = lab.exec("kube-system", &agent, &["cilium-dbg", "endpoint", "list"])?.ok()?;
     let header = table.lines().next().context("a header")?;
     let column = header.find("IPv6").context("a column IPv6")?;
@@ -136,7 +130,7 @@ fn large(lab: &Lab) -> Result<()> {
 fn node_and_pods(lab: &Lab) -> Result<()> {
     let server = pod6(lab, "server")?;
     for node in ["dual-worker", "dual-worker2"] {
-        let agent = agent_on(lab, node)?;
+        let agent = lab.agent_on(node)?;
         let reached = lab.connects("kube-system", &agent, &format!("[{server}]"), 8080)?;
         ensure!(reached, "{node} does not reach the pod");
     }
@@ -161,7 +155,7 @@ fn services(lab: &Lab) -> Result<()> {
         let page = run_in(lab, from, &format!("curl -s --max-time 5 'http://[{address}]/'"))?.ok()?;
         ensure!(page.contains("host name: server"), "{page}");
     }
-    let agent = agent_on(lab, "dual-worker2")?;
+    let agent = lab.agent_on("dual-worker2")?;
     ensure!(lab.connects("kube-system", &agent, &format!("[{address}]"), 80)?, "the node does not reach the service");
     let list = lab.exec("kube-system", &agent, &["cilium-dbg", "service", "list"])?.ok()?;
     ensure!(

@@ -68,16 +68,8 @@ fn explain(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// The agent of the server's node.
-fn agent_of_server(lab: &Lab) -> Result<String> {
-    let node = lab.get(&["pod", "server"])?["spec"]["nodeName"].as_str().context("the server's node")?.to_string();
-    let on_node = format!("spec.nodeName={node}");
-    let agents = lab.get(&["-n", "kube-system", "pods", "-l", "k8s-app=cilium", "--field-selector", &on_node])?;
-    Ok(agents["items"][0]["metadata"]["name"].as_str().context("an agent")?.to_string())
-}
-
 fn explain_by_agent(lab: &Lab) -> Result<()> {
-    let agent = agent_of_server(lab)?;
+    let agent = lab.agent_with("default", "server")?;
     for (from, to, port, passes) in FLOWS.into_iter().filter(|(_, to, ..)| *to == "server") {
         let words = ["axoneme", "policy", "explain", from, &format!("{to}:{port}"), "-o", "json"];
         let words = [&words[..], &["--agent", "/var/run/cilium/cilium.sock"]].concat();
@@ -131,7 +123,7 @@ fn counted(rows: &[Value], rule: &str) -> Result<(u64, String)> {
 fn hits(lab: &Lab) -> Result<()> {
     const RULE: &str = "CiliumNetworkPolicy default/server ingress[0]";
     const DENIAL: &str = "default-deny of CiliumNetworkPolicy default/server";
-    let agent = agent_of_server(lab)?;
+    let agent = lab.agent_with("default", "server")?;
     let server = lab.pod_ip("default", "server")?;
     let policy = WORKLOADS.rsplit("---").next().context("the policy")?;
     let now = rows(lab, &agent)?;

@@ -297,7 +297,7 @@ fn e0_06(lab: &Lab) -> Result<()> {
     expect(lab, ("cilium-mfg", "backend"), ("cilium-mfg", "backend"), 80, true)?;
     let name = pod(lab, "cilium-mfg", "backend")?;
     // the agent has its node's network: what it sends is the node's
-    let agent = agent_with(lab, "cilium-mfg", &name)?;
+    let agent = lab.agent_with("cilium-mfg", &name)?;
     let reached = lab.connects("kube-system", &agent, &lab.pod_ip("cilium-mfg", &name)?, 80);
     expect(lab, ("cilium-mfg", "frontend"), ("cilium-mfg", "backend"), 80, false)?;
     lab.kubectl(&["-n", "cilium-mfg", "delete", "netpol", "nothing"])?.ok()?;
@@ -425,23 +425,8 @@ fn e0_32(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn agent_with(lab: &Lab, namespace: &str, name: &str) -> Result<String> {
-    let pod = lab.get(&["-n", namespace, "pod", name])?;
-    let node = pod["spec"]["nodeName"].as_str().context("nodeName")?;
-    let list = lab.get(&[
-        "-n",
-        "kube-system",
-        "pods",
-        "-l",
-        "k8s-app=cilium",
-        "--field-selector",
-        &format!("spec.nodeName={node}"),
-    ])?;
-    Ok(list["items"][0]["metadata"]["name"].as_str().context("an agent")?.to_string())
-}
-
 fn e0_33(lab: &Lab) -> Result<()> {
-    let agent = agent_with(lab, "default", "web")?;
+    let agent = lab.agent_with("default", "web")?;
     let run = lab.exec("kube-system", &agent, &["cilium-dbg", "endpoint", "list"])?;
     let first = "Defaulted container \"cilium-agent\" out of: cilium-agent, config (init), mount-cgroup (init), \
                  apply-sysctl-overwrites (init), mount-bpf-fs (init), clean-cilium-state (init), install-cni-binaries (init)";
@@ -475,7 +460,7 @@ fn listed(table: &str, label: &str) -> Result<Vec<String>> {
 }
 
 fn e0_34_37(lab: &Lab) -> Result<()> {
-    let agent = agent_with(lab, "default", "web")?;
+    let agent = lab.agent_with("default", "web")?;
     let table = lab.exec("kube-system", &agent, &["cilium-dbg", "endpoint", "list"])?.ok()?;
     let web = listed(&table, "k8s:app=web")?;
     let first: Vec<&str> = web[0].split_whitespace().collect();
@@ -497,7 +482,7 @@ fn e0_34_37(lab: &Lab) -> Result<()> {
 }
 
 fn e0_35(lab: &Lab) -> Result<()> {
-    let agent = agent_with(lab, "cilium-test", "test-21491")?;
+    let agent = lab.agent_with("cilium-test", "test-21491")?;
     let table = lab.exec("kube-system", &agent, &["cilium-dbg", "endpoint", "list"])?.ok()?;
     let lines = listed(&table, "k8s:run=test-21491")?;
     let first: Vec<&str> = lines[0].split_whitespace().collect();

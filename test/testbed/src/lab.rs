@@ -146,6 +146,20 @@ impl Lab {
         }
     }
 
+    /// The agent's pod on a node.
+    pub fn agent_on(&self, node: &str) -> Result<String> {
+        let field = format!("spec.nodeName={node}");
+        let list = self.get(&["-n", "kube-system", "pods", "-l", "k8s-app=cilium", "--field-selector", &field])?;
+        let name = list["items"][0]["metadata"]["name"].as_str();
+        Ok(name.with_context(|| format!("an agent on {node}"))?.to_owned())
+    }
+
+    /// The agent's pod on the node of another pod.
+    pub fn agent_with(&self, namespace: &str, pod: &str) -> Result<String> {
+        let pod = self.get(&["-n", namespace, "pod", pod])?;
+        self.agent_on(pod["spec"]["nodeName"].as_str().context("spec.nodeName")?)
+    }
+
     /// The security identity of a pod, from its CiliumEndpoint.
     pub fn identity(&self, namespace: &str, pod: &str) -> Result<u64> {
         eventually(Duration::from_secs(10), "an identity", || {

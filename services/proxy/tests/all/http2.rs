@@ -64,6 +64,14 @@ fn request(method: &str, url: &str, body: Body) -> Request<Body> {
     Request::builder().method(method).uri(url).body(body).unwrap()
 }
 
+/// A body that comes frame by frame.
+fn streamed() -> (tokio::sync::mpsc::Sender<Frame<Bytes>>, Body) {
+    let (send, frames) = tokio::sync::mpsc::channel(1);
+    let frames =
+        futures::stream::unfold(frames, |mut frames| async { frames.recv().await.map(|frame| (frame, frames)) });
+    (send, StreamBody::new(frames.map(Ok::<_, Infallible>)).boxed_unsync())
+}
+
 fn empty() -> Body {
     Full::default().boxed_unsync()
 }
@@ -132,10 +140,7 @@ fn bodies_and_trailers_stream_both_ways() {
     let proxy = Proxy::http(address, "[{}]");
     proxy.block_on(async {
         let mut client = connect(proxy.address).await;
-        let (send, frames) = tokio::sync::mpsc::channel::<Frame<Bytes>>(1);
-        let frames =
-            futures::stream::unfold(frames, |mut frames| async { frames.recv().await.map(|frame| (frame, frames)) });
-        let body = StreamBody::new(frames.map(Ok::<_, Infallible>)).boxed_unsync();
+        let (send, body) = streamed();
         let mut response = client.send_request(request("POST", "http://web/", body)).await.unwrap();
         for round in 0..50 {
             let data = Bytes::from(vec![round; 10_000]);
@@ -162,10 +167,7 @@ fn a_stream_on_which_nothing_moves_is_ended_and_others_go_on() {
     proxy.settings(|settings| settings.timeouts.stream_idle = 200);
     proxy.block_on(async {
         let mut client = connect(proxy.address).await;
-        let (send, frames) = tokio::sync::mpsc::channel::<Frame<Bytes>>(1);
-        let frames =
-            futures::stream::unfold(frames, |mut frames| async { frames.recv().await.map(|frame| (frame, frames)) });
-        let body = StreamBody::new(frames.map(Ok::<_, Infallible>)).boxed_unsync();
+        let (send, body) = streamed();
         let mut response = client.send_request(request("POST", "http://web/", body)).await.unwrap();
         // Longer than it may be idle, and not idle.
         for _ in 0..6 {

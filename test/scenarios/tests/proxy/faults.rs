@@ -83,16 +83,7 @@ pub fn proxy_killed(lab: &Lab) -> Result<()> {
 
 /// Mounts a file system with no room over the folder in which the agent remembers things.
 pub fn disk_full(lab: &Lab) -> Result<()> {
-    let list = lab.get(&[
-        "-n",
-        "kube-system",
-        "pods",
-        "-l",
-        "k8s-app=cilium",
-        "--field-selector",
-        "spec.nodeName=proxy-worker",
-    ])?;
-    let agent = list["items"][0]["metadata"]["name"].as_str().context("an agent")?.to_owned();
+    let agent = lab.agent_on("proxy-worker")?;
     let inside = |script: &str| {
         lab.kubectl(&["-n", "kube-system", "exec", &agent, "-c", "cilium-agent", "--", "sh", "-c", script])?.ok()
     };

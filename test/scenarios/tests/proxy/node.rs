@@ -8,22 +8,15 @@ use testbed::{Lab, eventually, processes};
 
 const NODE: &str = "proxy-worker";
 
-fn agent(lab: &Lab) -> Result<String> {
-    let pods = lab.get(&["pods", "-n", "kube-system", "-l", "k8s-app=cilium"])?;
-    let items = pods["items"].as_array().context("items")?;
-    let here = items.iter().find(|pod| pod["spec"]["nodeName"] == NODE).context("an agent on the node")?;
-    Ok(here["metadata"]["name"].as_str().context("a name")?.to_owned())
-}
-
 fn on_agent(lab: &Lab, command: &[&str]) -> Result<String> {
-    lab.exec("kube-system", &agent(lab)?, command)?.ok()
+    lab.exec("kube-system", &lab.agent_on(NODE)?, command)?.ok()
 }
 
 pub fn told(lab: &Lab) -> Result<()> {
     lab.apply(&asked(&["/clientip"]))?;
     let host = hosts(lab, "server")?.remove(0);
     expect(lab, "near", &format!("http://{host}:8080/hostname"), 403)?;
-    let agent = agent(lab)?;
+    let agent = lab.agent_on(NODE)?;
     let mut command = lab.command("kubectl");
     command.args(["-n", "kube-system", "exec", &agent, "--", "timeout", "4", "cilium-dbg", "monitor", "-t", "l7"]);
     let watching = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("start kubectl")?;
@@ -105,10 +98,10 @@ pub fn anew(lab: &Lab) -> Result<()> {
     ensure!(!before.is_empty(), "no proxy runs");
     let size = r#"{"data":{"bpf-ct-global-tcp-max":"70000","bpf-ct-global-any-max":"30000"}}"#;
     lab.kubectl(&["-n", "kube-system", "patch", "configmap", "cilium-config", "--type=merge", "-p", size])?.ok()?;
-    let old = agent(lab)?;
+    let old = lab.agent_on(NODE)?;
     lab.kubectl(&["-n", "kube-system", "delete", "pod", &old])?.ok()?;
     eventually(Duration::from_secs(60), "another agent is ready", || {
-        let new = agent(lab)?;
+        let new = lab.agent_on(NODE)?;
         ensure!(new != old, "none yet");
         lab.kubectl(&["-n", "kube-system", "wait", "--for=condition=Ready", &format!("pod/{new}"), "--timeout=5s"])?
             .ok()
