@@ -4,7 +4,7 @@
 //! NetworkPolicy, and those of ClusterNetworkPolicy's definition.
 #![allow(clippy::expect_used)]
 
-const TABLE: &str = include_str!("data/refusals.txt");
+const TABLE: &str = include_str!("refusals.txt");
 
 /// A policy of the table, and what is said of it.
 struct Row {
