@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::dns::{self, Datagrams, Dns, Replies};
+use crate::dns::{self, Dns, Listening};
 use crate::handover::Given;
 use crate::serve::accept;
 use crate::shared::Shared;
@@ -19,7 +19,6 @@ use crate::sockets;
 pub struct Listeners {
     shared: Arc<Shared>,
     dns: Arc<Dns>,
-    replies: Arc<Replies>,
     tasks: TaskTracker,
     open: Vec<Open>,
     given: Vec<Given>,
@@ -34,7 +33,7 @@ struct Open {
 
 enum Socket {
     Connections(Arc<TcpListener>),
-    Datagrams(Datagrams),
+    Datagrams(Listening),
 }
 
 impl Drop for Open {
@@ -52,9 +51,9 @@ impl Open {
 
 impl Listeners {
     /// None yet; those of the process before this one are used when they are wanted.
-    pub fn new(dns: Arc<Dns>, replies: Replies, tasks: TaskTracker, given: Vec<Given>) -> Listeners {
+    pub fn new(dns: Arc<Dns>, tasks: TaskTracker, given: Vec<Given>) -> Listeners {
         let shared = Arc::clone(dns.shared());
-        Listeners { shared, dns, replies: Arc::new(replies), tasks, open: Vec::new(), given }
+        Listeners { shared, dns, tasks, open: Vec::new(), given }
     }
 
     /// Listens on these and on no others; true if all of them could be bound.
@@ -94,10 +93,7 @@ impl Listeners {
         let (stop, tasks, direction) = (CancellationToken::new(), self.tasks.clone(), listener.direction);
         let socket = if datagrams {
             let socket = known.map_or_else(|| dns::bind(address), Ok)?;
-            let socket = Datagrams::register(socket)?;
-            let (dns, replies) = (Arc::clone(&self.dns), Arc::clone(&self.replies));
-            tokio::spawn(socket.serve(dns, replies, direction, tasks, stop.clone()));
-            Socket::Datagrams(socket)
+            Socket::Datagrams(self.dns.listen(socket, direction)?)
         } else {
             let socket = known.map_or_else(|| sockets::listen(address), |socket| Ok(socket.into()))?;
             let socket = Arc::new(sockets::register(socket)?);

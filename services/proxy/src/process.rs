@@ -123,8 +123,9 @@ async fn serve(
     let tasks = TaskTracker::new();
     let given = taking.as_mut().map(|taking| std::mem::take(&mut taking.sockets)).unwrap_or_default();
     let (agent, outgoing) = mpsc::channel(WAITING);
-    let dns = Dns::new(Arc::clone(&shared), agent.clone());
-    let listeners = Listeners::new(Arc::clone(&dns), replies, tasks.clone(), given);
+    let dns =
+        Dns::start(Arc::clone(&shared), agent.clone(), replies, &tasks).context("the thread that asks for names")?;
+    let listeners = Listeners::new(Arc::clone(&dns), tasks.clone(), given);
     let (heard, events) = mpsc::channel(WAITING);
     let version = env!("CARGO_PKG_VERSION");
     tokio::spawn(Client::new(&arguments.socket, version).run(outgoing, heard));

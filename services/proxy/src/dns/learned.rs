@@ -49,6 +49,25 @@ impl Held {
     }
 }
 
+/// What the agent is told of an answer.
+pub struct Telling {
+    /// By which the agent answers.
+    pub number: u64,
+    key: (u32, String),
+    addresses: Vec<(IpAddr, u32)>,
+    since: Instant,
+    since_boot: u64,
+}
+
+impl Telling {
+    /// As the agent reads it.
+    pub fn message(&self) -> FromProxy {
+        let (endpoint, name) = self.key.clone();
+        let Telling { number, since_boot, .. } = *self;
+        FromProxy::Learned(Learned { number, endpoint, name, addresses: self.addresses.clone(), since_boot })
+    }
+}
+
 /// Takes its number off the list, however its waiting ends.
 struct Waiting<'a> {
     learnings: &'a Learnings,
@@ -67,40 +86,54 @@ impl Learnings {
         Learnings { agent, next: AtomicU64::new(1), waiting: Mutex::default(), held: Mutex::default() }
     }
 
-    /// Tells the agent; true if it answers within this time, or has just answered the same.
-    pub async fn tell(
+    /// What the agent is to be told; `None`: it has just answered the same.
+    pub fn telling(
         &self,
         endpoint: u32,
         name: String,
         addresses: Vec<(IpAddr, u32)>,
         since_boot: u64,
-        patience: Duration,
-    ) -> bool {
-        let (now, key) = (Instant::now(), (endpoint, name));
-        if self.remembered().get(&key).is_some_and(|held| held.covers(&addresses, now)) {
-            return true;
+    ) -> Option<Telling> {
+        let (since, key) = (Instant::now(), (endpoint, name));
+        if self.remembered().get(&key).is_some_and(|held| held.covers(&addresses, since)) {
+            return None;
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let since_boot = since_boot.saturating_add(u64::try_from(SAME.as_nanos()).unwrap_or(0));
+        Some(Telling { number, key, addresses, since, since_boot })
+    }
+
+    /// Tells the agent; true if it answers within this time.
+    pub async fn tell(&self, telling: Telling, patience: Duration) -> bool {
+        let number = telling.number;
         let (answer, waits) = oneshot::channel();
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(number, answer);
         let _waiting = Waiting { learnings: self, number };
-        let since_boot = since_boot.saturating_add(u64::try_from(SAME.as_nanos()).unwrap_or(0));
-        let learned = Learned { number, endpoint, name: key.1.clone(), addresses: addresses.clone(), since_boot };
         let told = async {
             // While the agent is away the way to it is full.
-            self.agent.send(FromProxy::Learned(learned)).await.is_ok() && waits.await.is_ok()
+            self.agent.send(telling.message()).await.is_ok() && waits.await.is_ok()
         };
         let held = tokio::time::timeout(patience, told).await.unwrap_or(false);
         if held {
-            let mut remembered = self.remembered();
-            if remembered.len() >= REMEMBERED {
-                remembered.retain(|_, held| now.duration_since(held.since) < SAME);
-            }
-            if remembered.len() < REMEMBERED {
-                remembered.insert(key, Held::new(now, addresses));
-            }
+            self.remember(telling);
         }
         held
+    }
+
+    /// Tells the agent without waiting; false if the way to it is full.
+    pub fn try_tell(&self, telling: &Telling) -> bool {
+        self.agent.try_send(telling.message()).is_ok()
+    }
+
+    /// The agent holds it.
+    pub fn remember(&self, Telling { key, addresses, since, .. }: Telling) {
+        let mut remembered = self.remembered();
+        if remembered.len() >= REMEMBERED {
+            remembered.retain(|_, held| held.since.elapsed() < SAME);
+        }
+        if remembered.len() < REMEMBERED {
+            remembered.insert(key, Held::new(since, addresses));
+        }
     }
 
     /// Another run of the agent may hold other names.
@@ -112,14 +145,17 @@ impl Learnings {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The agent has answered.
-    pub fn held(&self, numbers: &[u64]) {
+    /// The agent has answered. What nobody waits for here is given back.
+    pub fn held(&self, numbers: &[u64]) -> Vec<u64> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        for number in numbers {
-            if let Some(held) = waiting.remove(number) {
+        let waits = |number: &u64| match waiting.remove(number) {
+            Some(held) => {
                 let _ = held.send(());
+                false
             }
-        }
+            None => true,
+        };
+        numbers.iter().copied().filter(waits).collect()
     }
 }
 
@@ -153,17 +189,19 @@ mod tests {
     async fn an_answer_waits_for_the_agent_and_not_for_ever() {
         let (agent, mut told) = mpsc::channel(1);
         let learnings = Learnings::new(agent);
-        let tell = |patience| learnings.tell(1, "a.example.".into(), one(30), 0, Duration::from_millis(patience));
+        let telling = || learnings.telling(1, "a.example.".into(), one(30), 0);
+        let tell = |patience| learnings.tell(telling().unwrap(), Duration::from_millis(patience));
         let answer = async {
             let Some(FromProxy::Learned(learned)) = told.recv().await else { panic!() };
-            learnings.held(&[learned.number, 99]);
+            assert_eq!(learnings.held(&[learned.number, 99]), [99]);
         };
         let (held, ()) = tokio::join!(tell(60_000), answer);
         assert!(held);
-        assert!(tell(10).await, "it was just told");
+        assert!(telling().is_none(), "it was just told");
         learnings.forget();
         assert!(!tell(10).await, "nobody answers");
         assert!(!tell(10).await, "the way to the agent is full");
+        assert!(!learnings.try_tell(&telling().unwrap()));
         assert!(learnings.waiting.lock().unwrap().is_empty());
     }
 }

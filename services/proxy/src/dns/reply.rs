@@ -32,8 +32,8 @@ impl Replies {
 
     /// Sends from one address to another. What the kernel has no room for is lost, as datagrams are.
     pub fn send(&self, from: SocketAddr, to: SocketAddr, data: &[u8]) -> io::Result<()> {
-        let datagram = datagram(from, to, data).ok_or(io::ErrorKind::InvalidInput)?;
-        let room = [IoSlice::new(&datagram)];
+        let header = header(from, to, data).ok_or(io::ErrorKind::InvalidInput)?;
+        let room = [IoSlice::new(&header), IoSlice::new(data)];
         // Raw sockets of IPv6 want no port.
         let target = SockaddrStorage::from(SocketAddr::new(to.ip(), 0));
         let sent = match (from.ip(), &self.v6) {
@@ -66,14 +66,13 @@ fn raw(domain: Domain) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// UDP header and data; `None`: too long, or of two families.
-fn datagram(from: SocketAddr, to: SocketAddr, data: &[u8]) -> Option<Vec<u8>> {
+/// The UDP header of this data; `None`: it is too long, or the addresses are of two families.
+fn header(from: SocketAddr, to: SocketAddr, data: &[u8]) -> Option<[u8; HEADER]> {
     let length = u16::try_from(HEADER + data.len()).ok()?;
-    let mut bytes = Vec::with_capacity(length.into());
-    for word in [from.port(), to.port(), length, 0] {
-        bytes.extend(word.to_be_bytes());
+    let mut bytes = [0; HEADER];
+    for (place, word) in bytes.chunks_exact_mut(2).zip([from.port(), to.port(), length]) {
+        place.copy_from_slice(&word.to_be_bytes());
     }
-    bytes.extend(data);
     let mut sum = match (from.ip(), to.ip()) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             wire::checksum::sum(&destination.octets(), wire::checksum::sum(&source.octets(), 0))
@@ -85,8 +84,9 @@ fn datagram(from: SocketAddr, to: SocketAddr, data: &[u8]) -> Option<Vec<u8>> {
     };
     let [high, low] = length.to_be_bytes();
     sum = wire::checksum::sum(&[0, UDP, high, low], sum);
+    sum = wire::checksum::sum(&bytes, sum);
     // Zero says that there is no checksum (RFC 768).
-    let checksum = match wire::checksum::checksum(&bytes, sum) {
+    let checksum = match wire::checksum::checksum(data, sum) {
         0 => u16::MAX,
         other => other,
     };

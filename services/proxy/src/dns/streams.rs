@@ -4,24 +4,27 @@ use std::io;
 use std::sync::Arc;
 
 use dns::{Question, Said, read_answer};
-use proxy_api::Protocol;
+use proxy_api::{Facts, Protocol};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{Dns, Ends};
+use super::Dns;
+use super::names::{Ends, Judged, Names};
+use crate::rules::Rules;
 use crate::shared::{Connection, millis};
 use crate::sockets::reset;
 
 /// A connection with questions, each behind its length (RFC 7766). The server's connection is opened with the first
 /// question that is allowed, and stays as long as the client's.
 pub async fn serve(dns: Arc<Dns>, connection: Connection, mut client: TcpStream) {
+    let names = &dns.names;
     let ends = Ends { client: connection.peer, server: connection.local, protocol: Protocol::Tcp };
-    let idle = millis(dns.shared.settings.load().dns.idle);
+    let idle = millis(names.shared.settings.load().dns.idle);
     let mut server: Option<TcpStream> = None;
     loop {
         let message = tokio::select! {
             biased;
-            () = dns.shared.drain.cancelled() => return,
+            () = names.shared.drain.cancelled() => return,
             read = tokio::time::timeout(idle, read(&mut client)) => read,
         };
         let message = match message {
@@ -34,14 +37,11 @@ pub async fn serve(dns: Arc<Dns>, connection: Connection, mut client: TcpStream)
             Ok(found) => found,
             Err(unknown) => {
                 tracing::debug!(peer = %ends.client, why = unknown.reason(), "a question is refused");
-                dns.shared.counters.refused_unknown.add();
+                names.shared.counters.refused_unknown.add();
                 return reset(client);
             }
         };
-        let (through, slot) = (&connection, &mut server);
-        let answer =
-            dns.answer(ends, &facts, &rules, &message, move |question, message| ask(through, slot, question, message));
-        match answer.await {
+        match answer(names, ends, (facts, &rules), &connection, &mut server, message).await {
             Some(answer) => {
                 if write(&mut client, &answer).await.is_err() {
                     return;
@@ -53,10 +53,44 @@ pub async fn serve(dns: Arc<Dns>, connection: Connection, mut client: TcpStream)
     }
 }
 
+/// What the client gets for a message; `None`: nothing.
+async fn answer(
+    names: &Arc<Names>,
+    ends: Ends,
+    (facts, rules): (Facts, &Rules),
+    connection: &Connection,
+    server: &mut Option<TcpStream>,
+    message: Vec<u8>,
+) -> Option<Vec<u8>> {
+    let asked = match names.judge(ends, facts, rules, &message) {
+        Judged::Ask(asked) => asked,
+        Judged::Say(answer) => return answer,
+    };
+    let patience = millis(names.shared.settings.load().dns.timeout);
+    let asking = ask(connection, server, &asked.question, message);
+    let (mut bytes, said) = match tokio::time::timeout(patience, asking).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => return Some(asked.failed(&error)),
+        Err(_) => {
+            asked.timed_out();
+            return None;
+        }
+    };
+    bytes[..2].copy_from_slice(&asked.question.id.to_be_bytes());
+    if let Some(telling) = asked.teaches(&said) {
+        let patience = millis(names.shared.settings.load().dns.response_max_delay);
+        if !names.learnings.tell(telling, patience).await {
+            names.shared.counters.dns_released_early.add();
+        }
+    }
+    asked.answered(said);
+    Some(bytes)
+}
+
 async fn ask(
     connection: &Connection,
     server: &mut Option<TcpStream>,
-    question: Question,
+    question: &Question,
     mut message: Vec<u8>,
 ) -> io::Result<(Vec<u8>, Said)> {
     let number: u16 = rand::random();
@@ -65,12 +99,12 @@ async fn ask(
     if let Some(mut stream) = server.take()
         && let Ok(answer) = exchange(&mut stream, &message).await
     {
-        return keep(server, stream, &question, number, answer);
+        return keep(server, stream, question, number, answer);
     }
     // Servers close what was idle for a while: that is no failure of theirs.
     let mut stream = connection.connect().await?;
     let answer = exchange(&mut stream, &message).await?;
-    keep(server, stream, &question, number, answer)
+    keep(server, stream, question, number, answer)
 }
 
 async fn exchange(stream: &mut TcpStream, message: &[u8]) -> io::Result<Vec<u8>> {

@@ -66,10 +66,11 @@ impl Bed {
         let redirected = Box::new(Known(Arc::clone(&known)));
         let shared = Shared::new(redirected, Upstream::Fixed(server.local_addr().unwrap()));
         let (sender, agent) = mpsc::channel(64);
-        let dns = Dns::new(Arc::clone(&shared), sender);
+        let tasks = TaskTracker::new();
+        let dns = Dns::start(Arc::clone(&shared), sender, Replies::open().unwrap(), &tasks).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let inside = runtime.enter();
-        let mut listeners = Listeners::new(Arc::clone(&dns), Replies::open().unwrap(), TaskTracker::new(), Vec::new());
+        let mut listeners = Listeners::new(Arc::clone(&dns), tasks, Vec::new());
         // A port that is free for both protocols and both families.
         let port = loop {
             let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
