@@ -1,6 +1,6 @@
 //! Does any of many names and patterns allow a name?
 //!
-//! A name is looked up, and of the patterns only those are tried that end in the same two labels.
+//! A name is looked up, and of the patterns only those are tried whose last labels, up to the last star, are the name's.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,9 +10,11 @@ use crate::dns::names::{canonical_name, name_matches};
 #[derive(Clone, Debug, Default)]
 pub struct Patterns {
     exact: HashSet<Box<str>>,
-    /// By their last two labels, which have no star.
+    /// By their last labels, as many as have no star.
     by_ending: HashMap<Box<str>, Vec<Box<str>>>,
-    /// A star in the last two labels, or only one label.
+    /// The most labels of such an ending.
+    most_labels: usize,
+    /// A star in the last label.
     others: Vec<Box<str>>,
 }
 
@@ -27,8 +29,11 @@ impl Patterns {
                 all.exact.insert(pattern.into());
                 continue;
             }
-            match ending(&pattern).filter(|ending| !ending.contains('*')) {
-                Some(ending) => all.by_ending.entry(ending.into()).or_default().push(pattern.into()),
+            match ending(&pattern) {
+                Some(ending) => {
+                    all.most_labels = all.most_labels.max(ending.split('.').count());
+                    all.by_ending.entry(ending.into()).or_default().push(pattern.into());
+                }
                 None => all.others.push(pattern.into()),
             }
         }
@@ -44,17 +49,22 @@ impl Patterns {
     pub fn matching<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         // A name with characters that no pattern matches is allowed by itself alone.
         let exact = self.exact.get(name).into_iter();
-        let same_ending = ending(name).and_then(|ending| self.by_ending.get(ending)).into_iter().flatten();
+        let same_ending = endings(name).take(self.most_labels).filter_map(|ending| self.by_ending.get(ending)).flatten();
         let patterns = same_ending.chain(&self.others).filter(move |pattern| name_matches(pattern, name));
         exact.chain(patterns).map(AsRef::as_ref)
     }
 }
 
-/// The last two labels.
-fn ending(name: &str) -> Option<&str> {
-    let last = name.rfind('.')?;
-    let start = name[..last].rfind('.').map_or(0, |dot| dot + 1);
-    Some(&name[start..])
+/// The labels behind the last one with a star.
+fn ending(pattern: &str) -> Option<&str> {
+    let star = pattern.rfind('*')?;
+    let dot = pattern[star..].find('.')?;
+    Some(&pattern[star + dot + 1..])
+}
+
+/// The last label, the last two, and so on.
+fn endings(name: &str) -> impl Iterator<Item = &str> {
+    name.rmatch_indices('.').map(|(dot, _)| &name[dot + 1..]).chain([name])
 }
 
 #[cfg(test)]

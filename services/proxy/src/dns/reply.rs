@@ -1,10 +1,11 @@
 //! How does an answer come from the server's own address and port?
 //!
 //! No socket is bound to them: on the node's own addresses it would take the place of who serves there. A raw socket
-//! sends the datagram, and receives nothing.
+//! sends the datagram, and receives nothing: it is bound to an address that nobody has, so that the kernel does not copy
+//! every datagram of the node for it, only to find that it wants none.
 
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 
 use nix::libc;
@@ -13,6 +14,8 @@ use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 const HEADER: usize = 8;
 const UDP: u8 = 17;
+/// For documents (RFC 5737), and of the prefix that is discarded (RFC 6666).
+const NOBODY: (Ipv4Addr, Ipv6Addr) = (Ipv4Addr::new(192, 0, 2, 1), Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1));
 
 /// Sends datagrams in the names of others.
 #[derive(Debug)]
@@ -26,8 +29,14 @@ impl Replies {
     pub fn open() -> io::Result<Replies> {
         let v4 = raw(Domain::IPV4)?;
         v4.set_ip_transparent_v4(true)?;
-        let v6 = raw(Domain::IPV6).and_then(|socket| socket.set_ip_transparent_v6(true).map(|()| socket));
-        Ok(Replies { v4, v6: v6.ok() })
+        v4.bind(&SocketAddr::from((NOBODY.0, 0)).into())?;
+        let v6 = || {
+            let socket = raw(Domain::IPV6)?;
+            socket.set_ip_transparent_v6(true)?;
+            socket.bind(&SocketAddr::from((NOBODY.1, 0)).into())?;
+            io::Result::Ok(socket)
+        };
+        Ok(Replies { v4, v6: v6().ok() })
     }
 
     /// Sends from one address to another. What the kernel has no room for is lost, as datagrams are.
@@ -60,7 +69,7 @@ impl Replies {
 
 fn raw(domain: Domain) -> io::Result<Socket> {
     let socket = Socket::new(domain, Type::RAW, Some(Protocol::UDP))?;
-    // Every datagram of the node would come here: none is taken.
+    // Nothing comes here, and what might is not taken.
     socket.attach_filter(&[SockFilter::new(6, 0, 0, 0)])?;
     socket.set_nonblocking(true)?;
     Ok(socket)
