@@ -47,7 +47,7 @@ pub struct Datagram<'a> {
     /// To whom.
     pub server: SocketAddr,
     /// What it says.
-    pub message: &'a mut [u8],
+    pub message: &'a [u8],
 }
 
 impl Receiver {
@@ -78,6 +78,6 @@ impl Receiver {
         });
         let (length, cut) = (got.bytes, got.flags.contains(MsgFlags::MSG_TRUNC));
         let (Some(client), Some(server), false) = (client, server, cut) else { return Ok(None) };
-        Ok(Some(Datagram { client, server, message: &mut self.room[..length] }))
+        Ok(Some(Datagram { client, server, message: &self.room[..length] }))
     }
 }

@@ -4,6 +4,7 @@
 //! thread sleeps until something comes or until somebody has waited for too long.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -147,6 +148,8 @@ struct Thread {
     by_key: HashMap<Key, u64>,
     /// Questions that wait for servers.
     waiting: usize,
+    /// Sockets with questions that are not sent yet.
+    outgoing: Vec<u64>,
     learning: HashMap<u64, Learning>,
     next: u64,
     questions: datagrams::Receiver,
@@ -176,6 +179,7 @@ impl Thread {
             asking: HashMap::new(),
             by_key: HashMap::new(),
             waiting: 0,
+            outgoing: Vec::new(),
             learning: HashMap::new(),
             // Those who listen count from below.
             next: 1 << 32,
@@ -205,6 +209,7 @@ impl Thread {
                 (true, false) => Some(servers),
                 (true, true) => None,
             };
+            self.send();
             self.mind_busy();
             events.clear();
             let sleep = next.and_then(|next| Timespec::try_from(next.saturating_duration_since(now)).ok());
@@ -288,8 +293,8 @@ impl Thread {
         self.questions = questions;
     }
 
-    fn take_question(&mut self, datagram: Datagram<'_>, direction: Direction, now: Instant) {
-        let Datagram { client, server, message } = datagram;
+    fn take_question(&mut self, question: Datagram<'_>, direction: Direction, now: Instant) {
+        let Datagram { client, server, message } = question;
         let ends = Ends { client, server, protocol: Protocol::Udp };
         let (facts, rules) = match self.names.facts(ends, direction) {
             Ok(found) => found,
@@ -305,25 +310,31 @@ impl Thread {
         }
     }
 
-    fn ask(&mut self, asked: Box<Asked>, message: &mut [u8], now: Instant) {
+    fn ask(&mut self, asked: Box<Asked>, message: &[u8], now: Instant) {
         let number = match self.socket_for(&asked, now) {
             Ok(number) => number,
             Err(error) => return self.fail(&asked, &error),
         };
-        let Some(asking) = self.asking.get_mut(&number) else { return };
-        let (asked, error) = match asking.ask(asked, message, now) {
-            Ok(()) => return self.waiting += 1,
-            Err(refused) => refused,
-        };
-        if error.kind() == io::ErrorKind::WouldBlock {
-            return self.fail(&asked, &error);
+        if let Some(asking) = self.asking.get_mut(&number) {
+            self.waiting += 1;
+            if asking.ask(asked, message, now) {
+                self.outgoing.push(number);
+            }
         }
-        // What the kernel says belongs to those that were sent before: this one has not been sent yet.
-        self.fail_all(number, &error);
-        let Some(asking) = self.asking.get_mut(&number) else { return };
-        match asking.ask(asked, message, now) {
-            Ok(()) => self.waiting += 1,
-            Err((asked, error)) => self.fail(&asked, &error),
+    }
+
+    /// Sends the questions and answers that have come together.
+    fn send(&mut self) {
+        for number in std::mem::take(&mut self.outgoing) {
+            let failed = self.asking.get_mut(&number).map(Asking::send).unwrap_or_default();
+            self.waiting -= failed.len();
+            for (asked, error) in failed {
+                self.fail(&asked, &error);
+            }
+        }
+        for (client, error) in self.replies.send() {
+            tracing::debug!(%client, %error, "an answer could not be sent");
+            self.names.shared.counters.dns_failed.add();
         }
     }
 
@@ -384,20 +395,17 @@ impl Thread {
         self.learning.insert(telling.number, Learning { asked, said, message, telling, told, until });
     }
 
-    fn release(&self, asked: &Asked, said: Said, message: &[u8]) {
+    fn release(&mut self, asked: &Asked, said: Said, message: &[u8]) {
         self.reply(asked.ends(), message);
         asked.answered(said);
     }
 
-    fn reply(&self, ends: Ends, message: &[u8]) {
-        if let Err(error) = self.replies.send(ends.server, ends.client, message) {
-            tracing::debug!(client = %ends.client, %error, "an answer could not be sent");
-            self.names.shared.counters.dns_failed.add();
-        }
+    fn reply(&mut self, ends: Ends, message: &[u8]) {
+        self.replies.push(ends.server, ends.client, message);
     }
 
-    fn fail(&self, asked: &Asked, error: &io::Error) {
-        self.reply(asked.ends(), &asked.failed(error));
+    fn fail(&mut self, asked: &Asked, why: &dyn Display) {
+        self.reply(asked.ends(), &asked.failed(why));
     }
 
     /// All that wait at this socket.

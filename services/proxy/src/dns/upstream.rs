@@ -5,12 +5,15 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use dns::{Said, read_answer};
 use proxy_api::{Direction, Facts};
+use rustix::io::Errno;
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 
 use super::names::{Asked, Ends};
 use crate::shared::Shared;
@@ -47,8 +50,17 @@ pub struct Asking {
     /// Whose it is.
     pub key: Key,
     waiting: HashMap<u16, Box<Asked>>,
+    outgoing: Vec<Outgoing>,
+    /// What goes out, one message behind the other.
+    messages: Vec<u8>,
     asked: u32,
     last: Instant,
+}
+
+/// A question that is not sent yet.
+struct Outgoing {
+    number: u16,
+    message: Range<usize>,
 }
 
 impl Asking {
@@ -65,7 +77,8 @@ impl Asking {
                 socket
             }
         };
-        Ok(Asking { socket, key, waiting: HashMap::new(), asked: 0, last: now })
+        let (waiting, outgoing, messages) = Default::default();
+        Ok(Asking { socket, key, waiting, outgoing, messages, asked: 0, last: now })
     }
 
     /// True if more may be asked.
@@ -83,23 +96,47 @@ impl Asking {
         self.waiting.len()
     }
 
-    /// Asks the server. A question that could not be sent is given back.
-    pub fn ask(&mut self, asked: Box<Asked>, message: &mut [u8], now: Instant) -> Result<(), (Box<Asked>, io::Error)> {
+    /// Takes a question on, which [`send`](Self::send) sends; true if it is the first of those.
+    pub fn ask(&mut self, asked: Box<Asked>, message: &[u8], now: Instant) -> bool {
         self.asked += 1;
         self.last = now;
-        let place = loop {
+        let number = loop {
             if let Entry::Vacant(place) = self.waiting.entry(rand::random()) {
-                break place;
+                let number = *place.key();
+                place.insert(asked);
+                break number;
             }
         };
-        message[..2].copy_from_slice(&place.key().to_be_bytes());
-        match self.socket.send(message) {
-            Ok(_) => {
-                place.insert(asked);
-                Ok(())
+        let begin = self.messages.len();
+        self.messages.extend_from_slice(&number.to_be_bytes());
+        self.messages.extend_from_slice(message.get(2..).unwrap_or_default());
+        self.outgoing.push(Outgoing { number, message: begin..self.messages.len() });
+        self.outgoing.len() == 1
+    }
+
+    /// Sends what is not sent yet. Questions for which the server is not there are given back.
+    pub fn send(&mut self) -> Vec<(Box<Asked>, Errno)> {
+        let mut failed = Vec::new();
+        let mut rest = &self.outgoing[..];
+        // The kernel says once, at whatever call comes next, that something which was sent before did not arrive.
+        let mut said = false;
+        while let Some(first) = rest.first() {
+            match send(&self.socket, rest, &self.messages) {
+                Ok(sent) => (rest, said) = (&rest[sent..], false),
+                Err(error) if said || error == Errno::AGAIN => {
+                    failed.extend(self.waiting.remove(&first.number).map(|asked| (asked, error)));
+                    (rest, said) = (&rest[1..], false);
+                }
+                Err(error) => {
+                    let before = |number: &u16, _: &mut _| rest.iter().all(|outgoing| outgoing.number != *number);
+                    failed.extend(self.waiting.extract_if(before).map(|(_, asked)| (asked, error)));
+                    said = true;
+                }
             }
-            Err(error) => Err((asked, error)),
         }
+        self.outgoing.clear();
+        self.messages.clear();
+        failed
     }
 
     /// The question that this message answers, and what it says; `None`: no question that waits.
@@ -120,4 +157,16 @@ impl Asking {
         let late = move |_: &u16, asked: &mut Box<Asked>| now.duration_since(asked.began) >= patience;
         self.waiting.extract_if(late).map(|(_, asked)| asked)
     }
+}
+
+/// How many of these messages were sent, from the first.
+fn send(socket: &UdpSocket, outgoing: &[Outgoing], messages: &[u8]) -> Result<usize, Errno> {
+    if let [only] = outgoing {
+        return rustix::net::send(socket, &messages[only.message.clone()], SendFlags::empty()).map(|_| 1);
+    }
+    let slices: Vec<_> = outgoing.iter().map(|one| [IoSlice::new(&messages[one.message.clone()])]).collect();
+    let mut nothing: Vec<_> = outgoing.iter().map(|_| SendAncillaryBuffer::default()).collect();
+    let mut all: Vec<_> =
+        slices.iter().zip(&mut nothing).map(|(slice, nothing)| MMsgHdr::new(slice, nothing)).collect();
+    sendmmsg(socket, &mut all, SendFlags::empty())
 }
