@@ -1,7 +1,7 @@
 //! What do agent and proxy tell each other?
 //!
 //! The agent listens on a unix socket, the proxy connects and comes back for ever. Each message is one frame: four
-//! bytes of length, then JSON. Both sides begin with a hello that has [`VERSION`]. Rules and settings go down; what was
+//! bytes of length, then JSON, or postcard for access records, which are many. Both sides begin with a hello that has [`VERSION`]. Rules and settings go down; what was
 //! realised, access records and counters go up. While the agent is away the proxy serves with the last rules.
 #![forbid(unsafe_code)]
 
@@ -28,7 +28,7 @@ pub use server::{Greeting, Server, Session};
 pub use settings::{DnsSettings, Limits, Listener, Redaction, Settings, Timeouts, Traffic};
 
 /// Version of the messages. Both sides are of one build; another version is refused.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Where the agent listens for proxies, if nothing else is said.
 pub const DEFAULT_SOCKET: &str = "/var/run/cilium/proxy.sock";

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -87,7 +88,7 @@ pub struct Learned {
     /// Who asked.
     pub endpoint: u32,
     /// For what, in lower case with a dot at its end.
-    pub name: String,
+    pub name: Arc<str>,
     /// Addresses with their times to live in seconds.
     pub addresses: Vec<(IpAddr, u32)>,
     /// When its time begins, in nanoseconds since the node started, which nobody sets (`CLOCK_BOOTTIME`): as it came or a

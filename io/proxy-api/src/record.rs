@@ -1,6 +1,7 @@
 //! What is told of one request or answer?
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -68,7 +69,6 @@ pub struct Record {
     /// The server.
     pub destination: Party,
     /// Why, if it was denied or failed.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub info: String,
     /// What was said.
     pub application: Application,
@@ -98,19 +98,14 @@ pub struct Http {
     /// `HTTP/1.1`, ...
     pub protocol: String,
     /// Headers of the request or of the answer.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,
     /// Headers that a rule found missing.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<(String, String)>,
     /// Headers that a rule refused.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rejected: Vec<(String, String)>,
     /// The answer's code.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<u16>,
     /// From request to answer, in nanoseconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<u64>,
 }
 
@@ -124,13 +119,10 @@ pub struct Kafka {
     /// Number by which the client knows the answer.
     pub correlation_id: i32,
     /// The topic; empty: none is named.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub topic: String,
     /// Error of an answer that the proxy gave.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_code: Option<i16>,
     /// From request to answer, in nanoseconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<u64>,
 }
 
@@ -138,26 +130,20 @@ pub struct Kafka {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Dns {
     /// The name, with a dot at its end.
-    pub query: String,
-    /// Types that were asked for, by name.
-    pub query_types: Vec<String>,
+    pub query: Arc<str>,
+    /// The type that was asked for, by number.
+    pub query_type: u16,
     /// The answer's code.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<u16>,
     /// Addresses in the answer.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<IpAddr>,
     /// The smallest time to live of the answer, in seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<u32>,
     /// Names that the name stands for.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cnames: Vec<String>,
-    /// Types of the answer's records.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub answer_types: Vec<String>,
+    /// Types of the answer's records, by number.
+    pub answer_types: Vec<u16>,
     /// From question to answer, in nanoseconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<u64>,
 }
 
@@ -165,6 +151,5 @@ pub struct Dns {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tls {
     /// The server name, if it said one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
 }

@@ -134,6 +134,11 @@ async fn half_frames_garbage_and_long_frames_end_the_connection() {
     assert!(matches!(greeted(&frame(b"{\"hello\":")[..9]).await, Error::Broken(_)));
     assert!(matches!(greeted(&[0xff; 4]).await, Error::Broken(_)));
     assert!(matches!(greeted(b"GET / HTTP/1.1\r\n\r\n").await, Error::Broken(_)));
+    // Access records are not JSON: none at all, with a byte too many, and cut off.
+    assert!(matches!(greeted(&frame(b"\x01\x00\x00")).await, Error::NoHello("another message")));
+    for records in [&b"\x01\x00\x00\x00"[..], b"\x01\x00", b"\x01", b"\x01\x00\xff\xff\xff\xff\x0f"] {
+        assert!(matches!(greeted(&frame(records)).await, Error::Garbage { .. }), "{records:?}");
+    }
     assert!(matches!(greeted(&frame(b"\xff\x00")).await, Error::Garbage { .. }));
     assert!(matches!(greeted(&frame(b"{\"counters\":{}}")).await, Error::NoHello("another message")));
     let other = frame(b"{\"hello\":{\"version\":0,\"pid\":1,\"program\":\"x\"}}");

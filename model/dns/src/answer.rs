@@ -1,6 +1,6 @@
 //! What does a DNS answer say of the name that was asked for?
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use hickory_proto::op::{Message, MessageType};
@@ -8,8 +8,8 @@ use hickory_proto::rr::rdata::svcb::{SVCB, SvcParamValue};
 use hickory_proto::rr::{Name, RData};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 
+use crate::names::canonical;
 use crate::question::Question;
-use l7::dns::canonical_name;
 
 /// What an answer says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,8 +22,8 @@ pub struct Said {
     pub ttl: Option<u32>,
     /// The names that it stands for, each with a dot at its end.
     pub cnames: Vec<String>,
-    /// Types of the records that answer.
-    pub types: Vec<String>,
+    /// Types of the records that answer, by number.
+    pub types: Vec<u16>,
     /// It did not fit: the asker is to come again by TCP.
     pub truncated: bool,
 }
@@ -47,6 +47,8 @@ pub enum Mismatch {
 
 /// The most names that a chain goes through.
 const LONGEST_CHAIN: usize = 32;
+/// So many addresses are compared one by one.
+const FEW: usize = 8;
 
 /// Reads the answer to a question that was asked under the number `id`.
 pub fn read_answer(question: &Question, id: u16, bytes: &[u8]) -> Result<Said, Mismatch> {
@@ -70,43 +72,53 @@ pub fn read_answer(question: &Question, id: u16, bytes: &[u8]) -> Result<Said, M
     }
     let chain = chain(question, &message);
     let mut said = Said { code, truncated: message.metadata.truncation, ..Said::default() };
-    let mut addresses = BTreeSet::new();
+    let mut many = HashSet::new();
     for record in &message.answers {
-        let kind = record.record_type().to_string();
+        let kind = u16::from(record.record_type());
         if !said.types.contains(&kind) {
             said.types.push(kind);
         }
         said.ttl = Some(said.ttl.map_or(record.ttl, |ttl| ttl.min(record.ttl)));
         if let RData::CNAME(target) = &record.data {
-            said.cnames.push(format!("{}.", canonical_name(&target.0.to_ascii())));
+            said.cnames.push(format!("{}.", canonical(&target.0)));
         }
         // What is said of other names is not asked for, and may be a lie.
-        if chain.contains(&canonical_name(&record.name.to_ascii())) {
-            let found = addresses_of(&record.data, &chain);
-            said.addresses.extend(found.into_iter().filter(|address| addresses.insert(*address)));
+        if chain.contains(&&record.name) {
+            for address in addresses_of(&record.data, &chain) {
+                let is_new = if said.addresses.len() < FEW {
+                    !said.addresses.contains(&address)
+                } else {
+                    many.extend(said.addresses.iter().copied().filter(|_| many.is_empty()).collect::<Vec<_>>());
+                    many.insert(address)
+                };
+                if is_new {
+                    said.addresses.push(address);
+                }
+            }
         }
     }
     Ok(said)
 }
 
 fn same_question(asked: &hickory_proto::op::Query, question: &Question) -> bool {
-    let same_name = |one: &Name, two: &Name| canonical_name(&one.to_ascii()) == canonical_name(&two.to_ascii());
-    same_name(&asked.name, &question.query.name)
+    // Names are equal in any letters.
+    asked.name == question.query.name
         && asked.query_type == question.query.query_type
         && asked.query_class == question.query.query_class
 }
 
 /// The name and those that it stands for.
-fn chain(question: &Question, message: &Message) -> BTreeSet<String> {
-    let mut chain = BTreeSet::from([question.name.clone()]);
+fn chain<'a>(question: &'a Question, message: &'a Message) -> Vec<&'a Name> {
+    let mut chain = vec![&question.query.name];
     // Records come in any order.
     for _ in 0..LONGEST_CHAIN {
         let before = chain.len();
         for record in &message.answers {
             if let RData::CNAME(target) = &record.data
-                && chain.contains(&canonical_name(&record.name.to_ascii()))
+                && chain.contains(&&record.name)
+                && !chain.contains(&&target.0)
             {
-                chain.insert(canonical_name(&target.0.to_ascii()));
+                chain.push(&target.0);
             }
         }
         if chain.len() == before || chain.len() > LONGEST_CHAIN {
@@ -116,7 +128,7 @@ fn chain(question: &Question, message: &Message) -> BTreeSet<String> {
     chain
 }
 
-fn addresses_of(data: &RData, chain: &BTreeSet<String>) -> Vec<IpAddr> {
+fn addresses_of(data: &RData, chain: &[&Name]) -> Vec<IpAddr> {
     match data {
         RData::A(address) => vec![IpAddr::V4(address.0)],
         RData::AAAA(address) => vec![IpAddr::V6(address.0)],
@@ -127,8 +139,8 @@ fn addresses_of(data: &RData, chain: &BTreeSet<String>) -> Vec<IpAddr> {
 }
 
 /// Hints are addresses of the target, which for `.` is the owner (RFC 9460, sections 2.5 and 7.3).
-fn hints(service: &SVCB, chain: &BTreeSet<String>) -> Vec<IpAddr> {
-    if !service.target_name.is_root() && !chain.contains(&canonical_name(&service.target_name.to_ascii())) {
+fn hints(service: &SVCB, chain: &[&Name]) -> Vec<IpAddr> {
+    if !service.target_name.is_root() && !chain.contains(&&service.target_name) {
         return Vec::new();
     }
     let hints = service.svc_params.iter().flat_map(|(_, value)| match value {

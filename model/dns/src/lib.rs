@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod names;
 mod question;
 #[cfg(test)]
 mod tests;
@@ -21,4 +22,9 @@ pub mod code {
     pub const NOT_IMPLEMENTED: u8 = 4;
     /// The server does not want to answer.
     pub const REFUSED: u8 = 5;
+}
+
+/// The name of a record type by its number.
+pub fn type_name(number: u16) -> String {
+    hickory_proto::rr::RecordType::from(number).to_string()
 }

@@ -1,23 +1,25 @@
 //! What does a DNS message ask?
 
+use std::sync::Arc;
+
 use hickory_proto::op::{Header, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::RecordType;
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 
 use crate::code;
-use l7::dns::canonical_name;
+use crate::names::canonical;
 
 /// One question.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Question {
     /// The number by which the asker recognises the answer.
     pub id: u16,
-    /// The name in canonical form: lower case, no dot at its end.
-    pub name: String,
     /// What is asked of it.
     pub record_type: RecordType,
     /// As it was asked: also in which letters.
     pub query: Query,
+    /// The name in canonical form, and a dot.
+    dotted: Arc<str>,
     recursion_desired: bool,
 }
 
@@ -56,9 +58,14 @@ impl Unfit {
 }
 
 impl Question {
-    /// As flows show it: with a dot at its end.
-    pub fn dotted(&self) -> String {
-        format!("{}.", self.name)
+    /// The name in canonical form: lower case, no dot at its end.
+    pub fn name(&self) -> &str {
+        &self.dotted[..self.dotted.len() - 1]
+    }
+
+    /// The name as flows show it: with a dot at its end.
+    pub fn dotted(&self) -> &Arc<str> {
+        &self.dotted
     }
 }
 
@@ -84,9 +91,10 @@ pub fn read_question(bytes: &[u8]) -> Result<Question, Unfit> {
         // A question brings no answers along.
         return Err(Unfit::Unreadable(id));
     }
-    let name = canonical_name(&query.name.to_ascii());
+    let mut dotted = canonical(&query.name);
+    dotted.push('.');
     let (record_type, recursion_desired) = (query.query_type, header.metadata.recursion_desired);
-    Ok(Question { id, name, record_type, query, recursion_desired })
+    Ok(Question { id, record_type, query, dotted: dotted.into(), recursion_desired })
 }
 
 /// The answer that there is none, for this reason.

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc};
 /// Records that wait at most.
 const MOST: usize = 16_384;
 /// Records in one message.
-const BATCH: usize = 64;
+const BATCH: usize = 256;
 /// How long records wait for others.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -35,9 +35,11 @@ impl Recorder {
         }
     }
 
-    /// All that wait.
+    /// All that wait. There is room for as many again.
     pub fn take(&self) -> Records {
-        std::mem::take(&mut *self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        let mut waiting = self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let records = Vec::with_capacity(waiting.records.len());
+        std::mem::replace(&mut *waiting, Records { lost: 0, records })
     }
 
     /// Sends what waits, for ever. While nobody takes it, what comes is lost once [`MOST`] wait.

@@ -17,7 +17,7 @@ fn dns(data: &[u8]) {
         Ok(question) => question,
         Err(unfit) => return drop(unfit.answer()),
     };
-    assert_eq!(l7::dns::canonical_name(&question.name), question.name, "names are canonical");
+    assert_eq!(l7::dns::canonical_name(question.name()), question.name(), "names are canonical");
     let refusal = dns::failure(&question, 5);
     assert!(dns::read_answer(&question, question.id, &refusal).is_ok(), "our own answers can be read");
     let _ = dns::read_answer(&question, question.id, data);

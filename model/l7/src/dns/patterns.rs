@@ -49,7 +49,8 @@ impl Patterns {
     pub fn matching<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         // A name with characters that no pattern matches is allowed by itself alone.
         let exact = self.exact.get(name).into_iter();
-        let same_ending = endings(name).take(self.most_labels).filter_map(|ending| self.by_ending.get(ending)).flatten();
+        let same_ending =
+            endings(name).take(self.most_labels).filter_map(|ending| self.by_ending.get(ending)).flatten();
         let patterns = same_ending.chain(&self.others).filter(move |pattern| name_matches(pattern, name));
         exact.chain(patterns).map(AsRef::as_ref)
     }

@@ -168,7 +168,7 @@ fn summary(record: &Record) -> String {
             }
         }
         (Application::Dns(dns), kind) => {
-            let question = format!("{} {}", dns.query, dns.query_types.join(","));
+            let question = format!("{} {}", dns.query, dns::type_name(dns.query_type));
             match kind {
                 Kind::Request => format!("DNS Query {question}"),
                 Kind::Response => {
@@ -226,14 +226,14 @@ fn of_kafka(kafka: &proxy_api::Kafka, kind: Kind) -> flow::proto::flow::Kafka {
 fn of_dns(dns: &proxy_api::Dns, kind: Kind) -> Dns {
     let without = if kind == Kind::Response { u32::MAX } else { 0 };
     Dns {
-        query: dns.query.clone(),
+        query: dns.query.to_string(),
         ips: dns.addresses.iter().map(ToString::to_string).collect(),
         ttl: dns.ttl.unwrap_or(without),
         cnames: dns.cnames.clone(),
         observation_source: "proxy".into(),
         rcode: dns.code.unwrap_or(0).into(),
-        qtypes: dns.query_types.clone(),
-        rrtypes: dns.answer_types.clone(),
+        qtypes: vec![dns::type_name(dns.query_type)],
+        rrtypes: dns.answer_types.iter().map(|number| dns::type_name(*number)).collect(),
     }
 }
 
@@ -326,7 +326,7 @@ pub(super) mod tests {
     fn names_and_addresses_are_told_with_their_time() {
         let dns = proxy_api::Dns {
             query: "example.com.".into(),
-            query_types: vec!["A".into()],
+            query_type: 1,
             addresses: vec!["1.2.3.4".parse().unwrap(), "1.2.3.5".parse().unwrap()],
             ttl: Some(30),
             ..Default::default()

@@ -44,8 +44,8 @@ fn said(application: &Application, kind: Kind) -> Said {
             headers: canonical(&http.headers),
         },
         Application::Dns(dns) => Said::Dns {
-            query: dns.query.clone(),
-            types: dns.query_types.clone(),
+            query: dns.query.to_string(),
+            types: vec![dns::type_name(dns.query_type)],
             ips: dns.addresses.iter().map(ToString::to_string).collect(),
             ttl: dns.ttl.unwrap_or(if kind == Kind::Response { u32::MAX } else { 0 }),
             cnames: dns.cnames.clone(),

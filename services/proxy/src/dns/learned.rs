@@ -6,11 +6,13 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use proxy_api::{FromProxy, Learned};
 use tokio::sync::{mpsc, oneshot};
+
+use crate::recorder::since_boot;
 
 /// For so long the same answer need not be told again.
 const SAME: Duration = Duration::from_secs(1);
@@ -22,7 +24,7 @@ pub struct Learnings {
     agent: mpsc::Sender<FromProxy>,
     next: AtomicU64,
     waiting: Mutex<HashMap<u64, oneshot::Sender<()>>>,
-    held: Mutex<HashMap<(u32, String), Held>>,
+    held: Mutex<HashMap<(u32, Arc<str>), Held>>,
 }
 
 /// An answer that the agent holds.
@@ -30,22 +32,21 @@ struct Held {
     /// When it was told.
     since: Instant,
     /// In order.
-    addresses: Vec<(IpAddr, u32)>,
+    addresses: Vec<IpAddr>,
+    /// For so many seconds.
+    ttl: u32,
 }
 
 impl Held {
-    fn new(since: Instant, mut addresses: Vec<(IpAddr, u32)>) -> Held {
+    fn new(since: Instant, mut addresses: Vec<IpAddr>, ttl: u32) -> Held {
         addresses.sort_unstable();
-        Held { since, addresses }
+        Held { since, addresses, ttl }
     }
 
     /// True if nothing that the answer says goes beyond it.
-    fn covers(&self, addresses: &[(IpAddr, u32)], now: Instant) -> bool {
-        let known = |(address, ttl): &(IpAddr, u32)| {
-            let found = self.addresses.binary_search_by_key(address, |(known, _)| *known);
-            found.is_ok_and(|place| self.addresses[place].1 >= *ttl)
-        };
-        now.duration_since(self.since) < SAME && addresses.iter().all(known)
+    fn covers(&self, addresses: &[IpAddr], ttl: u32, now: Instant) -> bool {
+        let known = |address| self.addresses.binary_search(address).is_ok();
+        now.duration_since(self.since) < SAME && ttl <= self.ttl && addresses.iter().all(known)
     }
 }
 
@@ -53,8 +54,9 @@ impl Held {
 pub struct Telling {
     /// By which the agent answers.
     pub number: u64,
-    key: (u32, String),
-    addresses: Vec<(IpAddr, u32)>,
+    key: (u32, Arc<str>),
+    addresses: Vec<IpAddr>,
+    ttl: u32,
     since: Instant,
     since_boot: u64,
 }
@@ -63,8 +65,9 @@ impl Telling {
     /// As the agent reads it.
     pub fn message(&self) -> FromProxy {
         let (endpoint, name) = self.key.clone();
-        let Telling { number, since_boot, .. } = *self;
-        FromProxy::Learned(Learned { number, endpoint, name, addresses: self.addresses.clone(), since_boot })
+        let Telling { number, ttl, since_boot, .. } = *self;
+        let addresses = self.addresses.iter().map(|address| (*address, ttl)).collect();
+        FromProxy::Learned(Learned { number, endpoint, name, addresses, since_boot })
     }
 }
 
@@ -87,20 +90,14 @@ impl Learnings {
     }
 
     /// What the agent is to be told; `None`: it has just answered the same.
-    pub fn telling(
-        &self,
-        endpoint: u32,
-        name: String,
-        addresses: Vec<(IpAddr, u32)>,
-        since_boot: u64,
-    ) -> Option<Telling> {
-        let (since, key) = (Instant::now(), (endpoint, name));
-        if self.remembered().get(&key).is_some_and(|held| held.covers(&addresses, since)) {
+    pub fn telling(&self, endpoint: u32, name: &Arc<str>, addresses: &[IpAddr], ttl: u32) -> Option<Telling> {
+        let (since, key) = (Instant::now(), (endpoint, Arc::clone(name)));
+        if self.remembered().get(&key).is_some_and(|held| held.covers(addresses, ttl, since)) {
             return None;
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let since_boot = since_boot.saturating_add(u64::try_from(SAME.as_nanos()).unwrap_or(0));
-        Some(Telling { number, key, addresses, since, since_boot })
+        let since_boot = since_boot().saturating_add(u64::try_from(SAME.as_nanos()).unwrap_or(0));
+        Some(Telling { number, key, addresses: addresses.to_vec(), ttl, since, since_boot })
     }
 
     /// Tells the agent; true if it answers within this time.
@@ -126,13 +123,13 @@ impl Learnings {
     }
 
     /// The agent holds it.
-    pub fn remember(&self, Telling { key, addresses, since, .. }: Telling) {
+    pub fn remember(&self, Telling { key, addresses, ttl, since, .. }: Telling) {
         let mut remembered = self.remembered();
         if remembered.len() >= REMEMBERED {
             remembered.retain(|_, held| held.since.elapsed() < SAME);
         }
         if remembered.len() < REMEMBERED {
-            remembered.insert(key, Held::new(since, addresses));
+            remembered.insert(key, Held::new(since, addresses, ttl));
         }
     }
 
@@ -141,7 +138,7 @@ impl Learnings {
         self.remembered().clear();
     }
 
-    fn remembered(&self) -> MutexGuard<'_, HashMap<(u32, String), Held>> {
+    fn remembered(&self) -> MutexGuard<'_, HashMap<(u32, Arc<str>), Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -164,24 +161,24 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn one(ttl: u32) -> Vec<(IpAddr, u32)> {
-        vec![([192, 0, 2, 1].into(), ttl)]
+    fn ip(last: u8) -> IpAddr {
+        [192, 0, 2, last].into()
     }
 
     #[test]
     fn an_answer_that_says_no_more_needs_not_be_told_for_a_second() {
         let now = Instant::now();
-        let two = |first, second| vec![([192, 0, 2, 2].into(), first), ([192, 0, 2, 1].into(), second)];
-        let held = Held::new(now, two(30, 30));
-        for (addresses, after, covered) in [
-            (two(30, 30), 999, true),
-            (one(30), 0, true),
-            (one(29), 500, true),
-            (one(31), 0, false),
-            (vec![([192, 0, 2, 3].into(), 1)], 0, false),
-            (one(30), 1_000, false),
+        let held = Held::new(now, vec![ip(2), ip(1)], 30);
+        for (addresses, ttl, after, covered) in [
+            (vec![ip(2), ip(1)], 30, 999, true),
+            (vec![ip(1)], 30, 0, true),
+            (vec![ip(1)], 29, 500, true),
+            (vec![ip(1)], 31, 0, false),
+            (vec![ip(3)], 1, 0, false),
+            (vec![ip(1)], 30, 1_000, false),
         ] {
-            assert_eq!(held.covers(&addresses, now + Duration::from_millis(after)), covered, "{addresses:?} {after}");
+            let found = held.covers(&addresses, ttl, now + Duration::from_millis(after));
+            assert_eq!(found, covered, "{addresses:?} {ttl} {after}");
         }
     }
 
@@ -189,7 +186,7 @@ mod tests {
     async fn an_answer_waits_for_the_agent_and_not_for_ever() {
         let (agent, mut told) = mpsc::channel(1);
         let learnings = Learnings::new(agent);
-        let telling = || learnings.telling(1, "a.example.".into(), one(30), 0);
+        let telling = || learnings.telling(1, &"a.example.".into(), &[ip(1)], 30);
         let tell = |patience| learnings.tell(telling().unwrap(), Duration::from_millis(patience));
         let answer = async {
             let Some(FromProxy::Learned(learned)) = told.recv().await else { panic!() };

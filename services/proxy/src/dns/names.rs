@@ -11,7 +11,7 @@ use proxy_api::{Application, Direction, DnsSettings, Facts, FromProxy, Kind, Pro
 use tokio::sync::mpsc;
 
 use super::learned::{Learnings, Telling};
-use crate::recorder::{record, since_boot};
+use crate::recorder::record;
 use crate::rules::Rules;
 use crate::shared::{Shared, Unknown, fits};
 
@@ -110,7 +110,7 @@ impl Names {
             counters.dns_overload.add();
             return Judged::Say(None);
         };
-        let allowed = rules.allow_name(&question.name);
+        let allowed = rules.allow_name(question.name());
         let asked = Asked { question, began: Instant::now(), ends, facts, turn };
         if allowed {
             counters.dns_forwarded.add();
@@ -156,10 +156,8 @@ impl Asked {
         if said.code != 0 || said.addresses.is_empty() {
             return None;
         }
-        let ttl = said.ttl.unwrap_or(0);
-        let addresses = said.addresses.iter().map(|address| (*address, ttl)).collect();
-        let name = self.question.dotted();
-        self.turn.names.learnings.telling(self.facts.endpoint, name, addresses, since_boot())
+        let (name, ttl) = (self.question.dotted(), said.ttl.unwrap_or(0));
+        self.turn.names.learnings.telling(self.facts.endpoint, name, &said.addresses, ttl)
     }
 
     /// The server has answered, and the client gets the answer.
@@ -193,8 +191,8 @@ impl Asked {
         if !shared.settings.load().records {
             return;
         }
-        let query_types = vec![self.question.record_type.to_string()];
-        let dns = proxy_api::Dns { query: self.question.dotted(), query_types, ..dns };
+        let (query, query_type) = (Arc::clone(self.question.dotted()), self.question.record_type.into());
+        let dns = proxy_api::Dns { query, query_type, ..dns };
         let Ends { client, server, protocol } = self.ends;
         let about = record(&self.facts, protocol, (client, server), Application::Dns(dns));
         shared.recorder.push(Record { verdict, kind, info: info.to_owned(), ..about });

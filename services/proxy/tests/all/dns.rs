@@ -1,6 +1,7 @@
 //! Do questions of DNS go where they may, and answers where they should, when servers and clients behave and when they
 //! do not? Needs root, for answers in the server's name.
 
+use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::BorrowedFd;
@@ -45,7 +46,8 @@ struct Bed {
     dns: Arc<Dns>,
     known: Arc<Mutex<Option<Facts>>>,
     agent: mpsc::Receiver<FromProxy>,
-    _listeners: Listeners,
+    listeners: Listeners,
+    tasks: TaskTracker,
     runtime: Option<Runtime>,
 }
 
@@ -70,7 +72,7 @@ impl Bed {
         let dns = Dns::start(Arc::clone(&shared), sender, Replies::open().unwrap(), &tasks).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let inside = runtime.enter();
-        let mut listeners = Listeners::new(Arc::clone(&dns), tasks, Vec::new());
+        let mut listeners = Listeners::new(Arc::clone(&dns), tasks.clone(), Vec::new());
         // A port that is free for both protocols and both families.
         let port = loop {
             let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -86,7 +88,8 @@ impl Bed {
             dns,
             known,
             agent,
-            _listeners: listeners,
+            listeners,
+            tasks,
             runtime: Some(runtime),
         };
         bed.rules(patterns);
@@ -185,7 +188,7 @@ fn an_answer_comes_from_the_server_s_address_once_its_addresses_are_known() {
     assert!(client.recv(&mut [0; 9]).is_err(), "not before the agent has said so");
     client.set_nonblocking(false).unwrap();
     let learned = bed.learned();
-    assert_eq!((learned.endpoint, learned.name.as_str()), (7, "www.example."));
+    assert_eq!((learned.endpoint, &*learned.name), (7, "www.example."));
     let addresses: Vec<(IpAddr, u32)> = [1, 2].map(|last| (IpAddr::from([192, 0, 2, last]), 30)).to_vec();
     assert_eq!(learned.addresses, addresses);
     // A connected socket takes datagrams of its peer alone: the answer is the server's.
@@ -296,6 +299,94 @@ fn servers_that_are_silent_or_absent_are_waited_for_within_bounds() {
         client.send(&question(9, "www.example.")).unwrap();
         bed.counted("dns_timeout", 3);
     }
+}
+
+/// Many clients at a time, and answers in another order than questions: everybody gets its own.
+#[test]
+fn answers_find_their_questions_in_any_order() {
+    let bed = Bed::new(&["*"]);
+    let clients: Vec<UdpSocket> = (0..8).map(|_| bed.client()).collect();
+    // The server has room for so many at a time.
+    for round in 0..10u16 {
+        let ids = round * 12..(round + 1) * 12;
+        for id in ids.clone() {
+            for (number, client) in clients.iter().enumerate() {
+                client.send(&question(id, &format!("n{id}.c{number}.example."))).unwrap();
+            }
+        }
+        let mut asked: Vec<_> = (0..8 * 12).map(|_| bed.asked()).collect();
+        let numbers: HashSet<_> = asked.iter().map(|(message, from)| (message.metadata.id, *from)).collect();
+        assert_eq!(numbers.len(), asked.len(), "each has a number of its own");
+        asked.sort_by_key(|(message, _)| message.metadata.id);
+        for (message, from) in &asked {
+            bed.say(&answer(message, &[]), *from);
+        }
+        for (number, client) in clients.iter().enumerate() {
+            let mut got: Vec<_> = ids.clone().map(|_| receive(client)).collect();
+            got.sort_by_key(|message| message.metadata.id);
+            for (id, message) in ids.clone().zip(got) {
+                assert_eq!(message.metadata.id, id);
+                assert_eq!(message.queries[0].name, name(&format!("n{id}.c{number}.example.")));
+            }
+        }
+    }
+    bed.counted("dns_forwarded", 960);
+    bed.counted("dns_mismatched", 0);
+}
+
+/// What the kernel says of a port that nobody has, it says at the next call: those who asked before hear it, and who asks
+/// then is asked for.
+#[test]
+fn who_asks_a_server_that_is_not_there_hears_it_at_once() {
+    let mut bed = Bed::new(&["*"]);
+    bed.settings(|settings| settings.dns.timeout = 60_000);
+    let (client, address) = (bed.client(), bed.server.local_addr().unwrap());
+    bed.server = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for id in 0..3 {
+        client.send(&question(id, "www.example.")).unwrap();
+    }
+    let mut ids: Vec<u16> = (0..3)
+        .map(|_| {
+            let got = receive(&client);
+            assert_eq!(got.metadata.response_code, ResponseCode::ServFail);
+            got.metadata.id
+        })
+        .collect();
+    ids.sort_unstable();
+    assert_eq!(ids, [0, 1, 2]);
+    let back = UdpSocket::bind(address).unwrap();
+    back.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    client.send(&question(9, "www.example.")).unwrap();
+    let mut room = [0; 512];
+    let (length, from) = back.recv_from(&mut room).unwrap();
+    let asked = Message::from_vec(&room[..length]).unwrap();
+    back.send_to(&answer(&asked, &[]).to_vec().unwrap(), from).unwrap();
+    assert_eq!(receive(&client).metadata.id, 9);
+    bed.counted("dns_failed", 3);
+}
+
+/// A process that ends waits for the answers that its clients wait for.
+#[test]
+fn whoever_ends_the_process_waits_for_answers() {
+    let mut bed = Bed::new(&["*"]);
+    let client = bed.client();
+    client.send(&question(1, "www.example.")).unwrap();
+    let (asked, from) = bed.asked();
+    bed.listeners.close();
+    bed.tasks.close();
+    let runtime = bed.runtime.take().unwrap();
+    let ended = |patience| {
+        let waits = async { tokio::time::timeout(Duration::from_millis(patience), bed.tasks.wait()).await.is_ok() };
+        runtime.block_on(waits)
+    };
+    assert!(!ended(50), "a question waits");
+    bed.client().send(&question(2, "www.example.")).unwrap();
+    bed.say(&answer(&asked, &[]), from);
+    assert_eq!(receive(&client).metadata.id, 1);
+    assert!(ended(5_000));
+    bed.server.set_nonblocking(true).unwrap();
+    assert!(bed.server.recv(&mut [0; 9]).is_err(), "nothing is taken after the end");
+    runtime.shutdown_background();
 }
 
 #[test]
