@@ -26,6 +26,8 @@ pub enum Event {
     Rules(RulesUpdate),
     /// Names that its tables hold.
     NamesHeld(NamesHeld),
+    /// What it has held before may be gone.
+    NamesForgotten,
     /// The agent is away; the last rules go on.
     Away(String),
 }
@@ -124,6 +126,7 @@ async fn talk(
                     Event::Hello(hello)
                 }
                 FromAgent::NamesHeld(names) => Event::NamesHeld(names),
+                FromAgent::NamesForgotten => Event::NamesForgotten,
                 FromAgent::Rules(part) => {
                     let update = match gathered.take() {
                         Some(first) => first.join(part),

@@ -20,6 +20,8 @@ pub enum FromAgent {
     Rules(RulesUpdate),
     /// Answer to [`Learned`].
     NamesHeld(NamesHeld),
+    /// What was held before may be gone: a user cleaned the cache, or there was no room.
+    NamesForgotten,
 }
 
 /// What the agent says first.
@@ -91,8 +93,8 @@ pub struct Learned {
     pub name: Arc<str>,
     /// Addresses with their times to live in seconds.
     pub addresses: Vec<(IpAddr, u32)>,
-    /// When its time begins, in nanoseconds since the node started, which nobody sets (`CLOCK_BOOTTIME`): as it came or a
-    /// second later, so that the same answer within that second needs not be told.
+    /// When its time begins, in nanoseconds since the node started, which nobody sets (`CLOCK_BOOTTIME`): as it came or some
+    /// seconds later, so that the same answer within those needs not be told.
     pub since_boot: u64,
 }
 

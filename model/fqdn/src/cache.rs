@@ -124,6 +124,7 @@ pub struct Cache {
     /// The names of an address.
     by_address: HashMap<IpAddr, BTreeSet<String>>,
     version: u64,
+    taken_away: u64,
 }
 
 impl Cache {
@@ -261,6 +262,12 @@ impl Cache {
         self.version
     }
 
+    /// How many addresses went though the time of their answers was not over. Whoever remembers that they were learned is to
+    /// forget it.
+    pub fn taken_away(&self) -> u64 {
+        self.taken_away
+    }
+
     /// What is to survive a restart.
     pub fn save(&self) -> Saved {
         Saved { endpoints: self.endpoints.clone() }
@@ -316,14 +323,15 @@ impl Cache {
     fn drop_entry(&mut self, endpoint: u32, name: &str, address: IpAddr, change: &mut Change) {
         let Some(names) = self.endpoints.get_mut(&endpoint) else { return };
         let Some(entries) = names.get_mut(name) else { return };
-        let known = entries.remove(&address).is_some();
+        let known = entries.remove(&address);
         if entries.is_empty() {
             names.remove(name);
         }
         if names.is_empty() {
             self.endpoints.remove(&endpoint);
         }
-        if known {
+        if let Some(entry) = known {
+            self.taken_away += u64::from(entry.held.is_none());
             self.discount(name, address, change);
         }
     }

@@ -31,6 +31,7 @@ fn an_answer_holds_for_its_time() {
     let change = cache.expire(130, IDLE);
     assert_eq!(change.removed.len(), 2);
     assert_eq!((addresses(&cache, "a.example"), cache.iter().count()), (vec![], 0));
+    assert_eq!(cache.taken_away(), 0, "its time was over");
 }
 
 #[test]
@@ -122,11 +123,14 @@ fn names_addresses_and_held_ones_are_bounded() {
         cache.learn(1, &answer("many.example", &[last], 10 + u32::from(last)), 100);
     }
     assert_eq!(addresses(&cache, "many.example"), [ip(197), ip(198), ip(199)]);
+    assert_eq!(cache.taken_away(), 197);
     cache.learn(1, &answer("b.example", &[1], 5000), 100);
     cache.learn(1, &answer("c.example", &[2], 50), 100);
     assert_eq!(cache.names().collect::<Vec<_>>(), ["b.example", "c.example"]);
+    assert_eq!(cache.taken_away(), 200);
     cache.expire(9000, &|_, _| true);
     assert_eq!(cache.names().collect::<Vec<_>>(), ["b.example"], "the one whose answer ended last is held");
+    assert_eq!(cache.taken_away(), 200, "connections held it");
 }
 
 #[test]
@@ -137,6 +141,8 @@ fn users_clean_by_name() {
     let change = cache.clean(|name| name == "a.example");
     assert_eq!(change.removed, BTreeSet::from([("a.example".to_owned(), ip(1))]));
     assert_eq!(cache.names().collect::<Vec<_>>(), ["b.example"]);
+    cache.forget(2);
+    assert_eq!(cache.taken_away(), 2);
 }
 
 #[derive(Clone, Debug)]

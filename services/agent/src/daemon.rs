@@ -201,6 +201,7 @@ impl Daemon {
             tracing::error!(%error, "numbers of rule sets cannot be reserved: the next run may give them again");
         }
         let Some(proxy) = &mut self.proxy else { return };
+        proxy.names_taken_away(crate::core::read_names(self.core.names()).taken_away());
         let redirects = self.core.redirects();
         if self.offered == Some(self.core.redirects_version()) && !proxy.is_behind() {
             return;

@@ -50,6 +50,8 @@ struct Told {
     realised: BTreeMap<u64, u64>,
     /// Counters of each proxy that is connected.
     counters: BTreeMap<u64, BTreeMap<String, u64>>,
+    /// How many addresses of names were taken away before their time.
+    names_taken_away: u64,
 }
 
 /// What daemon and sessions share.
@@ -144,6 +146,15 @@ impl Proxy {
     /// What rules miss of Secrets, so that they allow nothing.
     pub fn missing(&self) -> BTreeSet<&str> {
         self.made_of.values().flat_map(|made| &made.missing).map(String::as_str).collect()
+    }
+
+    /// So many addresses of names were taken away before their time so far: proxies do not rely on them any more.
+    pub fn names_taken_away(&self, count: u64) {
+        let mut told = self.shared.told();
+        if std::mem::replace(&mut told.names_taken_away, count) != count {
+            drop(told);
+            self.shared.change();
+        }
     }
 
     /// Tells rule sets that tables are about to name, and waits, with a bound, until each proxy has them in force.

@@ -225,6 +225,7 @@ impl Follower {
             }
             Event::Rules(update) => self.realise(update).await?,
             Event::NamesHeld(names) => self.dns.held(&names.numbers),
+            Event::NamesForgotten => self.dns.forget_held(),
             Event::Away(why) => {
                 tracing::debug!(why, "the agent is away, the last rules go on");
                 self.dns.forget_held();

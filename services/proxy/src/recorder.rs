@@ -12,7 +12,7 @@ const MOST: usize = 16_384;
 /// Records in one message.
 const BATCH: usize = 256;
 /// How long records wait for others.
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Takes records without ever waiting; what does not fit is counted.
 #[derive(Debug, Default)]

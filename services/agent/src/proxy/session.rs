@@ -48,9 +48,16 @@ struct Sent {
     revision: Option<u64>,
     sets: BTreeMap<u32, Arc<RuleSet>>,
     whole: bool,
+    names_taken_away: u64,
 }
 
 impl Sent {
+    /// True if what the proxy remembers of names may not be so any more.
+    fn forgets_names(&mut self, shared: &Shared) -> bool {
+        let count = shared.told().names_taken_away;
+        std::mem::replace(&mut self.names_taken_away, count) != count
+    }
+
     /// What has changed since.
     fn update(&mut self, shared: &Shared) -> Option<RulesUpdate> {
         let told = shared.told();
@@ -87,6 +94,9 @@ async fn speak(
     let (held, mut held_now) = mpsc::unbounded_channel();
     // until its first answer nobody waits for it: what it does not know it refuses
     loop {
+        if sent.forgets_names(shared) {
+            writer.send(&FromAgent::NamesForgotten).await?;
+        }
         if let Some(update) = sent.update(shared) {
             writer.send_rules(update).await?;
         }
@@ -115,6 +125,26 @@ async fn speak(
                 Some(FromProxy::Learned(learned)) => learner(learned, held.clone()),
                 Some(FromProxy::Realised(_) | FromProxy::Hello(_)) => {}
             },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::{Ports, Proxy};
+
+    #[test]
+    fn a_proxy_hears_once_that_names_were_taken_away() {
+        let secrets = crate::secrets::Secrets::new(Default::default(), false);
+        let proxy = Proxy::new(Ports::default(), proxy_api::Settings::default(), secrets, 1);
+        let mut changes = proxy.shared.changed.subscribe();
+        let mut sent = Sent::default();
+        for (count, news) in [(0, false), (2, true), (2, false), (3, true)] {
+            proxy.names_taken_away(count);
+            assert_eq!(changes.has_changed().ok(), Some(news), "{count}: sessions are woken for news only");
+            changes.borrow_and_update();
+            assert_eq!(sent.forgets_names(&proxy.shared), news, "{count}");
         }
     }
 }

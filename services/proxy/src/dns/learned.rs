@@ -1,7 +1,8 @@
 //! When does the datapath know the addresses of an answer?
 //!
-//! The agent is told, and says when. What it has said within the last second holds for the same answer again: it counts the
-//! time of an answer from the end of that second on, so that it ends no sooner than any of those that are not told.
+//! The agent is told, and says when. What it has said within the last seconds holds for the same answer again: it counts the
+//! time of an answer from the end of those on, so that it ends no sooner than any of those that are not told. If it takes
+//! something away before its time, it says so.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::recorder::since_boot;
 
 /// For so long the same answer need not be told again.
-const SAME: Duration = Duration::from_secs(1);
+const SAME: Duration = Duration::from_secs(5);
 /// Answers that are remembered for that.
 const REMEMBERED: usize = 16_384;
 
@@ -24,7 +25,15 @@ pub struct Learnings {
     agent: mpsc::Sender<FromProxy>,
     next: AtomicU64,
     waiting: Mutex<HashMap<u64, oneshot::Sender<()>>>,
-    held: Mutex<HashMap<(u32, Arc<str>), Held>>,
+    held: Mutex<Remembered>,
+}
+
+/// What the agent holds.
+#[derive(Default)]
+struct Remembered {
+    answers: HashMap<(u32, Arc<str>), Held>,
+    /// What it was told before then it may not hold any more.
+    forgotten: Option<Instant>,
 }
 
 /// An answer that the agent holds.
@@ -92,7 +101,7 @@ impl Learnings {
     /// What the agent is to be told; `None`: it has just answered the same.
     pub fn telling(&self, endpoint: u32, name: &Arc<str>, addresses: &[IpAddr], ttl: u32) -> Option<Telling> {
         let (since, key) = (Instant::now(), (endpoint, Arc::clone(name)));
-        if self.remembered().get(&key).is_some_and(|held| held.covers(addresses, ttl, since)) {
+        if self.remembered().answers.get(&key).is_some_and(|held| held.covers(addresses, ttl, since)) {
             return None;
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -125,20 +134,24 @@ impl Learnings {
     /// The agent holds it.
     pub fn remember(&self, Telling { key, addresses, ttl, since, .. }: Telling) {
         let mut remembered = self.remembered();
-        if remembered.len() >= REMEMBERED {
-            remembered.retain(|_, held| held.since.elapsed() < SAME);
+        if remembered.forgotten.is_some_and(|forgotten| since <= forgotten) {
+            return;
         }
-        if remembered.len() < REMEMBERED {
-            remembered.insert(key, Held::new(since, addresses, ttl));
+        let answers = &mut remembered.answers;
+        if answers.len() >= REMEMBERED {
+            answers.retain(|_, held| held.since.elapsed() < SAME);
+        }
+        if answers.len() < REMEMBERED {
+            answers.insert(key, Held::new(since, addresses, ttl));
         }
     }
 
-    /// Another run of the agent may hold other names.
+    /// The agent, or another run of it, may not hold what it was told before.
     pub fn forget(&self) {
-        self.remembered().clear();
+        *self.remembered() = Remembered { answers: HashMap::new(), forgotten: Some(Instant::now()) };
     }
 
-    fn remembered(&self) -> MutexGuard<'_, HashMap<(u32, Arc<str>), Held>> {
+    fn remembered(&self) -> MutexGuard<'_, Remembered> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -166,16 +179,16 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_says_no_more_needs_not_be_told_for_a_second() {
+    fn an_answer_that_says_no_more_needs_not_be_told_for_a_while() {
         let now = Instant::now();
         let held = Held::new(now, vec![ip(2), ip(1)], 30);
         for (addresses, ttl, after, covered) in [
-            (vec![ip(2), ip(1)], 30, 999, true),
+            (vec![ip(2), ip(1)], 30, 4_999, true),
             (vec![ip(1)], 30, 0, true),
             (vec![ip(1)], 29, 500, true),
             (vec![ip(1)], 31, 0, false),
             (vec![ip(3)], 1, 0, false),
-            (vec![ip(1)], 30, 1_000, false),
+            (vec![ip(1)], 30, 5_000, false),
         ] {
             let found = held.covers(&addresses, ttl, now + Duration::from_millis(after));
             assert_eq!(found, covered, "{addresses:?} {ttl} {after}");
@@ -195,7 +208,10 @@ mod tests {
         let (held, ()) = tokio::join!(tell(60_000), answer);
         assert!(held);
         assert!(telling().is_none(), "it was just told");
+        let before = learnings.telling(1, &"b.example.".into(), &[ip(1)], 30).unwrap();
         learnings.forget();
+        learnings.remember(before);
+        assert!(learnings.telling(1, &"b.example.".into(), &[ip(1)], 30).is_some(), "told before all was forgotten");
         assert!(!tell(10).await, "nobody answers");
         assert!(!tell(10).await, "the way to the agent is full");
         assert!(!learnings.try_tell(&telling().unwrap()));
