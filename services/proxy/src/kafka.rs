@@ -143,10 +143,14 @@ impl Session {
                 Next::Again => self.moved = Instant::now(),
                 Next::Connect => match self.connect().await {
                     Ok(server) => self.server = Some(server),
-                    Err(_) => return self.client.reset(),
+                    Err(error) => {
+                        self.unanswered(&format!("the broker cannot be reached: {error}"));
+                        return self.client.reset();
+                    }
                 },
                 Next::Close => return self.close().await,
                 Next::Reset => {
+                    self.unanswered("the connection ended before the answer");
                     if let Some(server) = self.server.take() {
                         server.reset();
                     }
@@ -165,6 +169,15 @@ impl Session {
                 Box::pin(crate::tls::originate(&self.connection, connector, stream, None, Vec::new())).await
             }
             None => Ok(Wire::Tcp(stream)),
+        }
+    }
+
+    /// No answer comes any more to what went on.
+    fn unanswered(&self, why: &str) {
+        for turn in &self.waiting {
+            if let Turn::Broker(asked) = turn {
+                self.connection.record_kafka_failure(asked, why);
+            }
         }
     }
 

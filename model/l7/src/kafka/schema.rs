@@ -50,10 +50,12 @@ pub(super) enum Kind {
     Session,
     /// Where in its life a fetch session is.
     SessionEpoch,
+    /// Nothing; what follows is of the cluster, or names topics in ways that rules do not know.
+    Cluster,
 }
 
 use Kind::{
-    Acks, Blob, EmptyIsAll, Fixed, List, Maybe, NullIsAll, NullIsNone, Numbers, Pattern, Resource, Session,
+    Acks, Blob, Cluster, EmptyIsAll, Fixed, List, Maybe, NullIsAll, NullIsNone, Numbers, Pattern, Resource, Session,
     SessionEpoch, Text, Texts, Topic, TopicId, Topics,
 };
 
@@ -208,3 +210,40 @@ pub(super) const CONSUMER_GROUP_HEARTBEAT: &[Field] = &[
 
 pub(super) const DESCRIBE_TOPIC_PARTITIONS: &[Field] =
     &[all(List(&[all(Topic)])), all(Fixed(4)), all(Maybe(&[all(Topic), all(Fixed(4))]))];
+
+pub(super) const NAMES: &[Field] = &[all(Texts)];
+
+pub(super) const DESCRIBE_GROUPS: &[Field] = &[all(Texts), from(3, Fixed(1))];
+
+pub(super) const DESCRIBE_NEW_GROUPS: &[Field] = &[all(Texts), all(Fixed(1))];
+
+pub(super) const DESCRIBE_SHARE_GROUP_OFFSETS: &[Field] = &[all(List(&[all(Text), all(NullIsAll(TOPIC_PARTITIONS))]))];
+
+pub(super) const ALTER_CLIENT_QUOTAS: &[Field] =
+    &[all(List(&[all(List(&[all(Text), all(Text)])), all(List(&[all(Text), all(Fixed(8 + 1))]))])), all(Fixed(1))];
+
+pub(super) const ALTER_USER_SCRAM_CREDENTIALS: &[Field] =
+    &[all(List(&[all(Text), all(Fixed(1))])), all(List(&[all(Text), all(Fixed(1 + 4)), all(Blob), all(Blob)]))];
+
+pub(super) const WRITE_TXN_MARKERS: &[Field] =
+    &[all(List(&[all(Fixed(8 + 2 + 1)), all(List(TOPIC_PARTITIONS)), all(Fixed(4))]))];
+
+/// Of those that create access lists and of those that delete them.
+pub(super) const ACLS: &[Field] =
+    &[all(Cluster), all(List(&[all(Fixed(1)), all(Text), all(Fixed(1)), all(Text), all(Text), all(Fixed(2))]))];
+
+pub(super) const INITIALIZE_SHARE_STATE: &[Field] =
+    &[all(Cluster), all(Text), all(List(&[all(Fixed(16)), all(List(&[all(Fixed(4 + 4 + 8))]))]))];
+
+/// Of those that read states and of those that read a summary of them.
+pub(super) const READ_SHARE_STATE: &[Field] =
+    &[all(Cluster), all(Text), all(List(&[all(Fixed(16)), all(List(&[all(Fixed(4 + 4))]))]))];
+
+pub(super) const WRITE_SHARE_STATE: &[Field] = &[
+    all(Cluster),
+    all(Text),
+    all(List(&[all(Fixed(16)), all(List(&[all(Fixed(4 + 4 + 4 + 8)), all(List(&[all(Fixed(8 + 8 + 1 + 2))]))]))])),
+];
+
+pub(super) const DELETE_SHARE_STATE: &[Field] =
+    &[all(Cluster), all(Text), all(List(&[all(Fixed(16)), all(List(&[all(Fixed(4))]))]))];

@@ -213,6 +213,10 @@ impl<'a, F: FnMut(Said<'a>)> Walk<'a, F> {
                 [1] => self.structure(fields),
                 _ => Err(Malformed::Within),
             },
+            Kind::Cluster => {
+                (self.heard)(Said::Unnamed);
+                Ok(())
+            }
             Kind::Acks => self.reader.i16().map(|acks| self.facts.acks = Some(acks)),
             Kind::Session => self.reader.i32().map(|session| self.facts.session = Some(session)),
             Kind::SessionEpoch => {

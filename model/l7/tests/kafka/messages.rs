@@ -354,6 +354,97 @@ pub fn request(key: ApiKey, version: i16, flexible: bool, topics: &[String]) -> 
                 DescribeTopicPartitionsRequest::default().with_topics(names().map(topic).collect()).with_cursor(cursor);
             frame(key, v, client, &message)
         }
+        ApiKey::WriteTxnMarkers => {
+            use write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
+            let topic = |name| WritableTxnMarkerTopic::default().with_name(name).with_partition_indexes(vec![0, 1]);
+            let marker = WritableTxnMarker::default().with_topics(names().map(topic).collect());
+            frame(key, v, client, &WriteTxnMarkersRequest::default().with_markers(vec![marker.clone(), marker]))
+        }
+        ApiKey::DescribeShareGroupOffsets => {
+            use describe_share_group_offsets_request::*;
+            let topic = |name| {
+                DescribeShareGroupOffsetsRequestTopic::default().with_topic_name(name).with_partitions(vec![0, 1])
+            };
+            let group =
+                DescribeShareGroupOffsetsRequestGroup::default().with_topics(Some(names().map(topic).collect()));
+            frame(key, v, client, &DescribeShareGroupOffsetsRequest::default().with_groups(vec![group]))
+        }
+        _ => return of_the_cluster(key, v, client),
+    })
+}
+
+/// The same for kinds that name no topics, or none in a way that is read.
+fn of_the_cluster(key: ApiKey, v: i16, client: Option<&str>) -> Option<Vec<u8>> {
+    let group = || vec![GroupId(text("one")), GroupId(text("two"))];
+    macro_rules! states {
+        ($request:ident, $messages:ident::$topic:ident) => {{
+            let partition = $messages::PartitionData::default().with_partition(5);
+            let topic = $messages::$topic::default().with_partitions(vec![partition.clone(), partition]);
+            frame(key, v, client, &$request::default().with_group_id(text("g")).with_topics(vec![topic]))
+        }};
+    }
+    Some(match key {
+        ApiKey::DescribeGroups => frame(key, v, client, &DescribeGroupsRequest::default().with_groups(group())),
+        ApiKey::DeleteGroups => frame(key, v, client, &DeleteGroupsRequest::default().with_groups_names(group())),
+        ApiKey::ConsumerGroupDescribe => {
+            frame(key, v, client, &ConsumerGroupDescribeRequest::default().with_group_ids(group()))
+        }
+        ApiKey::ShareGroupDescribe => {
+            frame(key, v, client, &ShareGroupDescribeRequest::default().with_group_ids(group()))
+        }
+        ApiKey::DescribeTransactions => {
+            let ids = vec![TransactionalId(text("t"))];
+            frame(key, v, client, &DescribeTransactionsRequest::default().with_transactional_ids(ids))
+        }
+        ApiKey::AlterClientQuotas => {
+            use alter_client_quotas_request::{EntityData, EntryData, OpData};
+            let entry = EntryData::default()
+                .with_entity(vec![EntityData::default().with_entity_type(text("user")).with_entity_name(None)])
+                .with_ops(vec![OpData::default().with_key(text("k")).with_value(1.0)]);
+            frame(key, v, client, &AlterClientQuotasRequest::default().with_entries(vec![entry]))
+        }
+        ApiKey::AlterUserScramCredentials => {
+            use alter_user_scram_credentials_request::{ScramCredentialDeletion, ScramCredentialUpsertion};
+            let set = ScramCredentialUpsertion::default()
+                .with_name(text("u"))
+                .with_salt(Bytes::from_static(b"salt"))
+                .with_salted_password(Bytes::from_static(b"salted"));
+            let message = AlterUserScramCredentialsRequest::default()
+                .with_deletions(vec![ScramCredentialDeletion::default().with_name(text("w"))])
+                .with_upsertions(vec![set]);
+            frame(key, v, client, &message)
+        }
+        ApiKey::CreateAcls => {
+            use create_acls_request::AclCreation;
+            let acl = AclCreation::default().with_resource_type(2).with_resource_name(text("a")).with_host(text("*"));
+            let acl = acl.with_resource_pattern_type(3).with_principal(text("User:u"));
+            frame(key, v, client, &CreateAclsRequest::default().with_creations(vec![acl.clone(), acl]))
+        }
+        ApiKey::DeleteAcls => {
+            use delete_acls_request::DeleteAclsFilter;
+            let acl = DeleteAclsFilter::default().with_resource_name_filter(Some(text("a"))).with_host_filter(None);
+            let acl = acl.with_pattern_type_filter(3).with_principal_filter(Some(text("User:u")));
+            frame(key, v, client, &DeleteAclsRequest::default().with_filters(vec![acl.clone(), acl]))
+        }
+        ApiKey::InitializeShareGroupState => {
+            states!(InitializeShareGroupStateRequest, initialize_share_group_state_request::InitializeStateData)
+        }
+        ApiKey::ReadShareGroupState => {
+            states!(ReadShareGroupStateRequest, read_share_group_state_request::ReadStateData)
+        }
+        ApiKey::ReadShareGroupStateSummary => {
+            states!(ReadShareGroupStateSummaryRequest, read_share_group_state_summary_request::ReadStateSummaryData)
+        }
+        ApiKey::DeleteShareGroupState => {
+            states!(DeleteShareGroupStateRequest, delete_share_group_state_request::DeleteStateData)
+        }
+        ApiKey::WriteShareGroupState => {
+            use write_share_group_state_request::{PartitionData, StateBatch, WriteStateData};
+            let partition = PartitionData::default().with_state_batches(vec![StateBatch::default(); 2]);
+            let topic = WriteStateData::default().with_partitions(vec![partition]);
+            let message = WriteShareGroupStateRequest::default().with_group_id(text("g")).with_topics(vec![topic]);
+            frame(key, v, client, &message)
+        }
         _ => return None,
     })
 }

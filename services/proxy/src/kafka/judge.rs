@@ -131,9 +131,19 @@ impl Connection {
 
     /// Records an answer.
     pub fn record_kafka_answer(&self, asked: &Asked) {
+        self.record_kafka_end(asked, Verdict::Forwarded, "");
+    }
+
+    /// Records that an answer does not come.
+    pub fn record_kafka_failure(&self, asked: &Asked, why: &str) {
+        self.shared.counters.requests_error.add();
+        self.record_kafka_end(asked, Verdict::Error, why);
+    }
+
+    fn record_kafka_end(&self, asked: &Asked, verdict: Verdict, info: &str) {
         if let Some((facts, about)) = asked.told.as_deref() {
             let latency = u64::try_from(asked.since.elapsed().as_nanos()).ok();
-            self.push_kafka(*facts, Kind::Response, Verdict::Forwarded, "", Kafka { latency, ..about.clone() });
+            self.push_kafka(*facts, Kind::Response, verdict, info, Kafka { latency, ..about.clone() });
         }
     }
 

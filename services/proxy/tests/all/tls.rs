@@ -1,17 +1,18 @@
 //! Are server names asked for, and is HTTP inside TLS judged where certificates are given?
 
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use proxy_api::*;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
+use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
 use crate::harness::*;
 
 /// A certificate for this name, signed by itself, and its key; as PEM.
-fn certificate(name: &str) -> (String, String) {
+pub fn certificate(name: &str) -> (String, String) {
     let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
     (made.cert.pem(), made.signing_key.serialize_pem())
 }
@@ -20,12 +21,51 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// A TLS server that answers each request by what it was asked for.
-fn tls_server(pem: &(String, String), protocols: &'static [&'static [u8]]) -> SocketAddr {
+/// What clients and servers trust that trust this certificate.
+fn roots(pem: &str) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).unwrap();
+    roots
+}
+
+/// A TLS server with this certificate; with `trusted`, for clients that have this one.
+pub fn server_config(pem: &(String, String), trusted: Option<&str>) -> ServerConfig {
     let certificates = vec![CertificateDer::from_pem_slice(pem.0.as_bytes()).unwrap()];
     let key = PrivateKeyDer::from_pem_slice(pem.1.as_bytes()).unwrap();
     let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
-    let mut config = builder.with_no_client_auth().with_single_cert(certificates, key).unwrap();
+    let builder = match trusted {
+        None => builder.with_no_client_auth(),
+        Some(trusted) => {
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(trusted)), provider());
+            builder.with_client_cert_verifier(verifier.build().unwrap())
+        }
+    };
+    builder.with_single_cert(certificates, key).unwrap()
+}
+
+/// A TLS client that trusts this certificate; with `own`, one that shows this one.
+pub fn client_config(trusted: &str, own: Option<&(String, String)>) -> ClientConfig {
+    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+    let builder = builder.with_root_certificates(roots(trusted));
+    match own {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let certificates = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+            builder.with_client_auth_cert(certificates, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap()
+        }
+    }
+}
+
+/// A client's connection to a server of this name, before the first byte.
+pub fn connect(address: SocketAddr, config: ClientConfig, name: &str) -> StreamOwned<ClientConnection, TcpStream> {
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let connection = ClientConnection::new(Arc::new(config), name).unwrap();
+    StreamOwned::new(connection, Peer::new(TcpStream::connect(address).unwrap()).0)
+}
+
+/// A TLS server that answers each request by what it was asked for.
+fn tls_server(pem: &(String, String), protocols: &'static [&'static [u8]]) -> SocketAddr {
+    let mut config = server_config(pem, None);
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     let config = Arc::new(config);
     server(move |client| {
@@ -50,14 +90,9 @@ fn tls_server(pem: &(String, String), protocols: &'static [&'static [u8]]) -> So
 
 /// What a client that trusts this certificate gets for a request to this name.
 fn get(address: SocketAddr, trusted: &str, name: &str, path: &str) -> std::io::Result<String> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(trusted.as_bytes()).unwrap()).unwrap();
-    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
-    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    let mut config = client_config(trusted, None);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let name = ServerName::try_from(name.to_owned()).unwrap();
-    let connection = ClientConnection::new(Arc::new(config), name).unwrap();
-    let mut stream = StreamOwned::new(connection, Peer::new(std::net::TcpStream::connect(address)?).0);
+    let mut stream = connect(address, config, name);
     write!(stream, "GET {path} HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     match stream.read_to_string(&mut answer) {
@@ -96,11 +131,8 @@ fn a63_only_listed_server_names_pass_and_nothing_is_decrypted() {
 fn a63_a_hello_in_many_segments_is_read_and_other_bytes_are_refused() {
     let pem = certificate("www.good.example");
     let proxy = Proxy::new(tls_server(&pem, &[]), vec![names(&["www.good.example"])]);
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(pem.0.as_bytes()).unwrap()).unwrap();
-    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
-    let config = builder.with_root_certificates(roots).with_no_client_auth();
-    let mut connection = ClientConnection::new(Arc::new(config), "www.good.example".try_into().unwrap()).unwrap();
+    let config = Arc::new(client_config(&pem.0, None));
+    let mut connection = ClientConnection::new(config, "www.good.example".try_into().unwrap()).unwrap();
     let mut hello = Vec::new();
     connection.write_tls(&mut hello).unwrap();
     let mut client = proxy.client();

@@ -1,6 +1,7 @@
 //! What does a small broker answer, and what did it hear?
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -8,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
 
-use crate::harness::{Peer, server};
+use crate::harness::server;
 
 /// A broker with one partition for each topic, known by the proxy's address.
 #[derive(Clone, Default)]
@@ -55,15 +56,16 @@ pub fn response<M: Encodable + HeaderVersion>(version: i16, correlation: i32, me
 }
 
 /// A frame without its length; `None`: the connection has ended.
-pub fn frame(peer: &mut Peer) -> Option<Bytes> {
-    let length = <[u8; 4]>::try_from(peer.read(4)).ok()?;
-    let length = usize::try_from(i32::from_be_bytes(length)).unwrap();
-    let frame = peer.read(length);
-    (frame.len() == length).then(|| frame.into())
+pub fn frame(peer: &mut impl Read) -> Option<Bytes> {
+    let mut length = [0; 4];
+    peer.read_exact(&mut length).ok()?;
+    let mut frame = vec![0; usize::try_from(i32::from_be_bytes(length)).unwrap()];
+    peer.read_exact(&mut frame).ok()?;
+    Some(frame.into())
 }
 
 /// The next answer: its correlation and its body.
-pub fn answer<M: Decodable + HeaderVersion>(peer: &mut Peer, version: i16) -> (i32, M) {
+pub fn answer<M: Decodable + HeaderVersion>(peer: &mut impl Read, version: i16) -> (i32, M) {
     let mut bytes = frame(peer).expect("an answer");
     let header = ResponseHeader::decode(&mut bytes, M::header_version(version)).unwrap();
     let message = M::decode(&mut bytes, version).unwrap();
@@ -75,13 +77,16 @@ impl Broker {
     /// Where it listens.
     pub fn listen(&self) -> SocketAddr {
         let broker = self.clone();
-        server(move |mut peer| {
-            while let Some(bytes) = frame(&mut peer) {
-                if let Some(answer) = broker.answer(bytes) {
-                    peer.write(answer);
-                }
+        server(move |mut peer| broker.serve(&mut peer))
+    }
+
+    /// Answers whatever is asked here.
+    pub fn serve(&self, peer: &mut (impl Read + Write)) {
+        while let Some(bytes) = frame(peer) {
+            if let Some(answer) = self.answer(bytes) {
+                let _ = peer.write_all(&answer).and_then(|()| peer.flush());
             }
-        })
+        }
     }
 
     pub fn is_known_as(&self, address: SocketAddr) {

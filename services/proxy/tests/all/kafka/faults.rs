@@ -62,7 +62,7 @@ fn a_producer_that_wants_no_answer_learns_of_a_denial_by_the_end() {
 }
 
 /// Records of many bytes.
-fn large(topic_name: &str, bytes: usize) -> ProduceRequest {
+pub fn large(topic_name: &str, bytes: usize) -> ProduceRequest {
     use produce_request::{PartitionProduceData, TopicProduceData};
     let partition = PartitionProduceData::default().with_records(Some(Bytes::from(vec![7; bytes])));
     let topic = TopicProduceData::default().with_name(topic(topic_name)).with_partition_data(vec![partition]);
