@@ -76,6 +76,8 @@ pub struct Timeouts {
     pub upstream_idle: u64,
     /// From the end of a request's head until the head of the answer (`http-request-timeout`).
     pub request: u64,
+    /// The latest deadline of a call of gRPC, where its client has one; 0: the client's (`http-max-grpc-timeout`).
+    pub grpc_most: u64,
     /// A request or an answer of which nothing moves (`http-stream-idle-timeout`).
     pub stream_idle: u64,
     /// How long a connection to a server may last; it ends with the answer that it is at then
@@ -93,6 +95,7 @@ impl Default for Timeouts {
             idle: 3_600_000,
             upstream_idle: 60_000,
             request: 3_600_000,
+            grpc_most: 0,
             stream_idle: 300_000,
             upstream_duration: 0,
             drain: 60_000,

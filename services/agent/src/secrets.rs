@@ -3,7 +3,10 @@
 //! What was read is kept in memory, is told to the proxy, and is shown nowhere: neither a Secret's content nor an error
 //! that may quote it.
 
+mod files;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +21,18 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::proxy::secrets::{Items, Known, Reference, Secrets as View};
+
+/// How often files are read again.
+const FILES_AGAIN: Duration = Duration::from_secs(10);
+
+/// Where Secrets are read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// Files here count before all else (`certificates-directory`).
+    pub files: PathBuf,
+    /// Which of the cluster's may be read.
+    pub reading: Reading,
+}
 
 /// Which Secrets the agent may read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,11 +55,14 @@ struct Place {
     owner: Option<Reference>,
 }
 
+/// What of Secrets is a name may be one of files, too.
+fn check_names(of: &Reference) -> Result<(), String> {
+    let good = is_name(&of.name, true) && is_name(&of.namespace, false);
+    if good { Ok(()) } else { Err("expected a namespace and a name as Kubernetes has them".into()) }
+}
+
 impl Reading {
     fn place(&self, of: &Reference) -> Result<Place, String> {
-        if !is_name(&of.name, true) || !is_name(&of.namespace, false) {
-            return Err("expected a namespace and a name as Kubernetes has them".into());
-        }
         let here = |owner| Place { namespace: of.namespace.clone(), name: of.name.clone(), owner };
         match self {
             Reading::Anywhere => Ok(here(None)),
@@ -77,7 +95,7 @@ pub struct Secrets {
 
 #[derive(Debug)]
 struct Shared {
-    reading: Reading,
+    sources: Sources,
     full: bool,
     known: Mutex<Known>,
     /// Grows with each change of what is known.
@@ -87,9 +105,9 @@ struct Shared {
 
 impl Secrets {
     /// Of which nothing is known. `full`: items that the other side of TLS would use count too.
-    pub fn new(reading: Reading, full: bool) -> Secrets {
+    pub fn new(sources: Sources, full: bool) -> Secrets {
         let (changed, wanted) = (watch::Sender::new(0), watch::Sender::new(BTreeSet::new()));
-        Secrets { shared: Arc::new(Shared { reading, full, known: Mutex::default(), changed, wanted }) }
+        Secrets { shared: Arc::new(Shared { sources, full, known: Mutex::default(), changed, wanted }) }
     }
 
     /// Grows with each change.
@@ -190,9 +208,36 @@ impl Shared {
 }
 
 async fn follow_one(shared: Arc<Shared>, client: Client, reference: Reference) {
-    let place = match shared.reading.place(&reference) {
+    if let Err(why) = check_names(&reference) {
+        return shared.set(&reference, Err(why));
+    }
+    loop {
+        while let Some(found) = files::read(&shared.sources.files, &reference) {
+            shared.set(&reference, found);
+            tokio::time::sleep(FILES_AGAIN).await;
+        }
+        tokio::select! {
+            () = follow_in_cluster(&shared, client.clone(), &reference) => {}
+            () = appear(&shared.sources.files, &reference) => {}
+        }
+    }
+}
+
+/// Waits until there are files in the Secret's place.
+async fn appear(root: &Path, reference: &Reference) {
+    while files::read(root, reference).is_none() {
+        tokio::time::sleep(FILES_AGAIN).await;
+    }
+}
+
+/// Follows a Secret for as long as somebody waits.
+async fn follow_in_cluster(shared: &Shared, client: Client, reference: &Reference) {
+    let place = match shared.sources.reading.place(reference) {
         Ok(place) => place,
-        Err(why) => return shared.set(&reference, Err(why)),
+        Err(why) => {
+            shared.set(reference, Err(why));
+            return std::future::pending().await;
+        }
     };
     let api: Api<DynamicObject> =
         Api::namespaced_with(client, &place.namespace, &ApiResource::erase::<k8s::Secret>(&()));
@@ -203,13 +248,13 @@ async fn follow_one(shared: Arc<Shared>, client: Client, reference: Reference) {
         match event {
             Ok(watcher::Event::Init) => listed = None,
             Ok(watcher::Event::InitApply(object)) => listed = Some(object),
-            Ok(watcher::Event::InitDone) => shared.set(&reference, read(listed.take().as_ref(), &place)),
-            Ok(watcher::Event::Apply(object)) => shared.set(&reference, read(Some(&object), &place)),
-            Ok(watcher::Event::Delete(_)) => shared.set(&reference, read(None, &place)),
+            Ok(watcher::Event::InitDone) => shared.set(reference, read(listed.take().as_ref(), &place)),
+            Ok(watcher::Event::Apply(object)) => shared.set(reference, read(Some(&object), &place)),
+            Ok(watcher::Event::Delete(_)) => shared.set(reference, read(None, &place)),
             Err(error) => {
                 let why = reason(&error);
                 tracing::warn!(secret = %reference, why, "Secret cannot be watched, trying again");
-                shared.unreachable(&reference, format!("it cannot be read: {why}"));
+                shared.unreachable(reference, format!("it cannot be read: {why}"));
             }
         }
     }
@@ -282,7 +327,7 @@ mod tests {
         for (namespace, name) in
             [("", "s"), ("a/b", "s"), ("a", "../s"), ("a", ""), ("a.b", "s"), ("a", "S"), ("-", "s")]
         {
-            assert!(place(&Reading::Anywhere, namespace, name).is_err(), "{namespace:?} {name:?}");
+            assert!(check_names(&reference(namespace, name)).is_err(), "{namespace:?} {name:?}");
         }
     }
 
@@ -310,8 +355,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn files_count_before_the_cluster_which_is_not_even_asked() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("a/s")).unwrap();
+        std::fs::write(root.path().join("a/s/token"), "hunter2").unwrap();
+        // Of the cluster this one may not be read.
+        let sources = Sources { files: root.path().to_owned(), reading: Reading::Only("other".into()) };
+        let secrets = Secrets::new(sources, false);
+        // Nobody listens there.
+        let client = Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
+        let following = tokio::spawn(secrets.clone().follow(client));
+        let (file, none, wrong) = (reference("a", "s"), reference("a", "t"), reference("..", "s"));
+        secrets.want(BTreeSet::from([file.clone(), none.clone(), wrong.clone()]));
+        secrets.settle(Duration::from_secs(10)).await;
+        secrets.look(|view| {
+            assert_eq!(view.known[&file].as_ref().unwrap().0["token"], b"hunter2");
+            assert!(view.known[&none].as_ref().unwrap_err().contains("only Secrets of namespace other"));
+            assert!(view.known[&wrong].as_ref().unwrap_err().contains("as Kubernetes has them"));
+        });
+        following.abort();
+    }
+
+    #[tokio::test]
     async fn what_is_not_wanted_any_more_is_forgotten_and_what_is_awaited_is_not_awaited_for_ever() {
-        let secrets = Secrets::new(Reading::Anywhere, false);
+        let secrets = Secrets::new(Sources::default(), false);
         let (one, two) = (reference("a", "one"), reference("a", "two"));
         secrets.want(BTreeSet::from([one.clone(), two.clone()]));
         secrets.shared.set(&one, Err("not found".into()));

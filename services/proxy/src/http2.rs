@@ -3,6 +3,7 @@
 //! Each request is judged when its headers are whole. Bodies and trailers go on as they come. One connection to the
 //! server serves all streams of one client's connection.
 
+mod deadline;
 mod idle;
 
 use std::convert::Infallible;
@@ -21,7 +22,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use proxy_api::Settings;
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use idle::{Moved, Watched};
@@ -42,13 +43,21 @@ type Body = Either<Watched, Full<Bytes>>;
 /// A client's connection and its one to the server.
 struct Session {
     connection: Connection,
-    server: Mutex<Option<Server>>,
-    /// A connection to the server that is there already.
-    ready: Mutex<Option<Wire>>,
+    upstream: Mutex<Upstream>,
     active: AtomicUsize,
     begun: AtomicUsize,
     /// Nothing can pass here any more: the client is to connect anew.
     over: CancellationToken,
+}
+
+/// How the server is reached.
+#[derive(Default)]
+struct Upstream {
+    server: Option<Server>,
+    /// A connection that is there already.
+    ready: Option<Wire>,
+    /// When it could not be reached last.
+    failed: Option<Instant>,
 }
 
 /// The connection to the server that takes new streams.
@@ -73,8 +82,7 @@ pub async fn run(connection: Connection, client: Wire, front: Buffer, server: Op
     let drain = connection.shared.drain.clone();
     let session = Arc::new(Session {
         connection,
-        server: Mutex::default(),
-        ready: Mutex::new(server),
+        upstream: Mutex::new(Upstream { ready: server, ..Upstream::default() }),
         active: AtomicUsize::new(0),
         begun: AtomicUsize::new(0),
         over: CancellationToken::new(),
@@ -111,7 +119,7 @@ pub async fn run(connection: Connection, client: Wire, front: Buffer, server: Op
                 quiet_for = if quiet { quiet_for + tick } else { Duration::ZERO };
                 if quiet_for >= upstream_idle {
                     // The client's stays for longer.
-                    session.server.lock().await.take();
+                    session.upstream.lock().await.server = None;
                 }
                 if draining && quiet_for >= idle {
                     return;
@@ -176,18 +184,42 @@ async fn answer(session: Arc<Session>, request: Request<Incoming>) -> Result<Res
     for edit in edits {
         edit.apply(request.headers_mut());
     }
-    Ok(match session.forward(request).await {
+    Ok(match session.forward(request, kind).await {
         Ok(response) => {
             if let Some(judged) = &judged {
                 connection.record_answer(judged, response.status().as_u16(), Some(response.headers()), "");
             }
             response.map(Either::Left)
         }
-        Err((code, why)) => {
+        Err(Failed { code, status, why }) => {
             connection.shared.counters.requests_error.add();
-            session.told(judged.as_ref(), local(code, format!("{why}\r\n"), kind), why)
+            let mut response = local(code, format!("{why}\r\n"), kind);
+            if let Some(status) = status {
+                response.headers_mut().insert("grpc-status", HeaderValue::from_static(status));
+            }
+            session.told(judged.as_ref(), response, why)
         }
     })
+}
+
+/// Why there is no answer of the server.
+struct Failed {
+    code: StatusCode,
+    /// What a client of gRPC is told, if it is not what it is told of such a code.
+    status: Option<&'static str>,
+    why: &'static str,
+}
+
+impl Failed {
+    fn of(code: StatusCode, why: &'static str) -> Failed {
+        Failed { code, status: None, why }
+    }
+
+    fn late(deadline: Option<Instant>) -> Failed {
+        let exceeded = deadline.is_some_and(|deadline| deadline <= Instant::now());
+        let status = exceeded.then_some(deadline::EXCEEDED);
+        Failed { status, ..Failed::of(StatusCode::GATEWAY_TIMEOUT, "the server did not answer in time") }
+    }
 }
 
 impl Session {
@@ -199,36 +231,60 @@ impl Session {
         response
     }
 
-    async fn forward(&self, request: Request<Incoming>) -> Result<Response<Watched>, (StatusCode, &'static str)> {
+    async fn forward(&self, request: Request<Incoming>, client: Client) -> Result<Response<Watched>, Failed> {
         let timeouts = self.connection.shared.settings.load().timeouts;
-        let (patience, idle) = (millis(timeouts.request), millis(timeouts.stream_idle));
-        let moved = Moved::now();
+        let (moved, idle) = (Moved::now(), millis(timeouts.stream_idle));
+        let mut request = request;
+        let lasts = if client.grpc { deadline::of(request.headers_mut(), timeouts.grpc_most) } else { None };
+        let deadline = lasts.map(|lasts| Instant::now() + lasts);
+        // As in Cilium, calls of gRPC have no other time for their answer than their own.
+        let patience = Instant::now() + millis(if client.grpc { 0 } else { timeouts.request });
+        let until = deadline.map_or(patience, |deadline| deadline.min(patience));
         let mut request = request.map(|body| Watched::request(body, Arc::clone(&moved)));
         *request.version_mut() = Version::HTTP_2;
         let mut again = true;
         loop {
-            let mut server =
-                self.server().await.ok_or((StatusCode::SERVICE_UNAVAILABLE, "the server cannot be reached"))?;
-            match timeout(patience, server.try_send_request(request)).await {
-                Ok(Ok(response)) => return Ok(response.map(|body| Watched::answer(body, moved, idle))),
+            let server = tokio::select! {
+                server = self.server() => server,
+                () = moved.late(idle, until) => return Err(Failed::late(deadline)),
+            };
+            let unreachable = Failed::of(StatusCode::SERVICE_UNAVAILABLE, "the server cannot be reached");
+            let mut server = server.ok_or(unreachable)?;
+            let sent = tokio::select! {
+                sent = server.try_send_request(request) => sent,
+                () = moved.late(idle, until) => return Err(Failed::late(deadline)),
+            };
+            match sent {
+                Ok(response) => return Ok(response.map(|body| Watched::answer(body, moved, idle, deadline))),
                 // The connection ended before this request was sent on it: another one is as good.
-                Ok(Err(mut error)) => match error.take_message() {
+                Err(mut error) => match error.take_message() {
                     Some(unsent) if std::mem::take(&mut again) => request = unsent,
-                    _ => return Err((StatusCode::BAD_GATEWAY, "the server ended without an answer")),
+                    _ => return Err(Failed::of(StatusCode::BAD_GATEWAY, "the server ended without an answer")),
                 },
-                Err(_) => return Err((StatusCode::GATEWAY_TIMEOUT, "the server did not answer in time")),
             }
         }
     }
 
-    /// The connection to the server; a new one if the last has ended.
+    /// The connection to the server; a new one if the last has ended. Streams that wait for the same attempt share its end.
     async fn server(&self) -> Option<SendRequest<Watched>> {
-        let mut server = self.server.lock().await;
+        let asked = Instant::now();
+        let mut upstream = self.upstream.lock().await;
         let settings = self.connection.shared.settings.load_full();
-        if let Some(known) = server.as_mut().filter(|known| !known.over && !known.sender.is_closed()) {
+        if let Some(known) = upstream.server.as_mut().filter(|known| !known.over && !known.sender.is_closed()) {
             return Some(known.take(&settings));
         }
-        let ready = self.ready.lock().await.take();
+        if upstream.failed.is_some_and(|failed| failed >= asked) {
+            return None;
+        }
+        let Some(sender) = self.begin(upstream.ready.take(), &settings).await else {
+            upstream.failed = Some(Instant::now());
+            return None;
+        };
+        Some(upstream.server.insert(Server { sender, used: Used::default(), over: false }).take(&settings))
+    }
+
+    /// Begins HTTP/2 with the server.
+    async fn begin(&self, ready: Option<Wire>, settings: &Settings) -> Option<SendRequest<Watched>> {
         let wire = match ready {
             Some(wire) => wire,
             None => self.connect().await.ok()?,
@@ -245,7 +301,7 @@ impl Session {
             // Streams are told themselves.
             let _ = running.await;
         });
-        Some(server.insert(Server { sender, used: Used::default(), over: false }).take(&settings))
+        Some(sender)
     }
 }
 

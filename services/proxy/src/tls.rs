@@ -54,7 +54,10 @@ pub async fn serve(connection: Connection, client: TcpStream) {
                 let (client, front) = client.into_parts();
                 copy::both(&connection, Wire::Tcp(client), Wire::Tcp(server), front, Buffer::default()).await;
             }
-            Err(_) => Wire::Tcp(client.into_parts().0).reset(),
+            Err(error) => {
+                unreachable(&connection, connection.server_name.clone(), &error);
+                Wire::Tcp(client.into_parts().0).reset();
+            }
         },
     }
 }
@@ -85,7 +88,13 @@ async fn terminate(
     client: Fronted<TcpStream>,
     hello: ClientHello,
 ) {
-    let Ok(stream) = connection.connect().await else { return crate::sockets::reset(client.into_parts().0) };
+    let stream = match connection.connect().await {
+        Ok(stream) => stream,
+        Err(error) => {
+            unreachable(&connection, hello.server_name, &error);
+            return crate::sockets::reset(client.into_parts().0);
+        }
+    };
     // The server chooses what is spoken inside, if it is TLS too; else it is what is spoken without TLS.
     let (server, protocol) = match &rules.originate {
         None => (Ok(Wire::Tcp(stream)), plain_protocol(&hello)),
@@ -143,7 +152,10 @@ async fn plain_to_tls(connection: Connection, rules: &Rules, client: TcpStream) 
     };
     match server {
         Ok(server) => copy::both(&connection, Wire::Tcp(client), server, Buffer::default(), Buffer::default()).await,
-        Err(_) => crate::sockets::reset(client),
+        Err(error) => {
+            unreachable(&connection, None, &error);
+            crate::sockets::reset(client);
+        }
     }
 }
 
@@ -181,6 +193,10 @@ fn refuse(connection: &Connection, client: TcpStream, name: Option<String>, why:
     connection.shared.counters.refused_policy.add();
     record(connection, Verdict::Denied, name, why);
     crate::sockets::reset(client);
+}
+
+fn unreachable(connection: &Connection, name: Option<String>, error: &io::Error) {
+    record(connection, Verdict::Error, name, &format!("the server cannot be reached: {error}"));
 }
 
 fn record(connection: &Connection, verdict: Verdict, server_name: Option<String>, info: &str) {

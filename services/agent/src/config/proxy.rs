@@ -4,13 +4,15 @@ use proxy_api::{DnsSettings, Limits, Redaction, Settings, Timeouts};
 
 use super::ConfigError;
 use super::settings::{Reader, wrong};
-use crate::secrets::Reading;
+use crate::secrets::{Reading, Sources};
 
 /// The settings that have an effect.
 pub(super) const USED: &[&str] = &[
+    "certificates-directory",
     "dnsproxy-concurrency-limit",
     "enable-policy-secrets-sync",
     "http-idle-timeout",
+    "http-max-grpc-timeout",
     "http-normalize-path",
     "http-request-timeout",
     "http-stream-idle-timeout",
@@ -38,7 +40,6 @@ const REASONS: &[(&str, &str)] = &[
     ("dnsproxy-enable-transparent-mode", "questions always go on with the client's address"),
     ("dnsproxy-socket-linger-timeout", "connections to name servers are closed without waiting"),
     ("envoy-http-upstream-linger-timeout", "connections to servers are closed without waiting"),
-    ("http-max-grpc-timeout", "calls of gRPC end when the client's own deadline says so"),
     ("http-retry-count", "requests stream through and are never sent twice"),
     ("http-retry-timeout", "requests stream through and are never sent twice"),
     ("proxy-admin-port", "the proxy has no interface of its own; see cilium-dbg metrics list"),
@@ -107,6 +108,7 @@ fn timeouts(read: &Reader<'_>) -> Result<Timeouts, ConfigError> {
         connect: milliseconds("proxy-connect-timeout", default.connect)?,
         upstream_idle: milliseconds("proxy-idle-timeout-seconds", default.upstream_idle)?,
         request: milliseconds("http-request-timeout", default.request)?,
+        grpc_most: milliseconds("http-max-grpc-timeout", default.grpc_most)?,
         stream_idle,
         upstream_duration: milliseconds("proxy-max-connection-duration-seconds", default.upstream_duration)?,
         ..default
@@ -136,8 +138,12 @@ fn redaction(read: &Reader<'_>) -> Result<Redaction, ConfigError> {
     Ok(redaction)
 }
 
-/// Which Secrets may be read.
-pub(super) fn reading(read: &Reader<'_>) -> Result<Reading, ConfigError> {
+/// Where Secrets are read.
+pub(super) fn sources(read: &Reader<'_>) -> Result<Sources, ConfigError> {
+    Ok(Sources { files: read.path("certificates-directory", "/var/run/cilium/certs"), reading: reading(read)? })
+}
+
+fn reading(read: &Reader<'_>) -> Result<Reading, ConfigError> {
     let copies = read.switch("enable-policy-secrets-sync", false)?;
     if !read.switch("policy-secrets-only-from-secrets-namespace", false)? {
         return Ok(Reading::Anywhere);
@@ -150,6 +156,8 @@ pub(super) fn reading(read: &Reader<'_>) -> Result<Reading, ConfigError> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::path::Path;
+
     use super::super::{Settings, Values, unsupported};
     use super::*;
 
@@ -166,13 +174,14 @@ mod tests {
         let settings = read(&[]).unwrap();
         let redaction = Redaction { user_info: true, ..Redaction::default() };
         assert_eq!(settings.proxy, proxy_api::Settings { redaction, ..Default::default() });
-        assert_eq!((settings.secrets, settings.full_tls_context), (Reading::Anywhere, false));
+        assert_eq!((settings.secrets.reading, settings.full_tls_context), (Reading::Anywhere, false));
     }
 
     #[test]
     fn what_is_given_reaches_the_proxy() {
         let proxy = read(&[
             ("http-request-timeout", "7"),
+            ("http-max-grpc-timeout", "6"),
             ("http-stream-idle-timeout", "8"),
             ("http-normalize-path", "false"),
             ("proxy-connect-timeout", "3"),
@@ -195,6 +204,7 @@ mod tests {
             [times.request, times.stream_idle, times.connect, times.upstream_idle],
             [7_000, 8_000, 3_000, 9_000]
         );
+        assert_eq!(times.grpc_most, 6_000);
         assert_eq!((times.upstream_duration, proxy.judge_all_meanings, proxy.dns_reject_code), (11_000, false, 3));
         assert_eq!((proxy.limits.connections, proxy.limits.upstream_requests), (10, 12));
         assert_eq!((proxy.dns.response_max_delay, proxy.dns.questions), (250, 13));
@@ -210,10 +220,12 @@ mod tests {
     #[test]
     fn secrets_are_read_where_the_settings_say() {
         let only = [("policy-secrets-only-from-secrets-namespace", "true"), ("policy-secrets-namespace", "s")];
-        assert_eq!(read(&only).unwrap().secrets, Reading::Only("s".into()));
+        assert_eq!(read(&only).unwrap().secrets.reading, Reading::Only("s".into()));
         let copies = [&only[..], &[("enable-policy-secrets-sync", "true")]].concat();
-        assert_eq!(read(&copies).unwrap().secrets, Reading::Copies("s".into()));
-        assert_eq!(read(&copies[1..]).unwrap().secrets, Reading::Anywhere, "as in Cilium");
+        assert_eq!(read(&copies).unwrap().secrets.reading, Reading::Copies("s".into()));
+        assert_eq!(read(&copies[1..]).unwrap().secrets.reading, Reading::Anywhere, "as in Cilium");
+        assert_eq!(read(&[]).unwrap().secrets.files, Path::new("/var/run/cilium/certs"));
+        assert_eq!(read(&[("certificates-directory", "/c")]).unwrap().secrets.files, Path::new("/c"));
         assert!(read(&only[..1]).unwrap_err().contains("policy-secrets-namespace"));
     }
 

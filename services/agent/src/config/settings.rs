@@ -192,8 +192,8 @@ pub struct Settings {
     pub dns_port: Option<u16>,
     /// What it is told.
     pub proxy: proxy_api::Settings,
-    /// Which Secrets may be read for it.
-    pub secrets: crate::secrets::Reading,
+    /// Where Secrets are read for it.
+    pub secrets: crate::secrets::Sources,
     /// Items of Secrets that the other side of TLS would use count too.
     pub full_tls_context: bool,
     /// NetworkPolicy objects count.
@@ -276,7 +276,7 @@ impl Reader<'_> {
         }
     }
 
-    fn path(&self, name: &str, default: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str, default: &str) -> PathBuf {
         self.text(name).unwrap_or(default).into()
     }
 
@@ -359,7 +359,7 @@ impl Settings {
             proxy_ports: proxy_ports(&read)?,
             dns_port: read.parsed("tofqdns-proxy-port", "a port number")?.filter(|port| *port != 0),
             proxy: proxy::settings(&read)?,
-            secrets: proxy::reading(&read)?,
+            secrets: proxy::sources(&read)?,
             full_tls_context: read.switch("use-full-tls-context", false)?,
             network_policy: read.switch("enable-k8s-networkpolicy", true)?,
             cluster_network_policy: read.switch("enable-k8s-cluster-network-policy", false)?,

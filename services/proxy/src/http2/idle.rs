@@ -4,10 +4,11 @@ use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -33,6 +34,17 @@ impl Moved {
         self.last.store(since, Ordering::Relaxed);
     }
 
+    /// Waits until nothing has moved for so long, or until then.
+    pub async fn late(&self, patience: Duration, until: Instant) {
+        loop {
+            let next = until.min(self.last() + patience);
+            if next <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(next).await;
+        }
+    }
+
     fn last(&self) -> Instant {
         self.begun + Duration::from_millis(self.last.load(Ordering::Relaxed))
     }
@@ -44,19 +56,30 @@ pub struct Watched {
     body: Incoming,
     moved: Arc<Moved>,
     patience: Option<Duration>,
+    deadline: Deadline,
     clock: Clock,
+}
+
+/// When a call of gRPC ends.
+#[derive(Debug, Clone, Copy)]
+enum Deadline {
+    Never,
+    At(Instant),
+    /// The client was told.
+    Told,
 }
 
 impl Watched {
     /// A request's, which only counts.
     pub fn request(body: Incoming, moved: Arc<Moved>) -> Watched {
-        Watched { body, moved, patience: None, clock: Clock::default() }
+        Watched { body, moved, patience: None, deadline: Deadline::Never, clock: Clock::default() }
     }
 
-    /// An answer's.
-    pub fn answer(body: Incoming, moved: Arc<Moved>, patience: Duration) -> Watched {
+    /// An answer's. At the deadline it ends with the status that says so.
+    pub fn answer(body: Incoming, moved: Arc<Moved>, patience: Duration, deadline: Option<Instant>) -> Watched {
         moved.moves();
-        Watched { body, moved, patience: Some(patience), clock: Clock::default() }
+        let deadline = deadline.map_or(Deadline::Never, Deadline::At);
+        Watched { body, moved, patience: Some(patience), deadline, clock: Clock::default() }
     }
 }
 
@@ -66,20 +89,32 @@ impl Body for Watched {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = self.get_mut();
+        if matches!(this.deadline, Deadline::Told) {
+            return Poll::Ready(None);
+        }
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
             this.moved.moves();
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        match this.patience {
-            Some(patience) if this.clock.poll(this.moved.last() + patience, cx).is_ready() => {
+        let Some(patience) = this.patience else { return Poll::Pending };
+        let idle = this.moved.last() + patience;
+        match this.deadline {
+            Deadline::At(deadline) if deadline <= idle => {
+                ready!(this.clock.poll(deadline, cx));
+                this.deadline = Deadline::Told;
+                let status = HeaderValue::from_static(super::deadline::EXCEEDED);
+                let trailers = HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), status)]);
+                Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+            }
+            _ => {
+                ready!(this.clock.poll(idle, cx));
                 Poll::Ready(Some(Err("nothing moves on the stream".into())))
             }
-            _ => Poll::Pending,
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.is_end_stream() || matches!(self.deadline, Deadline::Told)
     }
 
     fn size_hint(&self) -> SizeHint {

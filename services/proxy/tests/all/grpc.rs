@@ -61,6 +61,8 @@ type Messages = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
 #[derive(Default)]
 struct Noticed {
     paths: Mutex<Vec<String>>,
+    /// Deadlines of calls that had one.
+    wishes: Mutex<Vec<String>>,
     /// Calls that were given up by their clients.
     given_up: AtomicU32,
 }
@@ -94,6 +96,10 @@ async fn call(
             let first = stream::iter([Ok(Bytes::from("first"))]);
             Ok(first.chain(stream::iter([Err(Status::data_loss("then nothing"))])).boxed())
         }
+        "/test/Stalls" => {
+            let first = stream::iter([Ok(Bytes::from("first"))]);
+            Ok(first.chain(stream::pending()).boxed())
+        }
         "/test/Never" => {
             let held = Held(noticed);
             std::future::pending::<()>().await;
@@ -119,6 +125,8 @@ fn origin() -> (SocketAddr, Arc<Noticed>) {
                 let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
                     let (noticed, method) = (Arc::clone(&noticed), request.uri().path().to_owned());
                     noticed.paths.lock().unwrap().push(method.clone());
+                    let wish = request.headers().get("grpc-timeout").map(|wish| wish.to_str().unwrap().to_owned());
+                    noticed.wishes.lock().unwrap().extend(wish);
                     let service = tower::service_fn(move |request| {
                         let answer = call(Arc::clone(&noticed), method.clone(), request);
                         async move { answer.await.map(Response::new) }
@@ -210,6 +218,50 @@ fn deadlines_and_cancellations_reach_the_server() {
         // Others go on.
         assert_eq!(unary(&mut client, "/test/Echo").await.unwrap(), "message");
     });
+}
+
+/// A call by a client without a clock of its own: when it ended, and with which status.
+async fn call_until(proxy: &Proxy, method: &str, wish: Option<&str>) -> (Duration, String) {
+    let mut client = crate::http2::connect(proxy.address).await;
+    let mut request = crate::http2::request("POST", &format!("http://web{method}"), crate::http2::empty());
+    request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+    if let Some(wish) = wish {
+        request.headers_mut().insert("grpc-timeout", wish.parse().unwrap());
+    }
+    let started = std::time::Instant::now();
+    let answer = client.send_request(request).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let status = |headers: &http::HeaderMap| headers.get("grpc-status").map(|one| one.to_str().unwrap().to_owned());
+    let at_once = status(answer.headers());
+    let end = http_body_util::BodyExt::collect(answer.into_body()).await;
+    let at_the_end = end.map(|end| end.trailers().and_then(status)).unwrap_or(Some("reset".into()));
+    (started.elapsed(), at_once.or(at_the_end).unwrap())
+}
+
+#[test]
+fn a_call_ends_at_its_client_s_deadline_or_at_the_latest_that_may_be() {
+    let (address, noticed) = origin();
+    let proxy = Proxy::http(address, "[{}]");
+    proxy.settings(|settings| settings.timeouts.request = 50);
+    proxy.block_on(async {
+        for (most, wish) in [(0, "200m"), (200, "1H"), (60_000, "200m")] {
+            proxy.settings(|settings| settings.timeouts.grpc_most = most);
+            for method in ["/test/Never", "/test/Stalls"] {
+                let (time, status) = call_until(&proxy, method, Some(wish)).await;
+                assert_eq!(status, "4", "{method} {most} {wish}");
+                assert!((200..2_000).contains(&time.as_millis()), "{method} {most} {wish}: {time:?}");
+            }
+        }
+        eventually("the server knows of all", || noticed.given_up.load(Ordering::Relaxed) == 3);
+        // Without a deadline there is none: the call ends because nothing moves.
+        proxy.settings(|settings| (settings.timeouts.grpc_most, settings.timeouts.stream_idle) = (100, 400));
+        for (method, wanted) in [("/test/Never", "14"), ("/test/Stalls", "reset")] {
+            let (time, status) = call_until(&proxy, method, None).await;
+            assert!(time >= Duration::from_millis(400) && status == wanted, "{method}: {time:?} {status}");
+        }
+    });
+    let wishes = noticed.wishes.lock().unwrap();
+    assert_eq!(*wishes, ["200m", "200m", "200m", "200m", "200m", "200m"], "the server is told");
 }
 
 #[test]

@@ -53,30 +53,30 @@ pub fn origin() -> (SocketAddr, Seen) {
 
 type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>;
 
-async fn connect(address: SocketAddr) -> SendRequest<Body> {
+pub async fn connect(address: SocketAddr) -> SendRequest<Body> {
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let (sender, running) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(running);
     sender
 }
 
-fn request(method: &str, url: &str, body: Body) -> Request<Body> {
+pub fn request(method: &str, url: &str, body: Body) -> Request<Body> {
     Request::builder().method(method).uri(url).body(body).unwrap()
 }
 
 /// A body that comes frame by frame.
-fn streamed() -> (tokio::sync::mpsc::Sender<Frame<Bytes>>, Body) {
+pub fn streamed() -> (tokio::sync::mpsc::Sender<Frame<Bytes>>, Body) {
     let (send, frames) = tokio::sync::mpsc::channel(1);
     let frames =
         futures::stream::unfold(frames, |mut frames| async { frames.recv().await.map(|frame| (frame, frames)) });
     (send, StreamBody::new(frames.map(Ok::<_, Infallible>)).boxed_unsync())
 }
 
-fn empty() -> Body {
+pub fn empty() -> Body {
     Full::default().boxed_unsync()
 }
 
-async fn answered(response: Response<Incoming>) -> (u16, Bytes, Option<HeaderMap>) {
+pub async fn answered(response: Response<Incoming>) -> (u16, Bytes, Option<HeaderMap>) {
     let code = response.status().as_u16();
     let body = response.into_body().collect().await.unwrap();
     let trailers = body.trailers().cloned();
@@ -235,20 +235,20 @@ fn a_drained_proxy_ends_connections_after_their_requests() {
     });
 }
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 /// GET http a /, all from the table or literal.
-fn get() -> Vec<u8> {
+pub fn get() -> Vec<u8> {
     vec![0x82, 0x86, 0x84, 0x41, 0x01, b'a']
 }
 
 /// True if a frame GOAWAY came, or the connection ended.
-fn is_ended(client: &mut Peer) -> bool {
+pub fn is_ended(client: &mut Peer) -> bool {
     loop {
         let head = client.read(9);
         if head.len() < 9 {

@@ -14,4 +14,5 @@ mod limits;
 mod process;
 mod records;
 mod refused;
+mod servers;
 mod tls;
