@@ -64,6 +64,11 @@ impl Connection {
     /// Judges a request by what holds now, and records it.
     pub fn judge(&self, asked: &Asked) -> (Decision, Option<Judged>) {
         match self.now_http() {
+            Ok((facts, rules)) if self.tls.0 && !fits_server_names(&rules, asked.request.authority) => {
+                self.shared.counters.requests_denied.add();
+                let why = "the host is none of the server names";
+                (Decision::Deny { last: false }, self.record(facts, asked, Verdict::Denied, why, &[]))
+            }
             Ok((facts, rules)) => match self.allowed(&rules, &asked.request) {
                 Some(allowed) => {
                     self.shared.counters.requests_forwarded.add();
@@ -177,6 +182,11 @@ impl Judged {
             ..Http::default()
         }
     }
+}
+
+/// Inside TLS a request for another host than the name that was asked for would go round the names that may be asked for.
+fn fits_server_names(rules: &Rules, authority: &str) -> bool {
+    rules.server_names.as_ref().is_none_or(|names| names.allows(crate::tls::host_of(authority)))
 }
 
 /// True if a request is one of gRPC, by its headers.

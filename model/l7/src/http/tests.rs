@@ -76,6 +76,13 @@ fn e0_28_29_only_the_listed_methods_and_paths() {
 }
 
 #[test]
+fn a61_patterns_are_about_the_whole_text() {
+    check(r#"[{"path":"/a|/b"}]"#, &["GET w /a", "GET w /b"], &["GET w /a/secret", "GET w /x/b", "GET w /ab"]);
+    check(r#"[{"method":"GET|HEAD","host":"a|b"}]"#, &["HEAD b /"], &["GETX a /", "XHEAD a /", "GET ax /", "GET xb /"]);
+    check(r#"[{"path":"^/a$"}]"#, &["GET w /a"], &["GET w /a/b", "GET w /^/a$"]);
+}
+
+#[test]
 fn e0_31_host_and_headers_can_be_asked_for() {
     check(
         r#"[{"host":".*\\.example\\.com","headers":["X-Any"]}]"#,
@@ -101,6 +108,11 @@ fn an_empty_rule_and_no_rules_allow_everything() {
 fn a58_duplicate_headers_are_one_value() {
     check(r#"[{"headers":["X: a"]}]"#, &["GET a / x=a"], &["GET a / x=a x=b", "GET a / x=b x=a"]);
     check(r#"[{"headers":["X: a,b"]}]"#, &["GET a / x=a x=b"], &["GET a / x=b x=a"]);
+    check(
+        r#"[{"headerMatches":[{"name":"X","value":"a"}]}]"#,
+        &["GET a / x=a"],
+        &["GET a / x=a x=b", "GET a / x=b x=a"],
+    );
 }
 
 #[test]

@@ -192,6 +192,10 @@ fn a57_contradicting_hosts_and_connect_are_refused() {
         let mut same = request("GET", "http://web/", empty());
         same.headers_mut().insert("host", "web".parse().unwrap());
         assert_eq!(client.send_request(same).await.unwrap().status(), 200);
+        let mut twice = request("GET", "/", empty());
+        twice.headers_mut().append("host", "web".parse().unwrap());
+        twice.headers_mut().append("host", "web".parse().unwrap());
+        assert_eq!(client.send_request(twice).await.unwrap().status(), 400);
         let user = request("GET", "http://u:p@web/", empty());
         // The client's library may refuse it itself.
         assert!(client.send_request(user).await.map_or(400, |answer| answer.status().as_u16()) != 200);
@@ -307,15 +311,82 @@ fn a60_floods_of_settings_and_pings_do_not_grow() {
     assert!(stopped, "26 MB of frames were taken from a client that reads nothing");
 }
 
+/// A header that is in no table, by its name or by its number there.
+fn literal(name: &[u8], value: &[u8]) -> Vec<u8> {
+    [&[0, u8::try_from(name.len()).unwrap()][..], name, &[u8::try_from(value.len()).unwrap()], value].concat()
+}
+
+#[test]
+fn a56_a57_paths_and_hosts_are_judged_as_on_http1() {
+    let (address, seen) = origin();
+    let proxy = Proxy::http(address, r#"[{"host":"good\\.example","path":"/public(/.*)?"}]"#);
+    let status = |path: &str, host: &str| {
+        let mut client = proxy.client();
+        client.write(PREFACE);
+        let head = [&[0x82, 0x86][..], &literal(b":path", path.as_bytes()), &literal(b":authority", host.as_bytes())];
+        client.write(frame(1, 5, 1, &head.concat()));
+        loop {
+            let head = client.read(9);
+            let payload = client.read(usize::from(u16::from_be_bytes([head[1], head[2]])));
+            match head[3] {
+                // 200 is in the table; what is denied is 403, and what is none is 400, both there or as text; or a reset.
+                1 => return payload[0] == 0x88,
+                3 | 7 => return false,
+                _ => {}
+            }
+        }
+    };
+    assert!(status("/public/a?x=/../admin", "good.example"));
+    assert!(status("/public/a//b", "good.example"));
+    // What a server would not see is not judged either.
+    assert!(status("/public#/../admin", "good.example"));
+    for path in [
+        "/public/../admin",
+        "/public/%2e%2e/admin",
+        "/public/..%2fadmin",
+        "/public/..%5cadmin",
+        "/public/..;/admin",
+        "/public//../../admin",
+        "//public/a",
+        "/admin#/public",
+        "/admin?/public",
+        "public",
+        "",
+        "*",
+    ] {
+        assert!(!status(path, "good.example"), "{path}");
+    }
+    for host in ["GOOD.example", "good.example.", "good.example:80", "goodxexample", "u@good.example", ""] {
+        assert!(!status("/public", host), "{host}");
+    }
+    let seen = seen.lock().unwrap();
+    let expected = ["/public/a?x=/../admin", "/public/a//b", "/public"].map(|path| format!("GET good.example {path}"));
+    assert_eq!(*seen, expected);
+}
+
+#[test]
+fn a58_all_values_of_a_header_count() {
+    let (address, seen) = origin();
+    let proxy = Proxy::http(address, r#"[{"headers":["x: a"]}]"#);
+    proxy.block_on(async {
+        let mut client = connect(proxy.address).await;
+        for (values, code) in [(&["a"][..], 200), (&["a", "b"], 403), (&["b", "a"], 403), (&[], 403)] {
+            let mut asked = request("GET", "http://web/", empty());
+            for value in values {
+                asked.headers_mut().append("x", value.parse().unwrap());
+            }
+            assert_eq!(client.send_request(asked).await.unwrap().status(), code, "{values:?}");
+        }
+    });
+    assert_eq!(seen.lock().unwrap().len(), 1);
+}
+
 #[test]
 fn a59_connection_headers_of_http1_are_refused_in_http2() {
     let (address, seen) = origin();
     let proxy = Proxy::http(address, "[{}]");
     let mut client = proxy.client();
     client.write(PREFACE);
-    let literal = |name: &[u8], value: &[u8]| {
-        [&[0, u8::try_from(name.len()).unwrap()][..], name, &[u8::try_from(value.len()).unwrap()], value].concat()
-    };
     for (stream, (name, value)) in (1u32..).step_by(2).zip([
         (&b"transfer-encoding"[..], &b"chunked"[..]),
         (b"connection", b"close"),

@@ -14,5 +14,6 @@ mod limits;
 mod process;
 mod records;
 mod refused;
+mod secrets;
 mod servers;
 mod tls;

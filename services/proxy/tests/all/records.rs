@@ -79,6 +79,45 @@ fn a49_records_are_redacted() {
 }
 
 #[test]
+fn a49_no_way_of_a_request_s_end_tells_what_is_redacted() {
+    let answer =
+        "HTTP/1.1 302 Found\r\nSet-Cookie: s3cret\r\nLocation: http://u:s3cret@a/?s3cret\r\nContent-Length: 0\r\n\r\n";
+    let servers =
+        [Origin::answering(answer).address, server(|client| drop(client)), server(|mut client| client.write("s3cret"))];
+    for address in servers {
+        let rules = r#"[{"path":"/a.*","headerMatches":[{"name":"X-A","value":"v","mismatch":"DELETE"}]}]"#;
+        let proxy = Proxy::http(address, rules);
+        proxy.settings(|settings| {
+            settings.redaction = Redaction { enabled: true, url_query: true, user_info: true, ..Redaction::default() };
+        });
+        let secret = "X-A: s3cret\r\nAuthorization: s3cret\r\nConnection: close\r\n\r\n";
+        for start in [
+            "GET /a?s3cret HTTP/1.1\r\nHost: a\r\n",
+            "GET /denied?s3cret HTTP/1.1\r\nHost: a\r\n",
+            "GET http://a/a?s3cret HTTP/1.1\r\nHost: a\r\n",
+            "GET http://u:s3cret@a/a HTTP/1.1\r\nHost: u:s3cret@a\r\n",
+            "GET /a?s3cret HTTP/1.1\r\nHost: a\r\ns3cret\r\n",
+            "s3cret\r\n",
+        ] {
+            proxy.send(format!("{start}{secret}"));
+        }
+        proxy.block_on(async {
+            let mut client = crate::http2::connect(proxy.address).await;
+            for url in ["http://a/a?s3cret", "http://a/denied?s3cret"] {
+                let mut request = crate::http2::request("GET", url, crate::http2::empty());
+                for name in ["x-a", "authorization"] {
+                    request.headers_mut().insert(name, "s3cret".parse().unwrap());
+                }
+                let _ = client.send_request(request).await;
+            }
+        });
+        let records = proxy.records();
+        assert!(records.len() >= 10, "{records:?}");
+        assert!(!format!("{records:?}").contains("s3cret"), "{records:#?}");
+    }
+}
+
+#[test]
 fn a43_a49_values_of_secrets_are_in_no_record() {
     let rules = r#"[{"headerMatches":[{"name":"X-T","value":"hunter2","secret":{"name":"s"},"mismatch":"REPLACE"}]}]"#;
     let origin = Origin::new();

@@ -134,6 +134,8 @@ fn a62_what_is_no_http_gets_no_further() {
         b"\0\0\0\x10",
         b"*1\r\n$4\r\nPING\r\n",
         b"EHLO x\r\n\r\n",
+        // HTTP/0.9
+        b"GET /\r\n\r\n",
     ] {
         let origin = Origin::new();
         let proxy = Proxy::http(origin.address, "[{}]");

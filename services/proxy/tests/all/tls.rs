@@ -90,10 +90,15 @@ fn tls_server(pem: &(String, String), protocols: &'static [&'static [u8]]) -> So
 
 /// What a client that trusts this certificate gets for a request to this name.
 fn get(address: SocketAddr, trusted: &str, name: &str, path: &str) -> std::io::Result<String> {
+    get_of(address, trusted, name, name, path)
+}
+
+/// The same with another host in the request.
+fn get_of(address: SocketAddr, trusted: &str, name: &str, host: &str, path: &str) -> std::io::Result<String> {
     let mut config = client_config(trusted, None);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let mut stream = connect(address, config, name);
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     match stream.read_to_string(&mut answer) {
         Err(error) if answer.is_empty() => Err(error),
@@ -180,6 +185,29 @@ fn http_inside_tls_is_judged_with_certificates_of_both_sides() {
     set.originating_tls = Some(TlsClient { trusted: ours.0.clone(), own: None });
     proxy.set(vec![set]);
     get(proxy.address, &ours.0, "web.example", "/ok").unwrap_err();
+}
+
+#[test]
+fn a63_inside_tls_no_host_goes_round_the_names_that_may_be_asked_for() {
+    let pem = certificate("web.example");
+    let origin = Origin::new();
+    let mut set = http_rules(1, "[{}]");
+    set.server_names = vec!["web.example".into(), "*.also.example".into()];
+    set.terminating_tls = Some(TlsServer { certificates: pem.0.clone(), key: Hidden(pem.1.clone()), trusted: None });
+    let proxy = Proxy::new(origin.address, vec![set.clone()]);
+    let ask = |host: &str| code(&get_of(proxy.address, &pem.0, "web.example", host, "/").unwrap());
+    for host in ["web.example", "web.example:443", "WEB.example", "x.also.example"] {
+        assert_eq!(ask(host), 200, "{host}");
+    }
+    assert_eq!(origin.seen().len(), 4);
+    for host in ["other.example", "web.example.", "web.example.other", "also.example", "127.0.0.1"] {
+        assert_eq!(ask(host), 403, "{host}");
+    }
+    assert_eq!(origin.seen(), [""; 0]);
+    // Where no names are asked for, hosts are what rules for hosts say.
+    set.server_names.clear();
+    proxy.set(vec![set]);
+    assert_eq!(ask("other.example"), 200);
 }
 
 #[test]
