@@ -61,14 +61,21 @@ impl Directory for Snapshot {
 
     fn policies(&self, endpoint: u32, rule_set: u32) -> Option<Arc<[Policy]>> {
         let view = self.view.load();
-        let rules = view.rule_sets.get(&endpoint)?.get(&rule_set)?;
-        let policy = |rule: &crate::engine::RulePolicy| Policy {
-            name: rule.name.clone(),
-            namespace: rule.namespace.clone(),
-            labels: rule.labels.clone(),
-            revision: rule.revision,
-            kind: rule.kind.clone(),
-        };
-        Some(rules.iter().map(policy).collect())
+        let (revision, decisions) = view.decisions.get(&endpoint)?;
+        // Of several rules of one policy that have the same labels, one.
+        let mut policies: Vec<Policy> = Vec::new();
+        for rule in decisions.get(&rule_set)?.rules.iter() {
+            let policy = Policy {
+                name: rule.policy.name.clone(),
+                namespace: rule.policy.namespace.clone(),
+                labels: rule.labels.to_strings(),
+                revision: *revision,
+                kind: rule.policy.kind.name().into(),
+            };
+            if !policies.contains(&policy) {
+                policies.push(policy);
+            }
+        }
+        Some(policies.into())
     }
 }

@@ -30,8 +30,8 @@ pub struct Tables {
     pub classes: BTreeMap<Identity, Class>,
     /// Class, direction, protocol and port to verdict.
     pub verdicts: Vec<(VerdictKey, VerdictEntry)>,
-    /// Rule set to the policies that it stands for.
-    pub rule_sets: RuleSets,
+    /// Revision of the policies that they are of.
+    pub revision: u64,
     /// Rule set to what the proxy asks, of those that redirect.
     pub redirects: Redirects,
     /// Rule set to the rules that it stands for.
@@ -59,24 +59,6 @@ pub struct RedirectedPort {
 
 /// What the proxy asks, by number of the rule set.
 pub type Redirects = BTreeMap<u32, Arc<Asked>>;
-
-/// Rule sets by number, with the policies that each stands for.
-pub type RuleSets = BTreeMap<u32, Arc<[RulePolicy]>>;
-
-/// A policy object that a rule set stands for.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct RulePolicy {
-    /// Its kind.
-    pub kind: String,
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// Labels of the rule.
-    pub labels: Vec<String>,
-    /// Revision in which it came.
-    pub revision: u64,
-}
 
 /// Ports with names: protocol and name, with all numbers that pods of one identity give it.
 pub type NamedPorts = BTreeMap<(u8, String), BTreeSet<u16>>;

@@ -9,7 +9,7 @@ use abi::policy::{CountedVerdict, VerdictKey};
 
 use super::endpoints::{Applied, Kind, State};
 use super::{Core, Endpoint};
-use crate::engine::{RedirectedPort, Redirects, RuleSets, TableChange, Tables};
+use crate::engine::{RedirectedPort, Redirects, TableChange, Tables};
 use crate::hits::{Decisions, Hits};
 use crate::ops::Op;
 
@@ -44,7 +44,7 @@ struct Installed {
     slot: u32,
     ingress: bool,
     egress: bool,
-    rule_sets: Arc<RuleSets>,
+    revision: u64,
     redirects: Redirects,
     decisions: Arc<Decisions>,
     redirected: Arc<BTreeSet<RedirectedPort>>,
@@ -117,10 +117,10 @@ impl Slots {
         };
         let classes = tables.classes.into_iter().collect();
         ops.push(Op::InstallPolicy { slot, classes, verdicts: tables.verdicts });
-        let (ingress, egress, rule_sets) = (tables.ingress, tables.egress, Arc::new(tables.rule_sets));
+        let (ingress, egress, revision) = (tables.ingress, tables.egress, tables.revision);
         let (redirects, redirected) = (tables.redirects, tables.redirected);
         let decisions = Arc::new(tables.decisions);
-        let new = Installed { slot, ingress, egress, rule_sets, redirects, redirected, decisions, moved: false };
+        let new = Installed { slot, ingress, egress, revision, redirects, redirected, decisions, moved: false };
         for (id, rules) in &new.redirects {
             let asking = self.asking.entry(*id).or_default();
             *asking += 1;
@@ -344,10 +344,10 @@ impl Core {
         self.slots.installed.values().map(|installed| (installed.slot, installed.decisions.as_ref()))
     }
 
-    /// The rule sets of an endpoint's policy.
-    pub fn rule_sets(&self, endpoint: &Endpoint) -> Option<Arc<RuleSets>> {
+    /// What the rule sets of an endpoint's policy stand for, and its revision.
+    pub fn decisions_of(&self, endpoint: &Endpoint) -> Option<(u64, Arc<Decisions>)> {
         let subject = Core::subject(endpoint)?;
-        self.slots.installed.get(&subject).map(|installed| installed.rule_sets.clone())
+        self.slots.installed.get(&subject).map(|installed| (installed.revision, installed.decisions.clone()))
     }
 }
 

@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 
 use super::shards::Shards;
 use super::{Core, Endpoint, Kind};
-use crate::engine::RuleSets;
+use crate::hits::Decisions;
 use crate::objects::protocol_name;
 use crate::ops::Op;
 use crate::services::Frontend;
@@ -28,8 +28,8 @@ pub struct View {
     pub labels: Shards<Identity, Arc<[String]>>,
     /// Services by address and port.
     pub services: Arc<HashMap<(IpAddr, u16), Frontend>>,
-    /// Rule sets of endpoints' policies.
-    pub rule_sets: HashMap<u32, Arc<RuleSets>>,
+    /// What rule sets of endpoints' policies stand for, and the policies' revision.
+    pub decisions: HashMap<u32, (u64, Arc<Decisions>)>,
     /// Devices of endpoints.
     pub devices: HashMap<u32, Arc<str>>,
 }
@@ -66,7 +66,7 @@ impl Core {
             let frontends = self.service_table.frontends.values().filter(|f| f.address.port != 0);
             view.services = Arc::new(frontends.map(|f| ((f.address.ip, f.address.port), f.clone())).collect());
         }
-        view.rule_sets.clear();
+        view.decisions.clear();
         view.devices.clear();
         for endpoint in self.endpoints.values() {
             self.view_endpoint(endpoint, &mut view);
@@ -88,8 +88,8 @@ impl Core {
         if record.kind != Kind::Host {
             view.devices.insert(record.ifindex, record.device.as_str().into());
         }
-        if let Some(rule_sets) = self.rule_sets(endpoint) {
-            view.rule_sets.insert(record.id, rule_sets);
+        if let Some(decisions) = self.decisions_of(endpoint) {
+            view.decisions.insert(record.id, decisions);
         }
         let workload = self.pod_of(endpoint).and_then(|pod| pod.workload.clone());
         let (namespace, pod) = endpoint.pod().unwrap_or_default();

@@ -15,7 +15,7 @@ use policy::{
     AllowLocalhost, Change, EndpointPolicy, Known, Learned, Mode, Peer, PolicyRef, Repository, RuleSet, What,
 };
 
-use super::{Asked, Engine, NamedPorts, Places, RedirectedPort, Redirects, RulePolicy, TableChange, Tables, rules};
+use super::{Asked, Engine, NamedPorts, Places, RedirectedPort, Redirects, TableChange, Tables, rules};
 use crate::config::{Enforcement, Settings};
 use crate::hits::Decision;
 use crate::objects::{Key, ServiceLabels};
@@ -377,7 +377,7 @@ fn tables(policy: &EndpointPolicy, revision: u64, ports: &Ports) -> Tables {
         egress: policy.egress_enforced,
         classes: policy.classes.iter().collect(),
         verdicts,
-        rule_sets: policy.rule_sets.iter().map(|set| (set.id, describe_rules(set, revision))).collect(),
+        revision,
         redirects,
         decisions: policy.rule_sets.iter().map(|set| (set.id, decision(set))).collect(),
     }
@@ -410,22 +410,4 @@ fn redirected_ports(verdicts: &[(VerdictKey, VerdictEntry)], redirects: &Redirec
         })
     });
     ports.collect()
-}
-
-/// The policies of a rule set's rules; of several rules of one policy that have the same labels, one.
-fn describe_rules(set: &RuleSet, revision: u64) -> Arc<[RulePolicy]> {
-    let mut policies: Vec<RulePolicy> = Vec::new();
-    for rule in set.rules.iter() {
-        let policy = RulePolicy {
-            kind: rule.policy.kind.name().into(),
-            namespace: rule.policy.namespace.clone(),
-            name: rule.policy.name.clone(),
-            labels: rule.labels.to_strings(),
-            revision,
-        };
-        if !policies.contains(&policy) {
-            policies.push(policy);
-        }
-    }
-    policies.into()
 }

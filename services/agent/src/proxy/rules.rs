@@ -125,18 +125,8 @@ fn asked(id: u32, redirect: Redirect) -> Asked {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::secrets::Known;
+    use super::super::secrets::fixtures::{MARKER, known, secret};
     use super::*;
-
-    const MARKER: &str = "hunter2";
-
-    fn secret(name: &str) -> crds::SecretRef {
-        crds::SecretRef { name: name.into(), namespace: Some("ns".into()) }
-    }
-
-    fn known(name: &str, items: &[(&str, &str)]) -> Known {
-        let items = items.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect();
-        Known::from([(Reference::of(&secret(name)), Ok(Hidden(items)))])
-    }
 
     fn header(value: Option<&str>) -> Asked {
         let header = crds::HeaderMatch {
@@ -156,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_header_s_secret_takes_its_place_and_leaves_a_rule_that_allows_nothing_if_it_goes() {
-        let (here, none) = (known("token", &[("t", MARKER)]), Known::new());
+        let (here, none) = (known("token", &[("t", MARKER.as_bytes())]), Known::new());
         let asked = header(None);
         assert_eq!(*asked.secrets(), BTreeSet::from([Reference::of(&secret("token"))]));
         let (rules, missing) = asked.with(Secrets { known: &here, full: false });
@@ -175,7 +165,7 @@ mod tests {
         let (rules, missing) = asked.with(Secrets { known: &Known::new(), full: false });
         assert_eq!(rules.broken.as_deref(), Some("terminatingTLS: Secret ns/tls: not read yet"));
         assert_eq!(missing.len(), 1);
-        let here = known("tls", &[("tls.crt", "C"), ("tls.key", MARKER)]);
+        let here = known("tls", &[("tls.crt", b"C"), ("tls.key", MARKER.as_bytes())]);
         let (rules, missing) = asked.with(Secrets { known: &here, full: false });
         assert!(rules.broken.is_none() && missing.is_empty());
         assert_eq!(rules.terminating_tls.unwrap().key.0, MARKER);
@@ -183,8 +173,8 @@ mod tests {
 
     #[test]
     fn a43_what_secrets_hold_is_in_no_debug_output() {
-        let mut here = known("token", &[("t", MARKER)]);
-        here.extend(known("tls", &[("tls.crt", "C"), ("tls.key", MARKER), ("ca.crt", "T")]));
+        let mut here = known("token", &[("t", MARKER.as_bytes())]);
+        here.extend(known("tls", &[("tls.crt", b"C"), ("tls.key", MARKER.as_bytes()), ("ca.crt", b"T")]));
         let context = Some(crds::TlsContext { secret: secret("tls"), ..Default::default() });
         let asked = Asked::new(header(None).rules, context.clone(), context);
         for full in [false, true] {

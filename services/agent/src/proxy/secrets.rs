@@ -112,24 +112,34 @@ impl Secrets<'_> {
     }
 }
 
+/// What tests of rules and of Secrets have in common.
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
+pub(super) mod fixtures {
+    use super::{Hidden, Known, Reference};
 
-    const MARKER: &str = "hunter2";
+    /// What no output may hold.
+    pub const MARKER: &str = "hunter2";
 
-    fn secret(name: &str) -> crds::SecretRef {
+    /// A Secret as policies name it.
+    pub fn secret(name: &str) -> crds::SecretRef {
         crds::SecretRef { name: name.into(), namespace: Some("ns".into()) }
     }
 
-    fn known(items: &[(&str, &[u8])]) -> Known {
+    /// Of this Secret these items are known.
+    pub fn known(name: &str, items: &[(&str, &[u8])]) -> Known {
         let items = items.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect();
-        Known::from([(Reference::of(&secret("s")), Ok(Hidden(items)))])
+        Known::from([(Reference::of(&secret(name)), Ok(Hidden(items)))])
     }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::fixtures::{MARKER, known, secret};
+    use super::*;
 
     fn header(items: &[(&str, &[u8])]) -> Result<String, String> {
-        let known = known(items);
+        let known = known("s", items);
         Secrets { known: &known, full: false }.header_value(&secret("s")).map(|value| value.0)
     }
 
@@ -151,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_server_needs_certificate_and_key_and_a_client_whom_to_trust() {
-        let all = known(&[("tls.crt", b"C"), ("tls.key", b"K"), ("ca.crt", b"T"), ("other", b"O")]);
+        let all = known("s", &[("tls.crt", b"C"), ("tls.key", b"K"), ("ca.crt", b"T"), ("other", b"O")]);
         let context = crds::TlsContext { secret: secret("s"), ..Default::default() };
         let plain = Secrets { known: &all, full: false };
         let server = plain.server(&context).unwrap();
@@ -165,7 +175,7 @@ mod tests {
         assert_eq!(plain.client(&named).unwrap().trusted, "O");
         let absent = crds::TlsContext { private_key: Some("mine".into()), ..context.clone() };
         assert_eq!(plain.server(&absent).unwrap_err(), "Secret ns/s: item mine: not found");
-        let half = known(&[("tls.crt", b"C")]);
+        let half = known("s", &[("tls.crt", b"C")]);
         assert!(Secrets { known: &half, full: false }.server(&context).is_err());
         assert!(Secrets { known: &half, full: false }.client(&context).is_err());
     }
