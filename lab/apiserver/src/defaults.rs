@@ -216,6 +216,7 @@ fn daemon_set(object: &mut Value) {
             if let Some(rolling) = inner(strategy, "rollingUpdate") {
                 default(rolling, "maxUnavailable", 1);
                 default(rolling, "maxSurge", 0);
+                default(rolling, "maxSurge", 0);
             }
         }
     }

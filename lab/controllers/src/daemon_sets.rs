@@ -77,9 +77,14 @@ fn of_set(set: &Value, nodes: &[&Arc<Value>], owned: &[&Arc<Value>], now: jiff::
     let wanted: Vec<&str> = nodes.iter().filter(|node| fits(node)).map(|node| read::name(node)).collect();
     let mut actions = Vec::new();
     if !read::is_deleting(set) {
+        let limits = Limits::of(set, wanted.len(), &hash, now);
         for node in &wanted {
             let present = by_node.get(node).map_or(&[][..], Vec::as_slice);
-            actions.extend(on_node(set, node, present, &hash, &tolerations));
+            actions.extend(failed(set, node, present));
+            if present.is_empty() {
+                actions.push(Action::Create(Kind::Pod, pod_for(set, node, &hash, &tolerations)));
+            }
+            actions.extend(limits.too_many(present).map(|pod| delete(Kind::Pod, pod)));
         }
         for (node, present) in &by_node {
             let exists = nodes.iter().any(|one| read::name(one) == *node);
@@ -88,13 +93,21 @@ fn of_set(set: &Value, nodes: &[&Arc<Value>], owned: &[&Arc<Value>], now: jiff::
                 actions.extend(leaving.map(|pod| delete(Kind::Pod, pod)));
             }
         }
-        actions.extend(replace_old(set, &wanted, &by_node, &hash, now));
+        if set["spec"]["updateStrategy"]["type"] != "OnDelete" {
+            actions.extend(match limits.surge {
+                0 => limits.replace_old(&wanted, &by_node),
+                _ => {
+                    let beside = limits.nodes_for_new(&wanted, &by_node).into_iter();
+                    beside.map(|node| Action::Create(Kind::Pod, pod_for(set, node, &hash, &tolerations))).collect()
+                }
+            });
+        }
     }
     actions.extend(status(set, &wanted, &by_node, &hash, now));
     actions
 }
 
-fn on_node(set: &Value, node: &str, present: &[&Arc<Value>], hash: &str, tolerations: &[Value]) -> Vec<Action> {
+fn failed(set: &Value, node: &str, present: &[&Arc<Value>]) -> Vec<Action> {
     let mut actions = Vec::new();
     for pod in present.iter().filter(|pod| pods::has_ended(pod) && !read::is_deleting(pod)) {
         actions.push(delete(Kind::Pod, pod));
@@ -105,13 +118,6 @@ fn on_node(set: &Value, node: &str, present: &[&Arc<Value>], hash: &str, tolerat
             format!("Found failed daemon pod {} on node {node}, will try to kill it", read::name(pod)),
         ));
     }
-    let mut active: Vec<_> = present.iter().filter(|pod| pods::is_active(pod)).collect();
-    if present.is_empty() {
-        actions.push(Action::Create(Kind::Pod, pod_for(set, node, hash, tolerations)));
-    }
-    // Of two, the better one stays.
-    active.sort_by_cached_key(|pod| std::cmp::Reverse(pods::worth(pod)));
-    actions.extend(active.iter().skip(1).map(|pod| delete(Kind::Pod, pod)));
     actions
 }
 
@@ -119,32 +125,91 @@ fn is_current(pod: &Value, hash: &str) -> bool {
     read::labels(pod).is_some_and(|labels| labels.get(HASH).is_some_and(|label| label == hash))
 }
 
-fn replace_old(
-    set: &Value,
-    wanted: &[&str],
-    by_node: &HashMap<&str, Vec<&Arc<Value>>>,
-    hash: &str,
+/// How far a rolling update may go at a time.
+struct Limits<'a> {
+    /// Nodes without an available pod.
+    unavailable: i64,
+    /// Nodes on which a new pod may run beside the old one. Then no old one is deleted before.
+    surge: usize,
+    /// Of the new template.
+    hash: &'a str,
+    min_ready: i64,
     now: jiff::Timestamp,
-) -> Vec<Action> {
-    if set["spec"]["updateStrategy"]["type"] == "OnDelete" {
-        return Vec::new();
-    }
-    let seconds = read::number(set, "/spec/minReadySeconds", 0);
-    let total = i64::try_from(wanted.len()).unwrap_or(i64::MAX);
-    let limit = &set["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"];
-    let most = if limit.is_null() { 1 } else { rolling::resolve(limit, total, true).max(1) };
-    let mut missing = 0;
-    let (mut broken, mut working) = (Vec::new(), Vec::new());
-    for node in wanted {
-        let active = by_node.get(node).into_iter().flatten().find(|pod| pods::is_active(pod));
-        let available = active.is_some_and(|pod| pods::is_available(pod, seconds, now));
-        missing += i64::from(!available);
-        if let Some(pod) = active.filter(|pod| !is_current(pod, hash)) {
-            if available { working.push(*pod) } else { broken.push(*pod) }
+}
+
+impl<'a> Limits<'a> {
+    fn of(set: &Value, nodes: usize, hash: &'a str, now: jiff::Timestamp) -> Limits<'a> {
+        let rolling = &set["spec"]["updateStrategy"]["rollingUpdate"];
+        let total = i64::try_from(nodes).unwrap_or(i64::MAX);
+        let limit = &rolling["maxUnavailable"];
+        Limits {
+            unavailable: if limit.is_null() { 1 } else { rolling::resolve(limit, total, true).max(1) },
+            surge: usize::try_from(rolling::resolve(&rolling["maxSurge"], total, true)).unwrap_or(0),
+            hash,
+            min_ready: read::number(set, "/spec/minReadySeconds", 0),
+            now,
         }
     }
-    let spare = usize::try_from(most - missing).unwrap_or(0);
-    broken.into_iter().chain(working.into_iter().take(spare)).map(|pod| delete(Kind::Pod, pod)).collect()
+
+    fn is_available(&self, pod: &Value) -> bool {
+        pods::is_available(pod, self.min_ready, self.now)
+    }
+
+    /// The best new and the best old pod of a node.
+    fn best<'p>(&self, present: &[&'p Arc<Value>]) -> [Option<&'p Arc<Value>>; 2] {
+        [true, false].map(|new| {
+            let those = present.iter().filter(|pod| pods::is_active(pod) && is_current(pod, self.hash) == new);
+            those.max_by_key(|pod| pods::worth(pod)).copied()
+        })
+    }
+
+    /// Pods of a node that have to go. Of two the better one stays; in a surge the old one, until it is of no use or the
+    /// new one is available.
+    fn too_many<'p>(&self, present: &[&'p Arc<Value>]) -> impl Iterator<Item = &'p Arc<Value>> {
+        let mut stay = self.best(present);
+        if let [Some(new), Some(old)] = stay {
+            let old_stays = match self.surge {
+                0 => pods::worth(old) > pods::worth(new),
+                _ => pods::is_ready(old) && !self.is_available(new),
+            };
+            let new_stays = self.surge > 0 || !old_stays;
+            stay = [new_stays.then_some(new), old_stays.then_some(old)];
+        }
+        let stays = move |pod: &Arc<Value>| stay.into_iter().flatten().any(|one| Arc::ptr_eq(one, pod));
+        let active: Vec<_> = present.iter().copied().filter(|pod| pods::is_active(pod) && !stays(pod)).collect();
+        active.into_iter()
+    }
+
+    /// Old pods that make room for new ones. Those that do not work go at once.
+    fn replace_old(&self, wanted: &[&str], by_node: &HashMap<&str, Vec<&Arc<Value>>>) -> Vec<Action> {
+        let mut missing = 0;
+        let (mut broken, mut working) = (Vec::new(), Vec::new());
+        for node in wanted {
+            let active = by_node.get(node).into_iter().flatten().find(|pod| pods::is_active(pod));
+            let available = active.is_some_and(|pod| self.is_available(pod));
+            missing += i64::from(!available);
+            if let Some(pod) = active.filter(|pod| !is_current(pod, self.hash)) {
+                if available { working.push(*pod) } else { broken.push(*pod) }
+            }
+        }
+        let spare = usize::try_from(self.unavailable - missing).unwrap_or(0);
+        broken.into_iter().chain(working.into_iter().take(spare)).map(|pod| delete(Kind::Pod, pod)).collect()
+    }
+
+    /// Nodes that get a new pod beside the old one. Where the old one does not work it does not count.
+    fn nodes_for_new<'p>(&self, wanted: &[&'p str], by_node: &HashMap<&str, Vec<&Arc<Value>>>) -> Vec<&'p str> {
+        let (mut surging, mut broken, mut working) = (0, Vec::new(), Vec::new());
+        for node in wanted {
+            match self.best(by_node.get(node).map_or(&[][..], Vec::as_slice)) {
+                [Some(_), Some(_)] => surging += 1,
+                [None, Some(old)] if self.is_available(old) => working.push(*node),
+                [None, Some(_)] => broken.push(*node),
+                [_, None] => {}
+            }
+        }
+        working.truncate(self.surge.saturating_sub(surging));
+        [broken, working].concat()
+    }
 }
 
 fn status(
@@ -215,19 +280,66 @@ mod tests {
         assert_eq!(nodes, ["a", "b"]);
     }
 
+    fn pod(view: &mut View, name: &str, hash: &str, ready: bool) {
+        let before = view.all(Kind::Pod).map(|pod| read::text(pod, "/metadata/resourceVersion").parse().unwrap());
+        let (ready, version) = (if ready { "True" } else { "False" }, before.max().unwrap_or(1u32) + 1);
+        view.put(
+            Kind::Pod,
+            json!({"metadata": {"namespace": "n", "name": name, "uid": format!("p{name}"), "resourceVersion": version.to_string(),
+                "labels": {HASH: hash}, "ownerReferences": [{"uid": "ds", "controller": true}]},
+            "spec": {"nodeName": &name[..1]},
+            "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": ready}]}}),
+        );
+    }
+
+    /// What becomes of pods: `-name` of each that is deleted, `+node` of each that gets one.
+    fn changes(view: &View) -> Vec<String> {
+        let mut changes: Vec<String> = plan(view, jiff::Timestamp::UNIX_EPOCH)
+            .iter()
+            .filter_map(|one| match one {
+                Action::Create(Kind::Pod, pod) => Some(format!("+{}", node_of(pod))),
+                Action::Delete { object, .. } => Some(format!("-{}", read::name(object))),
+                _ => None,
+            })
+            .collect();
+        changes.sort();
+        changes
+    }
+
     #[test]
     fn only_one_old_pod_is_replaced_at_a_time() {
         let mut view = view();
         for node in ["a", "b"] {
-            view.put(
-                Kind::Pod,
-                json!({"metadata": {"namespace": "n", "name": node, "uid": format!("p{node}"), "resourceVersion": "2",
-                    "labels": {HASH: "old"}, "ownerReferences": [{"uid": "ds", "controller": true}]},
-                "spec": {"nodeName": node},
-                "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}),
-            );
+            pod(&mut view, node, "old", true);
         }
-        let actions = plan(&view, jiff::Timestamp::UNIX_EPOCH);
-        assert_eq!(actions.iter().filter(|one| matches!(one, Action::Delete { .. })).count(), 1);
+        assert_eq!(changes(&view).len(), 1);
+    }
+
+    #[test]
+    fn in_a_surge_the_old_pod_goes_when_the_new_one_is_available() {
+        let mut view = view();
+        let mut set = Value::clone(view.all(Kind::DaemonSet).next().unwrap());
+        set["spec"]["updateStrategy"] =
+            json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "50%", "maxUnavailable": 0}});
+        set["metadata"]["resourceVersion"] = "2".into();
+        let hash = template::hash(&set["spec"]["template"]);
+        view.put(Kind::DaemonSet, set);
+        for node in ["a-old", "b-old"] {
+            pod(&mut view, node, "old", true);
+        }
+        let first = changes(&view);
+        assert!(first == ["+a"] || first == ["+b"], "{first:?}");
+        pod(&mut view, "a-new", &hash, false);
+        assert_eq!(changes(&view), [""; 0], "one is on its way");
+        pod(&mut view, "a-new", &hash, true);
+        assert_eq!(changes(&view), ["-a-old"]);
+        // An old one that does not work has nothing to lose, beyond the limit.
+        pod(&mut view, "a-new", &hash, false);
+        pod(&mut view, "b-old", "old", false);
+        assert_eq!(changes(&view), ["+b"]);
+        pod(&mut view, "b-new", &hash, false);
+        assert_eq!(changes(&view), ["-b-old"]);
+        pod(&mut view, "a-old", "old", false);
+        assert_eq!(changes(&view), ["-a-old", "-b-old"]);
     }
 }
