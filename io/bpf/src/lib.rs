@@ -26,7 +26,7 @@ pub use error::{Error, Result};
 pub use events::EventReader;
 pub use layout::Sizes;
 pub use maps::Maps;
-pub use proxy::{ProxyMaps, Redirected};
+pub use proxy::{ProxyMaps, Redirected, let_group_in};
 pub use slots::{PolicySlots, SlotDump};
 pub use table::{PerCpuTable, Sum, Table};
 pub use test_run::{TestInput, TestOutput};

@@ -1,9 +1,10 @@
 //! What does the proxy ask the datapath, and what does it tell it?
 
-use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
+use std::{fs, io};
 
 use abi::conntrack::{
     CtEntry, CtKey, FLAG_INITIATOR_A, KIND_CONNECTION, KIND_UPSTREAM, PROXY_EGRESS, PROXY_INGRESS, PROXY_REDIRECTED,
@@ -12,18 +13,31 @@ use abi::endpoint::{MODE_EGRESS, MODE_INGRESS};
 use abi::identity::Identity;
 use abi::policy::{DIR_EGRESS, DIR_INGRESS};
 use abi::proxy::{self, ProxySocket, SocketCookie};
-use abi::{Addr, Plain, Port};
+use abi::{Addr, Plain, Port, pins};
 
 use crate::error::{Error, Result};
 use crate::maps;
 use crate::table::Table;
 
-/// The tables of which the proxy has need. It may open them as root and go on as anybody.
+/// The tables of which the proxy has need. It may open them as root and go on as anybody; to open them again it has to
+/// be of a group that was [let in](let_group_in).
 #[derive(Debug)]
 pub struct ProxyMaps {
     ct4: Table<CtKey<abi::V4>, CtEntry>,
     ct6: Table<CtKey<abi::V6>, CtEntry>,
     sockets: Table<SocketCookie, ProxySocket>,
+}
+
+/// Lets a group open the tables of which the proxy has need: to read what was decided of connections, and to write whose
+/// sockets are the proxy's. Pins of tables that are made anew are root's alone again.
+pub fn let_group_in(pin_dir: &Path, group: u32) -> Result<()> {
+    for (name, mode) in [(pins::CT4, 0o640), (pins::CT6, 0o640), (pins::PROXY_SOCKETS, 0o660)] {
+        let path = pin_dir.join(name);
+        chown(&path, None, Some(group))
+            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(mode)))
+            .map_err(|source| Error::Pin { operation: "let the proxy's group open", path, source })?;
+    }
+    Ok(())
 }
 
 /// What was decided of a redirected connection when its newest packet passed.

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::frame::{Reader, Writer, halves};
 use crate::message::{AgentHello, FromAgent, FromProxy, NamesHeld, ProxyHello};
 use crate::rules::RulesUpdate;
-use crate::server::{PATIENCE, check_user, check_version};
+use crate::server::{PATIENCE, check_peer, check_version};
 
 /// The first and the longest pause before the proxy tries again. What answers of DNS teach waits for the agent, so that it
 /// is not to wait for long once there is one.
@@ -36,15 +36,13 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Client {
     socket: PathBuf,
-    users: Vec<u32>,
     program: String,
 }
 
 impl Client {
     /// For the agent behind this socket, which is root's or our own user's. `program` is our version.
     pub fn new(socket: impl Into<PathBuf>, program: &str) -> Client {
-        let own = nix::unistd::Uid::effective().as_raw();
-        Client { socket: socket.into(), users: vec![0, own], program: program.to_owned() }
+        Client { socket: socket.into(), program: program.to_owned() }
     }
 
     /// Connects, and again for ever, until nobody listens to events or nobody has anything to send.
@@ -79,7 +77,7 @@ impl Client {
     async fn connect(&self) -> Result<(AgentHello, Reader<FromAgent>, Writer<FromProxy>), Error> {
         let stream = UnixStream::connect(&self.socket).await;
         let stream = stream.map_err(|source| Error::Connect { path: self.socket.clone(), source })?;
-        check_user(&stream, &self.users)?;
+        check_peer(&stream, None)?;
         let (mut reader, mut writer) = halves::<FromAgent, FromProxy>(stream);
         let hello = ProxyHello { version: VERSION, pid: std::process::id(), program: self.program.clone() };
         writer.send(&FromProxy::Hello(hello)).await?;

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::unistd::{Uid, chown};
+use nix::unistd::{Gid, Uid, chown};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::VERSION;
@@ -20,7 +20,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Server {
     listener: UnixListener,
     path: PathBuf,
-    users: Vec<u32>,
+    group: Option<u32>,
 }
 
 /// A proxy that has connected and not yet said hello.
@@ -41,27 +41,26 @@ pub struct Session {
 }
 
 impl Server {
-    /// Listens there. Only the proxy's user can connect, if it is not the agent's own.
-    pub fn bind(path: &Path, user: Option<u32>) -> Result<Server, Error> {
+    /// Listens there. Besides the agent's own user and root only who is of the proxy's group can connect.
+    pub fn bind(path: &Path, group: Option<u32>) -> Result<Server, Error> {
         let wrong = |source| Error::Bind { path: path.to_owned(), source };
-        let own = Uid::effective().as_raw();
         // Bound under another name and with the right mode before it is there: nobody connects in between.
         let hidden = path.with_extension(format!("{}.new", std::process::id()));
         remove(&hidden).map_err(wrong)?;
         let listener = UnixListener::bind(&hidden).map_err(wrong)?;
         std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(0o600)).map_err(wrong)?;
-        if let Some(user) = user.filter(|user| *user != own) {
-            chown(&hidden, Some(Uid::from_raw(user)), None).map_err(|e| wrong(e.into()))?;
+        if let Some(group) = group {
+            chown(&hidden, None, Some(Gid::from_raw(group))).map_err(|e| wrong(e.into()))?;
+            std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(0o660)).map_err(wrong)?;
         }
         std::fs::rename(&hidden, path).map_err(wrong)?;
-        let users = [Some(own), Some(0), user].into_iter().flatten().collect();
-        Ok(Server { listener, path: path.to_owned(), users })
+        Ok(Server { listener, path: path.to_owned(), group })
     }
 
     /// The next proxy. Safe to cancel.
     pub async fn accept(&self) -> Result<Greeting, Error> {
         let (stream, _) = self.listener.accept().await?;
-        check_user(&stream, &self.users)?;
+        check_peer(&stream, self.group)?;
         Ok(Greeting { stream })
     }
 }
@@ -92,9 +91,11 @@ pub(crate) fn check_version(found: u32) -> Result<(), Error> {
     if found == VERSION { Ok(()) } else { Err(Error::Version { found, expected: VERSION }) }
 }
 
-pub(crate) fn check_user(stream: &UnixStream, users: &[u32]) -> Result<(), Error> {
-    let found = stream.peer_cred()?.uid();
-    if users.contains(&found) { Ok(()) } else { Err(Error::Stranger { found, expected: users.to_vec() }) }
+/// The other side is root's, of this process' own user, or of this group.
+pub(crate) fn check_peer(stream: &UnixStream, group: Option<u32>) -> Result<(), Error> {
+    let (found, users) = (stream.peer_cred()?, vec![Uid::effective().as_raw(), 0]);
+    let known = users.contains(&found.uid()) || group == Some(found.gid());
+    if known { Ok(()) } else { Err(Error::Stranger { found: found.uid(), expected: users }) }
 }
 
 fn remove(path: &Path) -> std::io::Result<()> {

@@ -73,6 +73,15 @@ async fn rules_go_down_and_records_come_up() {
 }
 
 #[tokio::test]
+async fn a_group_that_is_let_in_may_connect_and_nobody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("proxy.sock");
+    let _server = Server::bind(&path, Some(1_337)).unwrap();
+    let file = std::fs::metadata(&path).unwrap();
+    assert_eq!((file.permissions().mode() & 0o777, file.uid(), file.gid()), (0o660, 0, 1_337));
+}
+
+#[tokio::test]
 async fn a_change_of_many_rule_sets_comes_whole() {
     let Opened { mut session, send: _send, mut events, _kept, .. } = open().await;
     let long = crds::HttpRule { path: Some("/x".repeat(2_000)), ..Default::default() };

@@ -31,6 +31,9 @@ pub fn datapath(settings: &Settings, devices: &Devices, pools: &[Pool], routers:
         ..Options::new(settings.bpf_root.join("tc/globals"))
     };
     let datapath = Datapath::open(&options).context("load the datapath")?;
+    if let Some(group) = settings.proxy_group {
+        bpf::let_group_in(datapath.pin_dir(), group)?;
+    }
     datapath.set_config(&configuration(settings, devices, pools, routers))?;
     Ok(datapath)
 }

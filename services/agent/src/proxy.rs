@@ -126,9 +126,15 @@ impl Proxy {
         self.expected = true;
     }
 
-    /// Listens for proxies. What they tell goes to the observer.
-    pub fn serve(&self, socket: &Path, observer: Observer, learner: Learner) -> Result<(), proxy_api::Error> {
-        let server = Server::bind(socket, None)?;
+    /// Listens for proxies of root's or this group. What they tell goes to the observer.
+    pub fn serve(
+        &self,
+        socket: &Path,
+        group: Option<u32>,
+        observer: Observer,
+        learner: Learner,
+    ) -> Result<(), proxy_api::Error> {
+        let server = Server::bind(socket, group)?;
         tokio::spawn(session::serve(server, self.shared.clone(), Arc::new(observer), learner));
         Ok(())
     }

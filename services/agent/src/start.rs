@@ -157,7 +157,9 @@ async fn serve(settings: Settings, parts: Parts, stop: watch::Receiver<bool>) ->
         let directory = Box::new(flows::directory(&settings, &devices, &node, &view, &names));
         let observer = Observer::new(hubble.clone(), directory, tally.clone(), monitors.clone());
         let socket = settings.state_dir.join("proxy.sock");
-        proxy.serve(&socket, observer, learner(sender.clone())).context("listen for the proxy")?;
+        proxy
+            .serve(&socket, settings.proxy_group, observer, learner(sender.clone()))
+            .context("listen for the proxy")?;
         tokio::spawn(proxy.secrets().clone().follow(cluster.client().clone()));
         tokio::spawn(tell_of_secrets(proxy.secrets().clone(), sender.clone()));
     }

@@ -40,7 +40,7 @@ struct Arguments {
     /// Folder in which the datapath's tables are pinned.
     #[arg(long, default_value = "/sys/fs/bpf/tc/globals")]
     tables: PathBuf,
-    /// User to be after the start. The agent's socket has to let it in.
+    /// User and group to be after the start. The agent lets the group in that is its `proxy-gid`.
     #[arg(long, default_value_t = 0)]
     user: u32,
     /// Threads; as many as processors, if nothing is said.

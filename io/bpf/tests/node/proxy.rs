@@ -227,3 +227,36 @@ fn a28_marks_of_pods_and_of_strangers_on_the_node_open_nothing() {
         assert!(node.drops().iter().all(|r| *r == DropReason::POLICY));
     }
 }
+
+/// In a thread that is this user and group, and has no capability.
+fn as_user<T: Send>(number: u32, run: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            // The library's calls would change all threads.
+            for call in [libc::SYS_setresgid, libc::SYS_setresuid] {
+                // SAFETY: the call has three numbers and no memory
+                assert_eq!(unsafe { libc::syscall(call, number, number, number) }, 0);
+            }
+            run()
+        });
+        thread.join().unwrap()
+    })
+}
+
+#[test]
+fn a_proxy_that_is_not_root_opens_tables_that_were_made_anew_if_its_group_is_let_in() {
+    const GROUP: u32 = 1_337;
+    let (node, ..) = two_pods();
+    let pins = node.datapath.pin_dir().to_path_buf();
+    let open = |user| as_user(user, || bpf::ProxyMaps::open(&pins).map_err(|error| error.to_string()));
+    assert!(open(GROUP).unwrap_err().contains("ermission"));
+    bpf::let_group_in(&pins, GROUP).unwrap();
+    let other = bpf::Sizes { conntrack: 4_000, ..sizes() };
+    let again = bpf::Datapath::open(&bpf::Options { sizes: other, ..node.options(attachment()) }).unwrap();
+    assert!(open(GROUP).is_err(), "the table is another one");
+    bpf::let_group_in(again.pin_dir(), GROUP).unwrap();
+    let maps = open(GROUP).unwrap();
+    let (client, server) = ("10.0.0.1:1".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
+    assert_eq!(as_user(GROUP, || maps.redirected(wire::TCP, client, server)).unwrap(), None);
+    assert!(open(GROUP + 1).is_err(), "nobody else");
+}

@@ -24,6 +24,7 @@ pub(super) const USED: &[&str] = &[
     "policy-secrets-namespace",
     "policy-secrets-only-from-secrets-namespace",
     "proxy-connect-timeout",
+    "proxy-gid",
     "proxy-idle-timeout-seconds",
     "proxy-max-active-downstream-connections",
     "proxy-max-connection-duration-seconds",
@@ -46,7 +47,6 @@ const REASONS: &[(&str, &str)] = &[
     ("proxy-cluster-max-connections", "each client's connection has one to the server"),
     ("proxy-cluster-max-pending-requests", "each client's connection has one to the server"),
     ("proxy-cluster-max-requests", "each client's connection has one to the server"),
-    ("proxy-gid", "the agent's socket for the proxy is root's alone"),
     ("proxy-initial-fetch-timeout", "what the proxy does not know it refuses"),
     ("proxy-max-concurrent-retries", "requests stream through and are never sent twice"),
     ("proxy-prometheus-port", "the proxy's counters are among the agent's metrics, as axoneme_proxy"),
@@ -211,6 +211,7 @@ mod tests {
         let redaction = proxy.redaction;
         assert_eq!((redaction.enabled, redaction.url_query, redaction.user_info), (true, true, false));
         assert_eq!(redaction.headers_allow, ["traceparent", "tracestate"]);
+        assert_eq!((read(&[]).unwrap().proxy_group, read(&[("proxy-gid", "9")]).unwrap().proxy_group), (None, Some(9)));
         let both = read(&[("http-stream-idle-timeout", "8"), ("http-idle-timeout", "5")]).unwrap();
         assert_eq!(both.proxy.timeouts.stream_idle, 5_000);
         let zero = read(&[("tofqdns-proxy-response-max-delay", "0s")]).unwrap();

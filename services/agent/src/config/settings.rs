@@ -192,6 +192,8 @@ pub struct Settings {
     pub dns_port: Option<u16>,
     /// What it is told.
     pub proxy: proxy_api::Settings,
+    /// A group that it may be of, where it is not root's.
+    pub proxy_group: Option<u32>,
     /// Where Secrets are read for it.
     pub secrets: crate::secrets::Sources,
     /// Items of Secrets that the other side of TLS would use count too.
@@ -359,6 +361,7 @@ impl Settings {
             proxy_ports: proxy_ports(&read)?,
             dns_port: read.parsed("tofqdns-proxy-port", "a port number")?.filter(|port| *port != 0),
             proxy: proxy::settings(&read)?,
+            proxy_group: read.number("proxy-gid")?,
             secrets: proxy::sources(&read)?,
             full_tls_context: read.switch("use-full-tls-context", false)?,
             network_policy: read.switch("enable-k8s-networkpolicy", true)?,

@@ -17,17 +17,22 @@ use crate::harness::{FACTS, Known, Origin, Peer, eventually, http_rules};
 /// Socket and server, for a process that is the proxy.
 const CHILD: &str = "AXONEME_TEST_PROXY";
 
+/// A group that agents let in.
+const GROUP: u32 = 1_337;
+
 /// Not a test, unless it is asked to be the proxy.
 #[test]
 fn child() {
     let Ok(words) = std::env::var(CHILD) else { return };
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).unwrap();
     let (folder, server) = words.split_once(' ').unwrap();
-    let (server, files) = server.split_once(' ').map_or((server, None), |(server, files)| (server, Some(files)));
-    if let Some(files) = files {
-        few_files(files.parse().unwrap());
+    let (server, more) = server.split_once(' ').unwrap_or((server, ""));
+    let user = more.strip_prefix("as ").unwrap_or("0");
+    if let Ok(files) = more.parse() {
+        few_files(files);
     }
-    let flags = ["--socket", &format!("{folder}/agent.sock"), "--handover", &format!("{folder}/handover.sock")];
+    let (socket, handover) = (format!("{folder}/agent.sock"), format!("{folder}/handover.sock"));
+    let flags = ["--socket", &socket, "--handover", &handover, "--user", user];
     let upstream = proxy::Upstream::Fixed(server.parse().unwrap());
     let open = || Ok(Box::new(Known(Arc::new(Mutex::new(Some(FACTS))))) as Box<dyn Redirected>);
     proxy::main_with(flags.map(str::to_owned).to_vec(), upstream, open);
@@ -94,7 +99,7 @@ impl Agent {
         let settings = Settings { timeouts: Timeouts { drain: 3_000, ..Timeouts::default() }, ..Settings::default() };
         let hello = AgentHello { version: VERSION, epoch, listeners, settings };
         agent.runtime.as_ref().unwrap().spawn(async move {
-            let server = Server::bind(&socket, None).unwrap();
+            let server = Server::bind(&socket, Some(GROUP)).unwrap();
             loop {
                 let mut session = server.accept().await.unwrap().greet(hello.clone()).await.unwrap();
                 let (realised, records, rules) = (realised.clone(), records.clone(), rules.clone());
@@ -284,6 +289,30 @@ fn after_the_start_it_may_mark_sockets_and_nothing_else() {
         }
         assert_eq!(value("NoNewPrivs:"), "1");
     }
+}
+
+#[test]
+fn as_another_user_it_comes_back_to_the_agent_and_hands_over() {
+    use std::os::unix::fs::PermissionsExt;
+    let (folder, origin, port, address) = bed();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let socket = folder.path().join("agent.sock");
+    let agent = Agent::start(socket.clone(), port, 1, Some(r#"[{"path":"/"}]"#));
+    let told = format!("{} as {GROUP}", origin.address);
+    let mut proxy = Process::told(folder.path(), &told);
+    agent.wait_for(&proxy, 1);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.0.id())).unwrap();
+    for line in ["Uid:\t1337\t1337\t1337\t1337\n", "Gid:\t1337\t1337\t1337\t1337\n"] {
+        assert!(status.contains(line), "{status}");
+    }
+    drop(agent);
+    let agent = Agent::start(socket, port, 2, Some(r#"[{"path":"/x"}]"#));
+    agent.wait_for(&proxy, 2);
+    assert_eq!(get(address), Some(403));
+    let next = Process::told(folder.path(), &told);
+    agent.wait_for(&next, 2);
+    eventually("the first one ends", || proxy.has_ended());
+    assert_eq!(get(address), Some(403));
 }
 
 #[test]
