@@ -281,7 +281,7 @@ mod tests {
     }
 
     fn pod(view: &mut View, name: &str, hash: &str, ready: bool) {
-        let before = view.all(Kind::Pod).map(|pod| read::text(pod, "/metadata/resourceVersion").parse().unwrap());
+        let before = view.all(Kind::Pod).map(|pod| read::text(pod, "/metadata/resourceVersion").parse().unwrap_or(0));
         let (ready, version) = (if ready { "True" } else { "False" }, before.max().unwrap_or(1u32) + 1);
         view.put(
             Kind::Pod,
@@ -318,7 +318,7 @@ mod tests {
     #[test]
     fn in_a_surge_the_old_pod_goes_when_the_new_one_is_available() {
         let mut view = view();
-        let mut set = Value::clone(view.all(Kind::DaemonSet).next().unwrap());
+        let mut set = Value::clone(view.all(Kind::DaemonSet).next().expect("the set of the view"));
         set["spec"]["updateStrategy"] =
             json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "50%", "maxUnavailable": 0}});
         set["metadata"]["resourceVersion"] = "2".into();

@@ -82,8 +82,7 @@ fn a49_records_are_redacted() {
 fn a49_no_way_of_a_request_s_end_tells_what_is_redacted() {
     let answer =
         "HTTP/1.1 302 Found\r\nSet-Cookie: s3cret\r\nLocation: http://u:s3cret@a/?s3cret\r\nContent-Length: 0\r\n\r\n";
-    let servers =
-        [Origin::answering(answer).address, server(|client| drop(client)), server(|mut client| client.write("s3cret"))];
+    let servers = [Origin::answering(answer).address, server(drop), server(|mut client| client.write("s3cret"))];
     for address in servers {
         let rules = r#"[{"path":"/a.*","headerMatches":[{"name":"X-A","value":"v","mismatch":"DELETE"}]}]"#;
         let proxy = Proxy::http(address, rules);
