@@ -79,3 +79,41 @@ impl Directory for Snapshot {
         Some(policies.into())
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use policy::{PolicyKind, PolicyRef, RuleOrigin};
+
+    use super::*;
+    use crate::hits::Decision;
+
+    fn rule(name: &str, index: usize) -> Arc<RuleOrigin> {
+        let policy =
+            PolicyRef { kind: PolicyKind::CiliumNetworkPolicy, namespace: "default".into(), name: name.into() };
+        Arc::new(RuleOrigin {
+            policy,
+            uid: String::new(),
+            direction: policy::Direction::Ingress,
+            deny: false,
+            spec: 0,
+            index,
+            labels: Default::default(),
+            log: String::new(),
+            line: 0,
+        })
+    }
+
+    #[test]
+    fn each_policy_of_a_rule_set_is_named_once() {
+        let decision = Decision { implicit: None, rules: [rule("a", 0), rule("b", 0), rule("a", 1)].into() };
+        let mut view = View::default();
+        view.decisions.insert(7, (5, Arc::new([(3, decision)].into())));
+        let view = Arc::new(ArcSwap::from_pointee(view));
+        let snapshot = Snapshot::new(Node::default(), HashMap::new(), view, SharedNames::default());
+        let found = snapshot.policies(7, 3).unwrap();
+        let found: Vec<_> = found.iter().map(|one| (one.name.as_str(), one.kind.as_str(), one.revision)).collect();
+        assert_eq!(found, [("a", "CiliumNetworkPolicy", 5), ("b", "CiliumNetworkPolicy", 5)]);
+        assert!(snapshot.policies(7, 4).is_none() && snapshot.policies(8, 3).is_none());
+    }
+}

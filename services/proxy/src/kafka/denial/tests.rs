@@ -1,3 +1,4 @@
+//! Has each kind a denial that its clients can read?
 #![allow(clippy::unwrap_used)]
 
 #[path = "../../../../../model/l7/tests/kafka/messages.rs"]
