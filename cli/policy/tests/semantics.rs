@@ -239,6 +239,19 @@ fn groups_of_prefixes_are_what_they_hold() {
 }
 
 #[test]
+fn groups_that_hold_a_whole_family_are_all_that_is_outside() {
+    let group = "{apiVersion: cilium.io/v2, kind: CiliumCIDRGroup, metadata: {name: g, labels: {kind: office}}, spec: {externalCIDRs: [0.0.0.0/0]}}".to_owned();
+    for to in ["cidrGroupRef: g", "cidrGroupSelector: {matchLabels: {kind: office}}"] {
+        let allowed = web("p", &format!("egress: [{{toCIDRSet: [{{{to}, except: [192.0.2.0/24]}}]}}]"));
+        let flows = ["allow web -> 198.51.100.1:1", "deny web -> 192.0.2.7:1", "deny web -> db:1"];
+        hold("{}", &[group.clone(), allowed], &flows);
+        let denied =
+            web("p", &format!("egress: [{{}}, {{toEntities: [all]}}], egressDeny: [{{toCIDRSet: [{{{to}}}]}}]"));
+        hold("{}", &[group.clone(), denied], &["deny web -> 198.51.100.1:1", "allow web -> db:1"]);
+    }
+}
+
+#[test]
 fn names_are_the_addresses_that_were_learned() {
     let name = web("p", "egress: [{toFQDNs: [{matchName: A.Example.com.}]}]");
     hold("{}", &[name], &["allow web -> dns:a.example.com:1", "deny web -> dns:b.a.example.com:1"]);

@@ -2,6 +2,7 @@
 
 mod compiled;
 mod groups;
+mod hashed;
 mod identities;
 mod index;
 mod places;

@@ -8,6 +8,7 @@ use identity::NumericIdentity;
 use roaring::RoaringBitmap;
 
 use super::compiled::{Compiled, Rules};
+use super::hashed::Hashed;
 use super::subject::SubjectTables;
 use super::subject_rules::{SubjectRules, Whom};
 use super::{Change, NamedPorts, Repository, TableChange, What};
@@ -22,7 +23,7 @@ pub(super) struct Group {
     subjects: BTreeSet<NumericIdentity>,
     /// What others must have in common with these subjects to join them; nobody does if the tables are not those of
     /// the rules.
-    key: Option<Arc<Key>>,
+    key: Option<Hashed<Arc<Key>>>,
 }
 
 /// Everything that tables depend on besides identities and settings.
@@ -43,9 +44,10 @@ struct Own {
 /// All subjects in their groups.
 #[derive(Default)]
 pub(super) struct Groups {
-    by_id: HashMap<GroupId, Group, FastHash>,
+    by_id: HashMap<GroupId, Box<Group>, FastHash>,
     by_subject: HashMap<NumericIdentity, GroupId, FastHash>,
-    by_key: HashMap<Arc<Key>, GroupId, FastHash>,
+    by_key: HashMap<Hashed<Arc<Key>>, GroupId, FastHash>,
+    hash: FastHash,
     /// Groups whose rules name ports that peers give numbers.
     asking_peers: BTreeSet<GroupId>,
     next: GroupId,
@@ -68,12 +70,12 @@ impl Group {
 impl Groups {
     /// The group of a subject.
     pub fn of(&self, subject: NumericIdentity) -> Option<&Group> {
-        self.by_id.get(self.by_subject.get(&subject)?)
+        self.by_id.get(self.by_subject.get(&subject)?).map(AsRef::as_ref)
     }
 
     /// The same, to be changed.
     pub fn of_mut(&mut self, subject: NumericIdentity) -> Option<&mut Group> {
-        self.by_id.get_mut(self.by_subject.get(&subject)?)
+        self.by_id.get_mut(self.by_subject.get(&subject)?).map(AsMut::as_mut)
     }
 
     /// All subjects, in order.
@@ -113,7 +115,7 @@ impl Groups {
         if let Some(key) = &group.key {
             self.by_key.insert(key.clone(), id);
         }
-        self.by_id.insert(id, group);
+        self.by_id.insert(id, Box::new(group));
         id
     }
 
@@ -241,9 +243,9 @@ impl Repository {
         self.groups.add(group)
     }
 
-    fn new_group(&mut self, subject: NumericIdentity, rules: Rules, key: Key) -> Option<Group> {
+    fn new_group(&mut self, subject: NumericIdentity, rules: Rules, key: Hashed<Arc<Key>>) -> Option<Group> {
         let (tables, key) = match self.tables(subject, &rules, None)? {
-            Ok(tables) => (tables, Some(Arc::new(key))),
+            Ok(tables) => (tables, Some(key)),
             Err(error) => (self.failed(subject, error)?, None),
         };
         Some(Group { tables, rules, subjects: BTreeSet::new(), key })
@@ -260,8 +262,9 @@ impl Repository {
         Some(SubjectTables::new(SubjectRules::closed(), &known.named_ports, Some(error), &mut self.rule_sets))
     }
 
-    fn key(&self, subject: NumericIdentity, rules: &Rules) -> Option<Key> {
-        Some(Key { rules: rules.clone(), own: self.own(subject, rules)? })
+    fn key(&self, subject: NumericIdentity, rules: &Rules) -> Option<Hashed<Arc<Key>>> {
+        let key = Key { rules: rules.clone(), own: self.own(subject, rules)? };
+        Some(Hashed::new(Arc::new(key), &self.groups.hash))
     }
 
     fn own(&self, subject: NumericIdentity, rules: &Rules) -> Option<Own> {

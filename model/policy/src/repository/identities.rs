@@ -41,6 +41,11 @@ pub(super) struct Identities {
 /// Those who have one of the labels that a condition asks for.
 type Having<'a> = SmallVec<[&'a RoaringBitmap; 2]>;
 
+/// Lists so many times as long are not walked through.
+const LONG: u64 = 32;
+/// Sets of more numbers than this are not lists in a compressed bitmap, if the numbers are near each other.
+const LONGEST_LIST: u64 = 4096;
+
 impl Identities {
     /// An identity.
     pub fn get(&self, identity: &NumericIdentity) -> Option<&Identity> {
@@ -128,10 +133,7 @@ impl Identities {
         having.sort_unstable_by_key(|one| one.iter().map(|identities| identities.len()).sum::<u64>());
         let Some((rarest, rest)) = having.split_first() else { return RoaringBitmap::new() };
         *asked += rarest.iter().map(|identities| identities.len()).sum::<u64>();
-        let mut found = one_of(rarest);
-        for one in rest {
-            found = Cow::Owned(&*found & &*one_of(one));
-        }
+        let found = rest.iter().fold(one_of(rarest), |found, one| Cow::Owned(those_in(&found, one)));
         if others.is_empty() {
             return found.into_owned();
         }
@@ -157,6 +159,16 @@ impl Identities {
     }
 }
 
+/// Those of a set who have one label or another. Meeting two lists walks through both, so that few are asked one by one.
+fn those_in(found: &RoaringBitmap, having: &Having<'_>) -> RoaringBitmap {
+    let others: u64 = having.iter().map(|identities| identities.len()).sum();
+    if others > LONGEST_LIST || found.len() * LONG > others {
+        return found & &*one_of(having);
+    }
+    let has = |number: &NumericIdentity| having.iter().any(|one| one.contains(*number));
+    RoaringBitmap::from_sorted_iter(found.iter().filter(has)).expect("a bitmap tells its numbers in order")
+}
+
 /// Those who have one label or another.
 fn one_of<'a>(having: &[&'a RoaringBitmap]) -> Cow<'a, RoaringBitmap> {
     match having {
@@ -171,5 +183,21 @@ pub(super) fn values(requirement: &Requirement) -> Option<&[String]> {
     match &requirement.operator {
         Operator::In(values) => Some(values),
         Operator::NotIn(_) | Operator::Exists | Operator::DoesNotExist => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_in_other_sets_are_the_same_however_long_these_are() {
+        let found: RoaringBitmap = (0..40).map(|number| 700 * number).collect();
+        for (count, step) in [(30, 350), (1_500, 7), (4_000, 5), (6_000, 3), (0, 1)] {
+            let others: RoaringBitmap = (0..count).map(|number| step * number).collect();
+            let more: RoaringBitmap = [1_400, 2_101].into_iter().collect();
+            let having: Having<'_> = [&others, &more].into_iter().collect();
+            assert_eq!(those_in(&found, &having), &found & &(&others | &more), "{count} others");
+        }
     }
 }

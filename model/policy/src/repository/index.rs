@@ -18,6 +18,8 @@ pub(super) struct LabelIndex {
 }
 
 struct Entry {
+    /// Where it stands, so that a table that grows need not hash it again.
+    place: u64,
     label: Arc<Label>,
     identities: RoaringBitmap,
 }
@@ -26,12 +28,11 @@ impl LabelIndex {
     /// An identity has these labels. Yields the same labels, those that others have too in common with them.
     pub fn insert(&mut self, labels: &Labels, identity: NumericIdentity) -> Labels {
         let LabelIndex { known, hash } = self;
-        let place = |label: &Label| place(hash, &label.key, &label.value);
         labels.shared(|label| {
-            let same = |one: &Entry| Arc::ptr_eq(&one.label, label) || one.label == *label;
-            let rehash = |one: &Entry| place(&one.label);
-            let entry = known.entry(place(label), same, rehash);
-            let new = || Entry { label: label.clone(), identities: RoaringBitmap::new() };
+            let place = place(hash, &label.key, &label.value);
+            let same = |one: &Entry| one.place == place && (Arc::ptr_eq(&one.label, label) || one.label == *label);
+            let entry = known.entry(place, same, |one| one.place);
+            let new = || Entry { place, label: label.clone(), identities: RoaringBitmap::new() };
             let mut entry = entry.or_insert_with(new);
             let entry = entry.get_mut();
             entry.identities.insert(identity);
@@ -43,7 +44,9 @@ impl LabelIndex {
     pub fn remove(&mut self, labels: &Labels, identity: NumericIdentity) {
         for label in labels {
             let place = place(&self.hash, &label.key, &label.value);
-            let Ok(mut entry) = self.known.find_entry(place, |one| *one.label == *label) else { continue };
+            let Ok(mut entry) = self.known.find_entry(place, |one| one.place == place && *one.label == *label) else {
+                continue;
+            };
             entry.get_mut().identities.remove(identity);
             if entry.get().identities.is_empty() {
                 entry.remove();
@@ -54,8 +57,9 @@ impl LabelIndex {
     /// Those that have a label; for each source that there is if `source` is [`source::ANY`].
     pub fn get(&self, source: &str, key: &str, value: &str) -> impl Iterator<Item = &RoaringBitmap> {
         let of_source = move |one: &&Entry| source == source::ANY || one.label.source == source;
-        let alike = move |one: &&Entry| one.label.key == key && one.label.value == value;
-        let found = self.known.iter_hash(place(&self.hash, key, value)).filter(alike).filter(of_source);
+        let place = place(&self.hash, key, value);
+        let alike = move |one: &&Entry| one.place == place && one.label.key == key && one.label.value == value;
+        let found = self.known.iter_hash(place).filter(alike).filter(of_source);
         found.map(|one| &one.identities)
     }
 }

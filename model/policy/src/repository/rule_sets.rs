@@ -8,6 +8,7 @@ use foldhash::fast::RandomState as FastHash;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
+use super::hashed::Hashed;
 use crate::origin::{Implicit, RuleOrigin, RuleSet};
 use crate::redirect::Redirect;
 use crate::rule::Auth;
@@ -24,10 +25,11 @@ pub(super) struct Wanted {
 
 /// Rule sets by number; a number is never given to another set.
 pub(super) struct RuleSets {
-    by_content: HashTable<RuleSet>,
+    /// Each with the hash of its content.
+    by_content: HashTable<(u64, RuleSet)>,
     by_id: HashMap<u32, RuleSet, FastHash>,
     /// Where rules stand, each once: then equal ones are the same, and are compared by their addresses.
-    origins: HashSet<Arc<RuleOrigin>, FastHash>,
+    origins: HashSet<Hashed<Arc<RuleOrigin>>, FastHash>,
     hash: FastHash,
     next: u32,
     /// How many sets there may be before those that no table names are forgotten.
@@ -58,28 +60,29 @@ impl RuleSets {
 
     /// Where a rule stands, as sets have it.
     pub fn origin(&mut self, origin: &Arc<RuleOrigin>) -> Arc<RuleOrigin> {
-        if let Some(known) = self.origins.get(origin) {
-            return known.clone();
+        let origin = Hashed::new(origin.clone(), &self.hash);
+        if let Some(known) = self.origins.get(&origin) {
+            return known.key().clone();
         }
         if self.origins.len() >= self.most_origins {
-            self.origins.retain(|origin| Arc::strong_count(origin) > 1);
+            self.origins.retain(|origin| Arc::strong_count(origin.key()) > 1);
             self.most_origins = 2 * self.origins.len() + SPARE;
         }
         self.origins.insert(origin.clone());
-        origin.clone()
+        origin.key().clone()
     }
 
     /// The set of these rules, with its number.
     pub fn intern(&mut self, wanted: Wanted) -> RuleSet {
         let wanted = wanted.sorted();
         let place = wanted.place(&self.hash);
-        if let Some(known) = self.by_content.find(place, |known| wanted.is(known)) {
+        if let Some((_, known)) = self.by_content.find(place, |(known, set)| *known == place && wanted.is(set)) {
             return known.clone();
         }
         let set = wanted.into_set(self.next);
         // after all four thousand million it begins again, and 0 stays what it is
         self.next = self.next.checked_add(1).unwrap_or(1);
-        self.by_content.insert_unique(place, set.clone(), |set| place_of(&self.hash, set));
+        self.by_content.insert_unique(place, (place, set.clone()), |(place, _)| *place);
         self.by_id.insert(set.id, set.clone());
         set
     }
@@ -101,7 +104,7 @@ impl RuleSets {
         }
         let in_use: HashSet<u32, FastHash> = tables.flatten().chain([0]).collect();
         self.by_id.retain(|id, _| in_use.contains(id));
-        self.by_content.retain(|set| in_use.contains(&set.id));
+        self.by_content.retain(|(_, set)| in_use.contains(&set.id));
         self.limit = 2 * self.by_id.len() + SPARE;
     }
 }
@@ -142,10 +145,6 @@ impl Wanted {
 /// The empty list takes no memory.
 fn from<T, const N: usize>(list: SmallVec<[T; N]>) -> Arc<[T]> {
     if list.is_empty() { Arc::default() } else { list.into_iter().collect() }
-}
-
-fn place_of(hash: &FastHash, set: &RuleSet) -> u64 {
-    place(hash, (set.implicit, set.auth, set.auth_explicit), &set.rules, &set.redirects)
 }
 
 fn place(

@@ -11,6 +11,7 @@ use roaring::RoaringBitmap;
 use smallvec::SmallVec;
 
 use super::groups::GroupId;
+use super::hashed::Hashed;
 use super::identities::{Identities, values};
 use crate::peer::{Context, Known, Learned, Peer, PeerIdentity};
 
@@ -21,7 +22,7 @@ pub(super) type SelectorId = u64;
 #[derive(Default)]
 pub(super) struct Selectors {
     by_id: HashMap<SelectorId, Selector, FastHash>,
-    by_peer: HashMap<Peer, SelectorId, FastHash>,
+    by_peer: HashMap<Hashed<Peer>, SelectorId, FastHash>,
     /// Selectors by a label that all have whom they select: the hash of its key and value. What is found under a label
     /// is all that can select who has it, and whoever asks looks again.
     by_label: HashMap<u64, SmallVec<[SelectorId; 2]>, FastHash>,
@@ -72,7 +73,7 @@ impl Selector {
 impl Selectors {
     /// The selector's number, one use more; true if it is new.
     pub fn acquire(&mut self, peer: &Peer, context: &Context<'_>) -> (SelectorId, bool) {
-        let id = *self.by_peer.entry(peer.clone()).or_insert(self.next);
+        let id = *self.by_peer.entry(Hashed::new(peer.clone(), &self.hash)).or_insert(self.next);
         if let Some(selector) = self.by_id.get_mut(&id) {
             selector.uses += 1;
             return (id, false);
@@ -141,7 +142,7 @@ impl Selectors {
             return;
         }
         let Some(gone) = self.by_id.remove(&id) else { return };
-        self.by_peer.remove(&gone.peer);
+        self.by_peer.remove(&Hashed::new(gone.peer.clone(), &self.hash));
         let Some((key, values)) = gone.anchor() else {
             self.anywhere.remove(&id);
             gone.peer.namespaces(context).unwrap_or_default().into_iter().for_each(|name| self.forget(name, id));
@@ -169,7 +170,7 @@ impl Selectors {
 
     /// The number of a selector that is in use.
     pub fn id(&self, peer: &Peer) -> Option<SelectorId> {
-        self.by_peer.get(peer).copied()
+        self.by_peer.get(&Hashed::new(peer.clone(), &self.hash)).copied()
     }
 
     /// The selector of a number.
@@ -193,7 +194,7 @@ impl Selectors {
 
     /// What is to be learned.
     pub fn learned(&self) -> impl Iterator<Item = &Learned> {
-        self.by_peer.keys().filter_map(|peer| match peer {
+        self.by_peer.keys().filter_map(|peer| match peer.key() {
             Peer::Learned(learned) => Some(learned),
             Peer::All | Peer::Labels(_) | Peer::Sums(_) | Peer::Entity { .. } | Peer::Cidr(_) => None,
         })

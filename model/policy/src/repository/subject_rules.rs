@@ -99,25 +99,41 @@ impl SubjectRules {
 #[derive(Clone, Default)]
 pub(super) struct Numbers {
     all: Vec<SelectorId>,
+    /// Empty while there are few of them.
     by_selector: HashMap<SelectorId, u32, FastHash>,
 }
 
 impl Numbers {
+    /// Up to so many are walked through.
+    const FEW: usize = 8;
+
     fn of_rules(rules: &[Arc<Compiled>]) -> Self {
         let most: usize = rules.iter().map(|one| one.selectors.len()).sum();
-        let by_selector = HashMap::with_capacity_and_hasher(most, FastHash::default());
+        let by_selector =
+            HashMap::with_capacity_and_hasher(if most > Self::FEW { most } else { 0 }, FastHash::default());
         Numbers { all: Vec::with_capacity(most), by_selector }
     }
 
     fn of(&mut self, selector: SelectorId) -> u32 {
-        *self.by_selector.entry(selector).or_insert_with(|| {
+        let next = self.all.len() as u32;
+        let number = match self.by_selector.is_empty() {
+            true => self.get(selector).unwrap_or(next),
+            false => *self.by_selector.entry(selector).or_insert(next),
+        };
+        if number == next {
             self.all.push(selector);
-            (self.all.len() - 1) as u32
-        })
+            if self.by_selector.is_empty() && self.all.len() > Self::FEW {
+                self.by_selector.extend(self.all.iter().copied().zip(0..));
+            }
+        }
+        number
     }
 
     /// The number of a selector, if it has one.
     pub fn get(&self, selector: SelectorId) -> Option<u32> {
+        if self.by_selector.is_empty() {
+            return self.all.iter().position(|one| *one == selector).map(|number| number as u32);
+        }
         self.by_selector.get(&selector).copied()
     }
 
@@ -299,5 +315,23 @@ fn implied(what: Implicit, effect: Effect, level: u32) -> Candidate {
         redirect: None,
         logs: Vec::new(),
         elided: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selectors_have_one_number_each_whether_they_are_few_or_many() {
+        for count in [1, Numbers::FEW, Numbers::FEW + 1, 100] {
+            let mut numbers = Numbers::default();
+            for _ in 0..2 {
+                (0..count).for_each(|one| assert_eq!(numbers.of(7 * one as SelectorId), one as u32, "of {count}"));
+            }
+            let found: Vec<_> = (0..count).map(|one| numbers.get(7 * one as SelectorId)).collect();
+            assert!(found.into_iter().eq((0..count as u32).map(Some)), "of {count}");
+            assert_eq!((numbers.get(1), numbers.all().len()), (None, count));
+        }
     }
 }

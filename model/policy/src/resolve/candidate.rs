@@ -164,13 +164,8 @@ fn merge_auth(one: Option<Auth>, two: Option<Auth>) -> Result<Option<Auth>, Stri
 pub(crate) fn settle(mut said: Vec<Candidate>) -> Result<Vec<Candidate>, String> {
     // Stable: what is said of the same selector and ports stays in the order of the rules.
     said.sort_by(|one, two| one.place().cmp(&two.place()));
-    let mut candidates: Vec<Candidate> = Vec::with_capacity(said.len());
-    for one in said {
-        match candidates.last_mut() {
-            Some(known) if known.place() == one.place() => known.merge(one)?,
-            _ => candidates.push(one),
-        }
-    }
+    let mut candidates =
+        if said.windows(2).any(|near| near[0].place() == near[1].place()) { merged(said)? } else { said };
     let first = candidates.partition_point(|one| one.peer == PeerKey::All);
     let (everybody, selected) = candidates.split_at_mut(first);
     if everybody.is_empty() {
@@ -180,6 +175,18 @@ pub(crate) fn settle(mut said: Vec<Candidate>) -> Result<Vec<Candidate>, String>
         let place = (PeerKey::All, one.tier, &one.range);
         let all = everybody.binary_search_by(|all| all.place().cmp(&place)).ok().map(|at| &everybody[at]);
         one.elided = all.is_some_and(|all| all.effect != Effect::Pass && one.looks_like(all));
+    }
+    Ok(candidates)
+}
+
+/// Those of one place, which are neighbours, put together.
+fn merged(said: Vec<Candidate>) -> Result<Vec<Candidate>, String> {
+    let mut candidates: Vec<Candidate> = Vec::with_capacity(said.len());
+    for one in said {
+        match candidates.last_mut() {
+            Some(known) if known.place() == one.place() => known.merge(one)?,
+            _ => candidates.push(one),
+        }
     }
     Ok(candidates)
 }
