@@ -25,8 +25,8 @@ pub(super) struct Wanted {
 
 /// Rule sets by number; a number is never given to another set.
 pub(super) struct RuleSets {
-    /// Each with the hash of its content.
-    by_content: HashTable<(u64, RuleSet)>,
+    /// Numbers of sets with the hashes of what they hold.
+    by_content: HashTable<(u64, u32)>,
     by_id: HashMap<u32, RuleSet, FastHash>,
     /// Where rules stand, each once: then equal ones are the same, and are compared by their addresses.
     origins: HashSet<Hashed<Arc<RuleOrigin>>, FastHash>,
@@ -76,13 +76,14 @@ impl RuleSets {
     pub fn intern(&mut self, wanted: Wanted) -> RuleSet {
         let wanted = wanted.sorted();
         let place = wanted.place(&self.hash);
-        if let Some((_, known)) = self.by_content.find(place, |(known, set)| *known == place && wanted.is(set)) {
+        let same = |(known, id): &(u64, u32)| *known == place && self.by_id.get(id).is_some_and(|set| wanted.is(set));
+        if let Some(known) = self.by_content.find(place, same).and_then(|(_, id)| self.by_id.get(id)) {
             return known.clone();
         }
         let set = wanted.into_set(self.next);
         // after all four thousand million it begins again, and 0 stays what it is
         self.next = self.next.checked_add(1).unwrap_or(1);
-        self.by_content.insert_unique(place, (place, set.clone()), |(place, _)| *place);
+        self.by_content.insert_unique(place, (place, set.id), |(place, _)| *place);
         self.by_id.insert(set.id, set.clone());
         set
     }
@@ -104,7 +105,7 @@ impl RuleSets {
         }
         let in_use: HashSet<u32, FastHash> = tables.flatten().chain([0]).collect();
         self.by_id.retain(|id, _| in_use.contains(id));
-        self.by_content.retain(|(_, set)| in_use.contains(&set.id));
+        self.by_content.retain(|(_, id)| in_use.contains(id));
         self.limit = 2 * self.by_id.len() + SPARE;
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState as FastHash;
+use hashbrown::HashTable;
 use identity::NumericIdentity;
 use ipnet::IpNet;
 use labels::CLUSTER;
@@ -11,7 +12,6 @@ use roaring::RoaringBitmap;
 use smallvec::SmallVec;
 
 use super::groups::GroupId;
-use super::hashed::Hashed;
 use super::identities::{Identities, values};
 use crate::peer::{Context, Known, Learned, Peer, PeerIdentity};
 
@@ -22,7 +22,8 @@ pub(super) type SelectorId = u64;
 #[derive(Default)]
 pub(super) struct Selectors {
     by_id: HashMap<SelectorId, Selector, FastHash>,
-    by_peer: HashMap<Hashed<Peer>, SelectorId, FastHash>,
+    /// Numbers of selectors with the hashes of whom they mean.
+    by_peer: HashTable<(u64, SelectorId)>,
     /// Selectors by a label that all have whom they select: the hash of its key and value. What is found under a label
     /// is all that can select who has it, and whoever asks looks again.
     by_label: HashMap<u64, SmallVec<[SelectorId; 2]>, FastHash>,
@@ -73,12 +74,16 @@ impl Selector {
 impl Selectors {
     /// The selector's number, one use more; true if it is new.
     pub fn acquire(&mut self, peer: &Peer, context: &Context<'_>) -> (SelectorId, bool) {
-        let id = *self.by_peer.entry(Hashed::new(peer.clone(), &self.hash)).or_insert(self.next);
-        if let Some(selector) = self.by_id.get_mut(&id) {
+        let hash = self.hash.hash_one(peer);
+        if let Some(id) = self.find(hash, peer)
+            && let Some(selector) = self.by_id.get_mut(&id)
+        {
             selector.uses += 1;
             return (id, false);
         }
+        let id = self.next;
         self.next += 1;
+        self.by_peer.insert_unique(hash, (hash, id), |(hash, _)| *hash);
         let anchor = self.best_anchor(peer);
         let (members, users) = (RoaringBitmap::new(), SmallVec::new());
         let selector = Selector { peer: peer.clone(), uses: 1, members, users, anchor };
@@ -142,7 +147,10 @@ impl Selectors {
             return;
         }
         let Some(gone) = self.by_id.remove(&id) else { return };
-        self.by_peer.remove(&Hashed::new(gone.peer.clone(), &self.hash));
+        let hash = self.hash.hash_one(&gone.peer);
+        if let Ok(entry) = self.by_peer.find_entry(hash, |(_, known)| *known == id) {
+            entry.remove();
+        }
         let Some((key, values)) = gone.anchor() else {
             self.anywhere.remove(&id);
             gone.peer.namespaces(context).unwrap_or_default().into_iter().for_each(|name| self.forget(name, id));
@@ -170,7 +178,13 @@ impl Selectors {
 
     /// The number of a selector that is in use.
     pub fn id(&self, peer: &Peer) -> Option<SelectorId> {
-        self.by_peer.get(&Hashed::new(peer.clone(), &self.hash)).copied()
+        self.find(self.hash.hash_one(peer), peer)
+    }
+
+    fn find(&self, hash: u64, peer: &Peer) -> Option<SelectorId> {
+        let is = |selector: &Selector| selector.peer == *peer;
+        let same = |(known, id): &(u64, SelectorId)| *known == hash && self.by_id.get(id).is_some_and(is);
+        self.by_peer.find(hash, same).map(|(_, id)| *id)
     }
 
     /// The selector of a number.
@@ -194,7 +208,7 @@ impl Selectors {
 
     /// What is to be learned.
     pub fn learned(&self) -> impl Iterator<Item = &Learned> {
-        self.by_peer.keys().filter_map(|peer| match peer.key() {
+        self.by_id.values().filter_map(|selector| match &selector.peer {
             Peer::Learned(learned) => Some(learned),
             Peer::All | Peer::Labels(_) | Peer::Sums(_) | Peer::Entity { .. } | Peer::Cidr(_) => None,
         })
