@@ -17,6 +17,12 @@ const VERSIONS: u32 = 10;
 /// Apps of one namespace.
 const APPS: u32 = 10;
 
+/// The label of a namespace that is its name, as pods have it.
+const NAMESPACE_NAME: &str = "io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name";
+
+/// How a selector asks for pods of a namespace and an app.
+pub type Form = fn(&str, &str) -> Selector;
+
 /// The number of the identity that has policies.
 pub const SUBJECT: NumericIdentity = 200;
 
@@ -28,7 +34,7 @@ pub fn pod(namespace: &str, app: &str, version: u32) -> Labels {
         Label::k8s(POD_NAMESPACE, namespace),
         Label::k8s(CLUSTER, "default"),
         Label::k8s("io.cilium.k8s.policy.serviceaccount", "default"),
-        Label::k8s("io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name", namespace),
+        Label::k8s(NAMESPACE_NAME, namespace),
     ])
 }
 
@@ -55,10 +61,22 @@ pub fn app(namespace: &str, app: &str) -> Selector {
     selector.and_label(source::K8S, CLUSTER, "default")
 }
 
+/// The same by the labels of their namespaces: such a selector asks pods of all of them.
+pub fn app_of_labelled(namespace: &str, app: &str) -> Selector {
+    let selector = Selector::everything().and_label(source::K8S, "app", app);
+    let selector = selector.and_label(source::K8S, NAMESPACE_NAME, namespace);
+    selector.and_label(source::K8S, CLUSTER, "default")
+}
+
 /// A policy that lets one app of many come to the subject's own port: each selects ten identities.
 pub fn for_subject(number: u32, identities: u32) -> PolicyObject {
+    letting_in(number, identities, app)
+}
+
+/// The same with peers of another form.
+pub fn letting_in(number: u32, identities: u32, form: Form) -> PolicyObject {
     let app_number = number % (identities / VERSIONS).max(1);
-    let peer = app(&format!("ns{}", app_number / APPS), &format!("app{}", app_number % APPS));
+    let peer = form(&format!("ns{}", app_number / APPS), &format!("app{}", app_number % APPS));
     allowing("web", &format!("p{number}"), app("web", "web"), peer, 1024 + (number % 16) as u16)
 }
 

@@ -83,13 +83,6 @@ impl SelectorKey {
     pub fn new(source: impl Into<String>, key: impl Into<String>) -> Self {
         SelectorKey { source: source.into(), key: key.into() }
     }
-
-    fn values<'a>(&'a self, labels: &'a Labels) -> impl Iterator<Item = &'a str> {
-        let any = self.source == source::ANY;
-        let exact = if any { None } else { labels.get(&self.source, &self.key) };
-        let all = any.then(|| labels.get_any(&self.key));
-        exact.into_iter().chain(all.into_iter().flatten())
-    }
 }
 
 impl FromStr for SelectorKey {
@@ -147,7 +140,13 @@ impl Operator {
 impl Requirement {
     /// True if the labels fulfil it.
     pub fn matches(&self, labels: &Labels) -> bool {
-        let mut values = self.key.values(labels);
+        if self.key.source == source::ANY {
+            return self.is_fulfilled_by(labels.get_any(&self.key.key));
+        }
+        self.is_fulfilled_by(labels.get(&self.key.source, &self.key.key).into_iter())
+    }
+
+    fn is_fulfilled_by<'a>(&self, mut values: impl Iterator<Item = &'a str>) -> bool {
         match &self.operator {
             Operator::In(wanted) => values.any(|value| wanted.iter().any(|one| one == value)),
             Operator::NotIn(unwanted) => !values.any(|value| unwanted.iter().any(|one| one == value)),

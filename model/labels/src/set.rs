@@ -12,6 +12,9 @@ use crate::{Label, LabelError, source};
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Labels(Arc<[Arc<Label>]>);
 
+/// Of so many, all are looked at: most keys differ in their lengths, and texts that differ so are not read.
+const FEW: usize = 16;
+
 /// The labels of a set in order.
 pub type Iter<'a> = std::iter::Map<std::slice::Iter<'a, Arc<Label>>, fn(&'a Arc<Label>) -> &'a Label>;
 
@@ -63,8 +66,13 @@ impl Labels {
 
     /// The value of a label, if it is there.
     pub fn get(&self, source: &str, key: &str) -> Option<&str> {
-        let found = self.0.binary_search_by(|label| (label.source.as_str(), label.key.as_str()).cmp(&(source, key)));
-        found.ok().map(|at| self.0[at].value.as_str())
+        if self.0.len() > FEW {
+            let wanted = (source, key);
+            let found = self.0.binary_search_by(|label| (label.source.as_str(), label.key.as_str()).cmp(&wanted));
+            return found.ok().map(|at| self.0[at].value.as_str());
+        }
+        let found = self.0.iter().find(|label| label.key == key && label.source == source);
+        found.map(|label| label.value.as_str())
     }
 
     /// The values of all labels with this key, whatever their source.
