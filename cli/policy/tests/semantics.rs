@@ -309,6 +309,20 @@ fn ports_have_protocols_ranges_and_names() {
 }
 
 #[test]
+fn names_of_ports_are_those_of_peers_that_are_selected_themselves() {
+    let namespace = "{apiVersion: v1, kind: Namespace, metadata: {name: default, labels: {env: x}}}".to_owned();
+    let others = |operator: &str| {
+        format!("to: [{{namespaces: {{matchExpressions: [{{key: env, operator: {operator}, values: [x]}}]}}}}]")
+    };
+    let rules = |operator: &str| {
+        let named = format!("{{action: Accept, {}, protocols: [{{destinationNamedPort: sql}}]}}", others(operator));
+        cluster("c", "Admin", 1, &format!("egress: [{named}, {{action: Deny, to: [{{namespaces: {{}}}}]}}]"))
+    };
+    hold("{}", &[namespace.clone(), rules("In")], &["allow web -> db:5432", "deny web -> db:5433"]);
+    hold("{}", &[namespace, rules("NotIn")], &["deny web -> db:5432"]);
+}
+
+#[test]
 fn messages_of_icmp_have_types() {
     let icmp = web("p", "ingress: [{icmps: [{fields: [{type: EchoRequest, family: IPv4}]}]}]");
     hold("{}", &[icmp], &["allow db -> web icmp 8", "deny db -> web icmp 0", "deny db -> web:8"]);

@@ -210,7 +210,9 @@ impl Asked<'_> {
                         self.subject,
                         range.map(|(protocol, range, _)| (protocol, range)),
                     ),
-                    selects: is_peer(self.world, self.packet.other, peer),
+                    // A sum has no ports with names.
+                    selects: is_peer(self.world, self.packet.other, peer)
+                        && !(by_peer && sum && *peer != policy::Peer::All),
                     own: by_peer || !sum,
                     effect: rule.effect,
                     auth: rule.auth.filter(|_| rule.effect == Effect::Allow),

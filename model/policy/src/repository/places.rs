@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::NamedPorts;
 use super::subject_rules::DirectionRules;
 use crate::origin::Direction;
-use crate::resolve::{Candidate, PeerKey, Prefix, RangeKey};
+use crate::resolve::{Candidate, PeerKey, Prefix, RangeKey, Row};
 use crate::rule::{Effect, PortRange};
 
 /// Candidates of a direction by peer selector and prefix, as numbers into the rules' candidates.
@@ -41,7 +41,11 @@ impl Places {
             places.passes |= candidate.effect == Effect::Pass;
             candidate.prefixes(|prefix| places.all.push((prefix, number)));
             if let RangeKey::Ports(protocol, PortRange::Named(name), _) = &candidate.range {
-                places.add_named(number, rules.direction, (*protocol, name.clone()), own_ports);
+                // A sum has no ports with names; who is part of it has, and is meant only if selected by itself.
+                let is_sum = candidate.row == Row::Sum && candidate.peer != PeerKey::All;
+                if rules.direction == Direction::Ingress || !is_sum {
+                    places.add_named(number, rules.direction, (*protocol, name.clone()), own_ports);
+                }
             }
         }
         places.begins.resize(selectors + 1, places.all.len() as u32);
