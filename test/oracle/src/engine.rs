@@ -8,7 +8,7 @@ use abi::policy as tables;
 use identity::{NumericIdentity, Outside, OutsideChange};
 use ipnet::IpNet;
 use labels::Labels;
-use policy::{Change, Direction, EndpointPolicy, Learned, Repository, RuleOrigin, What};
+use policy::{Change, Direction, EndpointPolicy, Known, Learned, Repository, RuleOrigin, What};
 
 use crate::evaluate::{Decision, Other, Packet, Verdict};
 use crate::world::World;
@@ -21,6 +21,8 @@ pub struct Engine {
     pub outside: Outside,
     /// The addresses of names.
     learned: BTreeMap<Learned, Vec<IpNet>>,
+    /// What the engine was told of groups and services.
+    told: BTreeMap<Learned, Known>,
     kept: BTreeMap<NumericIdentity, EndpointPolicy>,
 }
 
@@ -31,6 +33,7 @@ impl Engine {
             repository: Repository::new(world.settings.clone()),
             outside: Outside::new(world.settings.families, &BTreeMap::new(), []),
             learned: BTreeMap::new(),
+            told: BTreeMap::new(),
             kept: BTreeMap::new(),
         };
         for (identity, party) in &world.parties {
@@ -42,8 +45,23 @@ impl Engine {
         for policy in &world.policies {
             let change = engine.repository.upsert_policy(policy.clone());
             engine.take(change);
+            engine.tell(world);
         }
         engine
+    }
+
+    /// Tells what the policies want to know of groups and services, as far as it is not told yet.
+    pub fn tell(&mut self, world: &World) {
+        let wanted: BTreeSet<Learned> = self.repository.learned().filter(|one| !one.is_name()).cloned().collect();
+        self.told.retain(|learned, _| wanted.contains(learned));
+        for learned in wanted {
+            let known = world.known(&learned);
+            if self.told.get(&learned) != Some(&known) {
+                let change = self.repository.set_learned(&learned, known.clone());
+                self.take(change);
+                self.told.insert(learned, known);
+            }
+        }
     }
 
     /// A workload comes, or changes.

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use identity::NumericIdentity;
+use ipnet::IpNet;
 use labels::{Label, Labels, Operator, Selector};
 use policy::{
-    AllowLocalhost, Auth, Direction, Effect, Entity, Implicit, Mode, Peer, PortRange, Ports, Redirect, Rule,
+    AllowLocalhost, Auth, Direction, Effect, Entity, Implicit, Learned, Mode, Peer, PortRange, Ports, Redirect, Rule,
     RuleOrigin, Subject, Tier,
 };
 
@@ -256,11 +257,18 @@ fn detail(world: &World, packet: &Packet, subject: &Party, range: Option<(u8, &P
 fn is_for(rule: &Rule, subject: &Party, is_host: bool) -> bool {
     match &rule.subject {
         Subject::Endpoints(selector) => !is_host && fulfils(&subject.labels, selector),
-        Subject::Nodes(selector) => is_host && fulfils(&subject.labels, selector),
+        Subject::Nodes(selector) => is_host && fulfils(&labels_of_own_node(subject), selector),
     }
 }
 
-fn fulfils(labels: &Labels, selector: &Selector) -> bool {
+/// The labels by which the own node is a subject: those that Kubernetes gives it.
+fn labels_of_own_node(host: &Party) -> Labels {
+    let kept = |label: &&Label| label.source == "k8s" && label.key != labels::CLUSTER || label.is_reserved("host");
+    host.labels.iter().filter(kept).cloned().collect()
+}
+
+fn fulfils<'a>(labels: impl IntoIterator<Item = &'a Label>, selector: &Selector) -> bool {
+    let labels: Vec<&Label> = labels.into_iter().collect();
     selector.requirements().iter().all(|requirement| {
         let of_key = labels.iter().filter(|label| {
             label.key == requirement.key.key
@@ -297,6 +305,24 @@ fn is_peer(world: &World, other: Other, peer: &Peer) -> bool {
         }
         (Peer::Entity { entity, sum: false }, other) => is_entity(world, other, *entity),
         (Peer::Entity { entity, sum: true }, other) => in_sum(world, other, *entity),
+        (Peer::Learned(Learned::Groups(selector, except)), other) => {
+            let (is_outside, address) = match other {
+                Other::Address(address) => (true, Some(address)),
+                Other::Party(party) => (is_world(&world.parties[&party].labels), None),
+            };
+            let is_out = |part: &IpNet| address.is_some_and(|address| part.contains(&address));
+            is_outside && fulfils(world.labels_of_groups(address), selector) && !except.iter().any(is_out)
+        }
+        (Peer::Learned(learned), Other::Party(party)) if learned.is_service() => {
+            let labels = &world.parties[&party].labels;
+            let is = |key: &str, value: &str| labels.get("k8s", key) == Some(value);
+            world.services_of(learned).iter().any(|(namespace, service)| {
+                let app = service.app.as_deref();
+                app.is_some_and(|app| is("app", app))
+                    && is(labels::POD_NAMESPACE, namespace)
+                    && is(labels::CLUSTER, &world.settings.cluster_name)
+            })
+        }
         (Peer::Cidr(_) | Peer::Learned(_), Other::Address(address)) => world.address_sets(peer).iter().any(|set| {
             let family_is_used = match address {
                 IpAddr::V4(_) => world.settings.families.ipv4,
@@ -322,9 +348,7 @@ fn is_peer(world: &World, other: Other, peer: &Peer) -> bool {
 
 /// The labels of an address outside: what it belongs to, and the longest prefix that a policy names around it.
 fn labels_of(world: &World, address: IpAddr) -> Labels {
-    let peers = world.rules().flat_map(|rule| &rule.peers);
-    let sets = peers.flat_map(|peer| world.address_sets(peer));
-    let named = sets.flat_map(|set| [set.prefix].into_iter().chain(set.except));
+    let named = world.named_prefixes().into_iter();
     let longest = named.filter(|prefix| prefix.contains(&address)).max_by_key(|prefix| prefix.prefix_len());
     match longest {
         Some(prefix) => identity::cidr_labels(prefix, world.settings.families),
@@ -349,13 +373,17 @@ fn is_entity(world: &World, other: Other, entity: Entity) -> bool {
     match entity {
         Entity::All => true,
         Entity::None => false,
-        Entity::World => is("world") || is("world-ipv4") || is("world-ipv6"),
+        Entity::World => is_world(labels),
         Entity::Cluster => {
             inside.iter().any(|name| is(name)) || cluster_of(labels) == Some(&world.settings.cluster_name)
         }
         Entity::ClusterMesh => inside.iter().any(|name| is(name)) || cluster_of(labels).is_some(),
         other => is(other.name()),
     }
+}
+
+fn is_world(labels: &Labels) -> bool {
+    ["world", "world-ipv4", "world-ipv6"].iter().any(|name| labels.has_reserved(name))
 }
 
 fn cluster_of(labels: &Labels) -> Option<&str> {
@@ -368,6 +396,7 @@ fn sum_of(world: &World, other: Other) -> Option<&'static str> {
         Other::Address(address) if world.is_named(address) => Some("aggregate-world"),
         Other::Party(party) if (256..1 << 16).contains(&party) => Some("aggregate-cluster"),
         Other::Party(party) if (1 << 16..1 << 24).contains(&party) => Some("aggregate-cluster-mesh"),
+        Other::Party(party) if party >= abi::identity::LOCAL_REMOTE_NODE => Some("aggregate-remote-node"),
         Other::Address(_) | Other::Party(_) => None,
     }
 }
@@ -376,6 +405,7 @@ fn sum_of(world: &World, other: Other) -> Option<&'static str> {
 fn in_sum(world: &World, other: Other, entity: Entity) -> bool {
     match (entity, other) {
         (Entity::World, Other::Address(address)) => world.is_named(address),
+        (Entity::RemoteNode, Other::Party(party)) => party >= abi::identity::LOCAL_REMOTE_NODE,
         (Entity::Cluster, Other::Party(party)) => (256..1 << 16).contains(&party),
         (Entity::ClusterMesh, Other::Party(party)) => (256..1 << 24).contains(&party),
         _ => false,

@@ -3,49 +3,22 @@
 //! Everything is drawn from small pools, so that rules meet often: equal labels, overlapping prefixes, ports at the
 //! edges of ranges. One seed gives one sequence, for ever.
 
+mod cilium;
+mod kubernetes;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use identity::{Families, NumericIdentity, RESERVED, reserved_labels};
-use labels::{Label, Labels};
+use ipnet::IpNet;
+use labels::{Label, Labels, source};
 use policy::{AllowLocalhost, Direction, Learned, Mode, NamedPorts, PolicyObject, Settings};
 use serde_json::{Value, json};
 
 use crate::evaluate::{Other, Packet};
-use crate::world::{Party, World};
+use crate::world::{Group, Party, Service, World};
 
-/// Numbers that look random: xorshift64*.
-#[derive(Clone, Debug)]
-pub struct Random(u64);
-
-impl Random {
-    /// The sequence of a seed.
-    pub fn new(seed: u64) -> Self {
-        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    /// A number below `limit`.
-    pub fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % limit.max(1)
-    }
-
-    /// True once in `n` times.
-    pub fn once_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-
-    /// One of these.
-    pub fn pick<T: Clone>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len())].clone()
-    }
-
-    fn list<T>(&mut self, most: usize, mut make: impl FnMut(&mut Random) -> T) -> Vec<T> {
-        (0..1 + self.below(most)).map(|_| make(self)).collect()
-    }
-}
+pub use crate::random::Random;
 
 const NAMESPACES: &[&str] = &["a", "b", "c"];
 const APPS: &[&str] = &["x", "y", "z"];
@@ -82,22 +55,6 @@ const ADDRESSES: &[&str] = &[
     "fd00:2::1",
     "2001:db8::1",
 ];
-const ENTITIES: &[&str] = &[
-    "all",
-    "world",
-    "cluster",
-    "cluster-mesh",
-    "host",
-    "init",
-    "ingress",
-    "unmanaged",
-    "remote-node",
-    "health",
-    "none",
-    "kube-apiserver",
-    "kube-apiserver",
-    "kube-apiserver",
-];
 const PORT_NAMES: &[&str] = &["web", "dns", "odd"];
 
 /// A world without policies.
@@ -117,6 +74,8 @@ pub fn world(random: &mut Random) -> World {
             () => AllowLocalhost::Always,
         },
         host_firewall: random.once_in(2),
+        node_selector_labels: random.once_in(4),
+        extended_ip_protocols: random.once_in(3),
         ..Settings::default()
     };
     let mut parties = BTreeMap::new();
@@ -128,15 +87,68 @@ pub fn world(random: &mut Random) -> World {
     // The world as a whole has another identity if both families are in use.
     let absent: &[NumericIdentity] = if ipv6 { &[2] } else { &[9, 10] };
     parties.retain(|number, _| !absent.contains(number));
-    let mut world = World { settings, policies: Vec::new(), parties, learned: BTreeMap::new() };
+    if settings.node_selector_labels {
+        add_nodes(&mut parties);
+    }
+    let (groups, services) = (groups(), services());
+    let mut world = World { settings, policies: Vec::new(), parties, learned: BTreeMap::new(), groups, services };
     for _ in 0..8 {
         add_workload(random, &mut world);
     }
-    let names = Learned::Name("one.example".to_owned());
+    set_names(&mut world, &["10.1.2.3/32", "10.9.9.9/32"], &["10.1.2.4/32"]);
     world
-        .learned
-        .insert(names, vec!["10.1.2.3/32".parse().expect("a prefix"), "10.9.9.9/32".parse().expect("a prefix")]);
-    world
+}
+
+/// Nodes that selectors of nodes tell apart; the own one has labels of both sorts.
+fn add_nodes(parties: &mut BTreeMap<NumericIdentity, Party>) {
+    let of_node = |role: &str| [Label::new(source::NODE, "role", role), Label::k8s(labels::CLUSTER, "here")];
+    if let Some(host) = parties.get_mut(&abi::identity::HOST) {
+        host.labels = host.labels.clone().with(of_node("infra"));
+    }
+    let remote = || Labels::new([Label::reserved("remote-node")]);
+    let infra = remote().with(of_node("infra"));
+    let api = remote().with(of_node("plain")).with([Label::reserved("kube-apiserver")]);
+    let elsewhere = remote().with([Label::k8s(labels::CLUSTER, "there")]);
+    for (labels, number) in [infra, api, elsewhere].into_iter().zip(abi::identity::LOCAL_REMOTE_NODE + 200..) {
+        parties.insert(number, Party { labels, ports: NamedPorts::new() });
+    }
+}
+
+fn prefixes(texts: &[&str]) -> Vec<IpNet> {
+    texts.iter().map(|text| text.parse().expect("a prefix")).collect()
+}
+
+/// The addresses of a name, and which others the pattern around it has.
+pub(crate) fn set_names(world: &mut World, named: &[&str], others: &[&str]) {
+    world.learned.insert(Learned::Name("one.example".to_owned()), prefixes(named));
+    world.learned.insert(Learned::Pattern("*.example".to_owned()), prefixes(&[named, others].concat()));
+}
+
+fn groups() -> BTreeMap<String, Group> {
+    let group = |labels: &[(&str, &str)], texts: &[&str]| Group {
+        labels: Labels::new(labels.iter().map(|(key, value)| Label::new(source::CIDR_GROUP, *key, *value))),
+        prefixes: prefixes(texts),
+    };
+    let all = [
+        group(&[("zone", "x"), ("env", "prod")], &["10.1.2.0/24", "fd00:1::/32"]),
+        group(&[("zone", "y"), ("env", "prod")], &["10.1.0.0/16"]),
+        group(&[("zone", "x")], &["10.9.9.9/32", "11.0.0.0/8"]),
+    ];
+    all.into_iter().enumerate().map(|(at, group)| (format!("g{at}"), group)).collect()
+}
+
+fn services() -> BTreeMap<(String, String), Service> {
+    let service = |kind: &str, app: Option<&str>, backends: &[&str]| Service {
+        labels: Labels::new([Label::k8s("kind", kind)]),
+        app: app.map(str::to_owned),
+        backends: prefixes(backends),
+    };
+    let all = [
+        ("a", "pods", service("x", Some("x"), &[])),
+        ("b", "pods", service("y", Some("y"), &[])),
+        ("b", "bare", service("x", None, &["10.9.9.9/32", "10.1.2.200/32"])),
+    ];
+    all.into_iter().map(|(namespace, name, service)| ((namespace.to_owned(), name.to_owned()), service)).collect()
 }
 
 /// One workload more; yields its identity.
@@ -175,13 +187,13 @@ pub fn named_ports(random: &mut Random) -> NamedPorts {
 
 /// A policy that is right, of one of four kinds; names repeat, so that policies replace each other.
 pub fn policy(random: &mut Random, settings: &Settings) -> PolicyObject {
-    read(policy_value(random), settings)
+    read(value(random, settings), settings)
 }
 
 /// The same with rules that ask for proof. Traffic is never passed on then, which the field does not support.
 pub fn policy_with_proof(random: &mut Random, settings: &Settings, mode: &str) -> PolicyObject {
     let clusterwide = random.once_in(4);
-    let mut value = cilium(random, clusterwide);
+    let mut value = cilium::policy(random, settings, clusterwide);
     for spec in value["specs"].as_array_mut().into_iter().flatten() {
         for section in ["ingress", "egress"] {
             for rule in spec.get_mut(section).and_then(Value::as_array_mut).into_iter().flatten() {
@@ -201,230 +213,20 @@ fn read(value: Value, settings: &Settings) -> PolicyObject {
     read.unwrap_or_else(|problems| panic!("a generated policy is wrong: {problems:?}: {value}"))
 }
 
-fn policy_value(random: &mut Random) -> Value {
+/// A policy as its author writes it, of one of four kinds.
+pub fn value(random: &mut Random, settings: &Settings) -> Value {
     match random.below(6) {
-        0 => network_policy(random),
-        1 => cluster_network_policy(random),
-        2 if random.once_in(2) => cluster_network_policy(random),
-        2 | 3 => cilium(random, true),
-        _ => cilium(random, false),
+        0 => kubernetes::network_policy(random),
+        1 => kubernetes::cluster_network_policy(random, settings),
+        2 if random.once_in(2) => kubernetes::cluster_network_policy(random, settings),
+        2 | 3 => cilium::policy(random, settings, true),
+        _ => cilium::policy(random, settings, false),
     }
-}
-
-fn cilium(random: &mut Random, clusterwide: bool) -> Value {
-    let name = format!("p{}", random.below(5));
-    let specs: Vec<Value> = random.list(2, |random| spec(random, clusterwide));
-    let (kind, metadata) = match clusterwide {
-        true => ("CiliumClusterwideNetworkPolicy", json!({ "name": name })),
-        false => ("CiliumNetworkPolicy", json!({ "name": name, "namespace": random.pick(NAMESPACES) })),
-    };
-    json!({ "apiVersion": "cilium.io/v2", "kind": kind, "metadata": metadata, "specs": specs })
-}
-
-fn spec(random: &mut Random, clusterwide: bool) -> Value {
-    let mut spec = json!({});
-    let nodes = clusterwide && random.once_in(4);
-    if nodes {
-        spec["nodeSelector"] = json!({});
-    } else {
-        spec["endpointSelector"] = selector(random, true);
-    }
-    let sections = ["ingress", "egress", "ingressDeny", "egressDeny"];
-    let first = random.pick(&sections[..2]);
-    let second = random.pick(&sections);
-    for section in [first, second] {
-        let (ingress, deny) = (section.starts_with("ingress"), section.ends_with("Deny"));
-        spec[section] = random.list(3, |random| rule(random, ingress, deny, nodes)).into();
-    }
-    if random.once_in(5) {
-        spec["enableDefaultDeny"] = json!({ "ingress": random.once_in(2), "egress": random.once_in(2) });
-    }
-    spec
-}
-
-fn rule(random: &mut Random, ingress: bool, deny: bool, nodes: bool) -> Value {
-    let mut rule = json!({});
-    let field = |kind: &str| format!("{}{kind}", if ingress { "from" } else { "to" });
-    match random.below(10) {
-        0 => {}
-        1..=4 => rule[field("Endpoints")] = random.list(2, |random| selector(random, false)).into(),
-        5 | 6 => rule[field("Entities")] = random.list(2, |random| json!(random.pick(ENTITIES))).into(),
-        7 => rule[field("CIDR")] = random.list(2, |random| json!(random.pick(PREFIXES))).into(),
-        8 => rule[field("CIDRSet")] = random.list(2, cidr_rule).into(),
-        _ if ingress => rule[field("Endpoints")] = json!([]),
-        _ => rule["toFQDNs"] = json!([{ "matchName": "one.example" }]),
-    }
-    match random.below(5) {
-        0 => {}
-        1 => rule["icmps"] = json!([{ "fields": random.list(2, icmp) }]),
-        _ => rule["toPorts"] = random.list(2, |random| port_rule(random, deny || nodes)).into(),
-    }
-    rule
-}
-
-fn selector(random: &mut Random, subject: bool) -> Value {
-    let mut labels = json!({});
-    if random.once_in(2) {
-        labels["app"] = json!(random.pick(APPS));
-    }
-    if random.once_in(4) {
-        labels["k8s:tier"] = json!(random.pick(APPS));
-    }
-    if !subject && random.once_in(4) {
-        labels["k8s:io.kubernetes.pod.namespace"] = json!(random.pick(NAMESPACES));
-    }
-    if random.once_in(8) {
-        labels["io.cilium.k8s.namespace.labels.team"] = json!(random.pick(APPS));
-    }
-    if !subject && random.once_in(10) {
-        labels = json!({ format!("reserved:{}", random.pick(&["host", "world", "remote-node"])): "" });
-    }
-    let expression = match random.below(8) {
-        0 => json!([{ "key": "tier", "operator": "Exists" }]),
-        1 => json!([{ "key": "tier", "operator": "DoesNotExist" }]),
-        2 => json!([{ "key": "app", "operator": "In", "values": [random.pick(APPS), random.pick(APPS)] }]),
-        3 => json!([{ "key": "app", "operator": "NotIn", "values": [random.pick(APPS)] }]),
-        _ => return json!({ "matchLabels": labels }),
-    };
-    json!({ "matchLabels": labels, "matchExpressions": expression })
 }
 
 fn cidr_rule(random: &mut Random) -> Value {
     let (cidr, except) = random.pick(EXCEPT);
     json!({ "cidr": cidr, "except": [except] })
-}
-
-fn icmp(random: &mut Random) -> Value {
-    match random.below(4) {
-        0 => json!({ "type": "EchoRequest" }),
-        1 => json!({ "type": random.below(4) }),
-        2 => json!({ "type": "EchoRequest", "family": "IPv6" }),
-        _ => json!({ "type": 128 + random.below(3), "family": "IPv6" }),
-    }
-}
-
-fn port_rule(random: &mut Random, plain: bool) -> Value {
-    let asks = !plain && random.once_in(3);
-    let ports: Vec<Value> = random.list(3, |random| port(random, asks));
-    let mut rule = json!({ "ports": ports });
-    if asks && random.once_in(4) {
-        rule["serverNames"] = json!([random.pick(APPS)]);
-        rule["terminatingTLS"] = json!({ "secret": { "name": "s" } });
-    }
-    if asks {
-        rule["rules"] = json!({ "http": [{ "method": random.pick(&["GET", "PUT"]) }] });
-    }
-    rule
-}
-
-fn port(random: &mut Random, asks: bool) -> Value {
-    let protocol = if asks { "TCP" } else { random.pick(&["TCP", "TCP", "UDP", "SCTP", "ANY"]) };
-    if random.once_in(5) {
-        return json!({ "port": random.pick(PORT_NAMES), "protocol": protocol });
-    }
-    if !asks && random.once_in(8) {
-        return json!({ "port": "0", "protocol": protocol });
-    }
-    let first = random.pick(PORTS);
-    let mut port = json!({ "port": first.to_string(), "protocol": protocol });
-    if random.once_in(3) {
-        port["endPort"] = json!(random.pick(PORTS));
-    }
-    port
-}
-
-fn cluster_network_policy(random: &mut Random) -> Value {
-    let mut spec = json!({
-        "tier": random.pick(&["Admin", "Admin", "Baseline"]),
-        "priority": random.below(3),
-        "subject": if random.once_in(2) { json!({ "namespaces": {} }) } else { json!({ "pods": namespaced_pod(random) }) },
-    });
-    for section in ["ingress", "egress"] {
-        if random.once_in(2) {
-            spec[section] = random.list(3, |random| cluster_rule(random, section)).into();
-        }
-    }
-    let metadata = json!({ "name": format!("c{}", random.below(3)) });
-    json!({ "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy", "metadata": metadata, "spec": spec })
-}
-
-fn cluster_rule(random: &mut Random, section: &str) -> Value {
-    let egress = section == "egress";
-    let action = random.pick(&["Accept", "Deny", "Pass", "Pass"]);
-    let mut rule = json!({ "action": action });
-    if !random.once_in(4) {
-        let peers = random.list(2, |random| match random.below(if egress { 4 } else { 3 }) {
-            0 => json!({ "namespaces": { "matchLabels": { "team": random.pick(APPS) } } }),
-            1 => json!({ "pods": namespaced_pod(random) }),
-            2 => json!({ "namespaces": {} }),
-            _ => json!({ "networks": random.list(2, |random| json!(random.pick(PREFIXES))) }),
-        });
-        rule[if egress { "to" } else { "from" }] = peers.into();
-    }
-    if random.once_in(2) {
-        rule["protocols"] = random.list(2, cluster_protocol).into();
-    }
-    rule
-}
-
-fn namespaced_pod(random: &mut Random) -> Value {
-    let namespaces =
-        if random.once_in(2) { json!({}) } else { json!({ "matchLabels": { "team": random.pick(APPS) } }) };
-    json!({ "namespaceSelector": namespaces, "podSelector": plain_selector(random) })
-}
-
-fn cluster_protocol(random: &mut Random) -> Value {
-    let (one, two) = (random.pick(PORTS), random.pick(PORTS));
-    match random.below(5) {
-        0 => json!({ "tcp": {} }),
-        1 => json!({ "destinationNamedPort": random.pick(PORT_NAMES) }),
-        2 => json!({ "udp": { "destinationPort": { "number": one } } }),
-        3 => json!({ "tcp": { "destinationPort": { "range": { "start": one.min(two), "end": one.max(two) } } } }),
-        _ => json!({ "tcp": { "destinationPort": { "number": one } } }),
-    }
-}
-
-fn network_policy(random: &mut Random) -> Value {
-    let mut spec = json!({ "podSelector": plain_selector(random) });
-    if random.once_in(2) {
-        spec["ingress"] = random.list(2, |random| k8s_rule(random, "from")).into();
-    }
-    if random.once_in(2) {
-        spec["egress"] = random.list(2, |random| k8s_rule(random, "to")).into();
-    }
-    spec["policyTypes"] = random.pick(&[json!(["Ingress"]), json!(["Egress"]), json!(["Ingress", "Egress"])]);
-    let metadata = json!({ "name": format!("k{}", random.below(3)), "namespace": random.pick(NAMESPACES) });
-    json!({ "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec })
-}
-
-fn plain_selector(random: &mut Random) -> Value {
-    if random.once_in(3) { json!({}) } else { json!({ "matchLabels": { "app": random.pick(APPS) } }) }
-}
-
-fn k8s_rule(random: &mut Random, peers: &str) -> Value {
-    let mut rule = json!({});
-    if !random.once_in(4) {
-        rule[peers] = random.list(2, k8s_peer).into();
-    }
-    if random.once_in(2) {
-        let first = random.pick(PORTS);
-        rule["ports"] = random.pick(&[
-            json!([{ "port": first }]),
-            json!([{ "port": first, "endPort": 65535, "protocol": "UDP" }]),
-            json!([{ "port": "web" }]),
-            json!([{ "protocol": "TCP" }]),
-        ]);
-    }
-    rule
-}
-
-fn k8s_peer(random: &mut Random) -> Value {
-    match random.below(4) {
-        0 => json!({ "podSelector": plain_selector(random) }),
-        1 => json!({ "namespaceSelector": {}, "podSelector": plain_selector(random) }),
-        2 => json!({ "namespaceSelector": { "matchLabels": { "team": random.pick(APPS) } } }),
-        _ => json!({ "ipBlock": cidr_rule(random) }),
-    }
 }
 
 /// A packet of or to somebody in the world, more often than not one that some rule may speak of.
@@ -444,7 +246,7 @@ pub fn packet(random: &mut Random, world: &World) -> Packet {
 
 /// A workload or the host, preferably one that some rule is for.
 fn subject(random: &mut Random, world: &World) -> NumericIdentity {
-    let all: Vec<NumericIdentity> = world.parties.keys().copied().filter(|one| *one == 1 || *one > 255).collect();
+    let all: Vec<NumericIdentity> = [abi::identity::HOST].into_iter().chain(world.workloads()).collect();
     let is_subject = |identity: &NumericIdentity| {
         let known = policy::PeerIdentity::new(*identity, world.parties[identity].labels.clone());
         world.rules().any(|rule| rule.subject.selects(&known))
@@ -459,7 +261,7 @@ fn protocol_and_port(random: &mut Random, world: &World) -> (u8, u16) {
         policy::Ports::All => None,
     });
     let specs: Vec<&policy::PortSpec> = specs.flatten().collect();
-    let protocol = random.pick(&[6_u8, 6, 6, 17, 132, 1, 58, 47]);
+    let protocol = random.pick(&[6_u8, 6, 6, 17, 132, 1, 58, 47, 50]);
     let spec = if specs.is_empty() || random.once_in(4) { None } else { Some(random.pick(&specs)) };
     // Edges, and what lies just outside of them.
     let near = |random: &mut Random, port: u16| port.saturating_add(random.below(3) as u16).saturating_sub(1);
@@ -468,10 +270,11 @@ fn protocol_and_port(random: &mut Random, world: &World) -> (u8, u16) {
             let edge = random.pick(&[*first, *first, *last, first.midpoint(*last)]);
             (spec.protocol, if random.once_in(2) { edge } else { near(random, edge) })
         }
+        (Some(spec), _) if !policy::protocol::WITH_PORTS.contains(&spec.protocol) => (spec.protocol, 0),
         (Some(spec), _) => (spec.protocol, random.pick(PORTS)),
         (None, _) => match protocol {
             1 | 58 => (protocol, random.pick(&[0, 1, 2, 3, 8, 128, 129, 130])),
-            47 => (protocol, 0),
+            47 | 50 => (protocol, 0),
             _ => {
                 let port = random.pick(PORTS);
                 (protocol, near(random, port))

@@ -10,8 +10,9 @@ mod evaluate;
 mod filters;
 pub mod generate;
 pub mod life;
+mod random;
 mod tables;
 mod world;
 
 pub use evaluate::{Decision, Other, Packet, Verdict, evaluate};
-pub use world::{Party, World};
+pub use world::{Group, Party, Service, World};

@@ -1,8 +1,6 @@
 //! What may happen in a cluster while packets are under way?
 
-use identity::NumericIdentity;
-use ipnet::IpNet;
-use labels::Labels;
+use labels::{Label, Labels, source};
 
 use crate::engine::Engine;
 use crate::evaluate::Other;
@@ -18,18 +16,20 @@ pub fn upsert(world: &mut World, policy: policy::PolicyObject) {
 /// One step of a cluster's life: policies, workloads, ports and names come, change and go, for the world and for the engine
 /// alike. Says whom it was about.
 pub fn step(random: &mut Random, world: &mut World, engine: &mut Engine) -> Option<Other> {
-    match random.below(11) {
+    match random.below(12) {
         0..=2 => {
             let policy = generate::policy(random, &world.settings);
             upsert(world, policy.clone());
             let change = engine.repository.upsert_policy(policy);
             engine.take(change);
+            engine.tell(world);
             None
         }
         3 if !world.policies.is_empty() => {
             let gone = world.policies.swap_remove(random.below(world.policies.len()));
             let change = engine.repository.remove_policy(&gone.reference);
             engine.take(change);
+            engine.tell(world);
             None
         }
         4..=6 => {
@@ -39,7 +39,7 @@ pub fn step(random: &mut Random, world: &mut World, engine: &mut Engine) -> Opti
             Some(Other::Party(identity))
         }
         7 => {
-            let workloads: Vec<NumericIdentity> = world.parties.keys().copied().filter(|one| *one > 255).collect();
+            let workloads = world.workloads();
             if workloads.len() > 3 {
                 let gone = random.pick(&workloads);
                 world.parties.remove(&gone);
@@ -52,15 +52,16 @@ pub fn step(random: &mut Random, world: &mut World, engine: &mut Engine) -> Opti
             let host = world.parties.get_mut(&1).expect("the own node");
             let api = if random.once_in(2) { vec!["reserved:kube-apiserver"] } else { Vec::new() };
             let role = if random.once_in(2) { "k8s:app=x" } else { "k8s:app=y" };
-            host.labels = Labels::parse(["reserved:host", role].into_iter().chain(api)).expect("labels");
+            let of_node = |label: &&Label| label.source == source::NODE || label.key == labels::CLUSTER;
+            let kept: Vec<Label> = host.labels.iter().filter(of_node).cloned().collect();
+            host.labels = Labels::parse(["reserved:host", role].into_iter().chain(api)).expect("labels").with(kept);
             let labels = host.labels.clone();
             let change = engine.repository.upsert_identity(1, &labels);
             engine.take(change);
             Some(Other::Party(1))
         }
         9 => {
-            let identities: Vec<NumericIdentity> = world.parties.keys().copied().filter(|one| *one > 255).collect();
-            let identity = random.pick(&identities);
+            let identity = random.pick(&world.workloads());
             let ports = generate::named_ports(random);
             let party = world.parties.get_mut(&identity).expect("a known identity");
             party.ports.clone_from(&ports);
@@ -68,15 +69,22 @@ pub fn step(random: &mut Random, world: &mut World, engine: &mut Engine) -> Opti
             engine.take(change);
             Some(Other::Party(identity))
         }
+        10 => {
+            let group = world.groups.get_mut(random.pick(&["g0", "g1", "g2"])).expect("a known group");
+            let all = ["10.1.0.0/16", "10.1.2.0/24", "10.1.2.128/25", "10.9.9.9/32"];
+            let some = all.iter().filter(|_| random.once_in(2));
+            group.prefixes = some.map(|text| text.parse().expect("a prefix")).collect();
+            engine.tell(world);
+            Some(Other::Address(random.pick(&["10.1.2.3", "10.9.9.9", "10.1.2.200"]).parse().expect("an address")))
+        }
         _ => {
-            let name = policy::Learned::Name("one.example".to_owned());
-            let all: Vec<IpNet> = ["10.1.2.3/32", "10.9.9.9/32", "11.0.0.1/32"]
-                .iter()
-                .map(|text| text.parse().expect("a prefix"))
-                .collect();
-            let some: Vec<IpNet> = all.into_iter().filter(|_| random.once_in(2)).collect();
-            world.learned.insert(name.clone(), some.clone());
-            engine.learn(&name, some);
+            let all = ["10.1.2.3/32", "10.9.9.9/32", "11.0.0.1/32"];
+            let named: Vec<&str> = all.into_iter().filter(|_| random.once_in(2)).collect();
+            let others: Vec<&str> = all.into_iter().filter(|_| random.once_in(3)).collect();
+            generate::set_names(world, &named, &others);
+            for (name, addresses) in world.learned.clone() {
+                engine.learn(&name, addresses);
+            }
             Some(Other::Address(random.pick(&["10.1.2.3", "10.9.9.9", "11.0.0.1"]).parse().expect("an address")))
         }
     }

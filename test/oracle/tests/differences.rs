@@ -13,7 +13,7 @@ use labels::{Label, Labels};
 use oracle::engine::Engine;
 use oracle::generate::{self, Random};
 use oracle::{Other, Packet, World, life};
-use policy::{Direction, Known, Learned, PolicyObject, Redirect};
+use policy::{Direction, Learned, Peer, PolicyObject, Redirect};
 
 /// How many worlds are tried, 400 packets each; more of them with `DIFF_WORLDS=2000`.
 fn worlds(usually: u64) -> u64 {
@@ -49,7 +49,9 @@ fn pair(random: &mut Random, world: &World) -> [World; 2] {
 }
 
 fn side(world: &World) -> Side {
-    let learned = world.learned.iter().map(|(name, prefixes)| (name.clone(), Known::from(prefixes.clone())));
+    let peers = world.rules().flat_map(|rule| &rule.peers);
+    let learned = peers.filter_map(|peer| if let Peer::Learned(learned) = peer { Some(learned) } else { None });
+    let learned = learned.map(|learned| (learned.clone(), world.known(learned)));
     Side {
         settings: world.settings.clone(),
         policies: world.policies.clone(),
@@ -258,7 +260,7 @@ fn kind_of(identity: u32, labels: &Labels) -> Option<Kind> {
         1 => Some(Kind::Host(labels.has_reserved("kube-apiserver"))),
         6 | 7 => Some(Kind::RemoteNode(identity == 7)),
         256..0x1_0000 => Some(Kind::Pod),
-        0x1_0000.. => Some(Kind::ForeignPod),
+        0x1_0000..abi::identity::LOCAL_CIDR => Some(Kind::ForeignPod),
         _ => None,
     }
 }
@@ -355,12 +357,7 @@ fn a_policy_written_otherwise_is_equivalent_and_one_that_only_looks_so_is_not() 
             prefixes: BTreeSet::new(),
         };
         let (old, new) = (side(one), side(two));
-        let world = World {
-            settings: settings.clone(),
-            policies: Vec::new(),
-            parties: BTreeMap::new(),
-            learned: BTreeMap::new(),
-        };
+        let world = World { settings: settings.clone(), ..World::default() };
         let mut scene = Scene::new(open_space(&world), [&old, &new], true, 10_000);
         let found = differences(&mut scene, 10_000);
         assert_eq!(found.incomplete, None);
@@ -409,8 +406,8 @@ fn addresses_of_their_own_identity_are_told_from_the_others() {
         prefixes: BTreeSet::new(),
     };
     let sides = [side(&old), side(&all)];
-    let (policies, parties, learned) = (sides[0].policies.clone(), BTreeMap::new(), BTreeMap::new());
-    let world = World { settings: settings.clone(), policies, parties, learned };
+    let policies = sides[0].policies.clone();
+    let world = World { settings: settings.clone(), policies, ..World::default() };
     let gains = |open: bool| {
         let regions = [Region::pods(&settings.cluster_name)].into_iter().chain(addresses(&world)).collect();
         let space = Space::new(Vec::new(), regions, settings.clone(), open);

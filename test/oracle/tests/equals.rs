@@ -47,7 +47,7 @@ fn worlds() -> u64 {
 fn tables_say_what_the_rules_say() {
     let mut verdicts = BTreeMap::new();
     let seeds = (0..worlds()).map(|at| if at < 400 { at } else { 100_000 + at });
-    for seed in seeds.chain(ONCE_DIFFERENT) {
+    for seed in seeds {
         let mut random = Random::new(seed);
         let mut world = generate::world(&mut random);
         for _ in 0..2 + random.below(7) {
@@ -80,9 +80,6 @@ fn tables_say_what_the_rules_say() {
         assert!(verdicts.get(verdict).is_some_and(|count| *count > 20), "{verdict} is rare: {verdicts:?}");
     }
 }
-
-/// Worlds in which the two once differed: two denials, one wider than the other, below two passes.
-const ONCE_DIFFERENT: [u64; 1] = [107_281];
 
 #[test]
 fn proof_is_asked_for_where_the_rules_ask_for_it() {
@@ -144,3 +141,118 @@ fn changes_lead_where_a_fresh_start_leads() {
         }
     }
 }
+
+/// The generator is no good for a field that it never writes.
+#[test]
+fn every_kind_of_rule_is_generated() {
+    let mut random = Random::new(1);
+    let mut fields = BTreeSet::new();
+    for _ in 0..20 {
+        let world = generate::world(&mut random);
+        (0..200).for_each(|_| note(&generate::value(&mut random, &world.settings), "", &mut fields));
+    }
+    for field in FIELDS {
+        assert!(fields.contains(*field), "{field} is never generated: {fields:?}");
+    }
+}
+
+/// Notes the names of fields with the name of what holds them; `.kind` stands for what is in a list of words.
+fn note(value: &serde_json::Value, within: &str, fields: &mut BTreeSet<String>) {
+    match value {
+        serde_json::Value::Object(map) => {
+            for (key, value) in map {
+                fields.insert(format!("{within}.{key}"));
+                note(value, key, fields);
+            }
+        }
+        serde_json::Value::Array(list) => list.iter().for_each(|one| note(one, within, fields)),
+        serde_json::Value::String(word) => drop(fields.insert(format!("{within}={word}"))),
+        _ => {}
+    }
+}
+
+/// Fields of `docs/policy-fields.md` that change a verdict, but for `specs` in place of `spec`, proof, which has a test of
+/// its own, and what is refused.
+const FIELDS: &[&str] = &[
+    "kind=CiliumNetworkPolicy",
+    "kind=CiliumClusterwideNetworkPolicy",
+    "kind=NetworkPolicy",
+    "kind=ClusterNetworkPolicy",
+    "specs.endpointSelector",
+    "specs.nodeSelector",
+    "specs.enableDefaultDeny",
+    "specs.log",
+    "specs.ingressDeny",
+    "specs.egressDeny",
+    "ingress.fromEndpoints",
+    "ingress.fromNodes",
+    "ingress.fromCIDR",
+    "ingress.fromCIDRSet",
+    "ingress.fromEntities",
+    "egress.toEndpoints",
+    "egress.toNodes",
+    "egress.toCIDR",
+    "egress.toCIDRSet",
+    "egress.toEntities",
+    "egress.toServices",
+    "egress.toFQDNs",
+    "egressDeny.toFQDNs",
+    "egressDeny.toServices",
+    "toCIDRSet.except",
+    "fromCIDRSet.cidrGroupRef",
+    "toCIDRSet.cidrGroupSelector",
+    "toFQDNs.matchName",
+    "toFQDNs.matchPattern",
+    "toServices.k8sService",
+    "toServices.k8sServiceSelector",
+    "ingress.icmps",
+    "egressDeny.icmps",
+    "fields.family",
+    "ports.endPort",
+    "protocol=SCTP",
+    "protocol=GRE",
+    "rules.http",
+    "http.path",
+    "http.method",
+    "http.host",
+    "http.headers",
+    "http.headerMatches",
+    "rules.kafka",
+    "kafka.role",
+    "kafka.apiKey",
+    "kafka.apiVersion",
+    "kafka.clientID",
+    "kafka.topic",
+    "rules.dns",
+    "toPorts.serverNames",
+    "toPorts.terminatingTLS",
+    "toPorts.originatingTLS",
+    "toPorts.listener",
+    "listener.priority",
+    "operator=In",
+    "operator=NotIn",
+    "operator=Exists",
+    "operator=DoesNotExist",
+    "spec.policyTypes",
+    "from.podSelector",
+    "from.namespaceSelector",
+    "from.ipBlock",
+    "ports.port",
+    "spec.tier",
+    "spec.priority",
+    "subject.namespaces",
+    "subject.pods",
+    "action=Accept",
+    "action=Deny",
+    "action=Pass",
+    "to.namespaces",
+    "to.pods",
+    "to.networks",
+    "to.nodes",
+    "to.domainNames",
+    "protocols.tcp",
+    "protocols.udp",
+    "protocols.sctp",
+    "protocols.destinationNamedPort",
+    "destinationPort.range",
+];

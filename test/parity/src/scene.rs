@@ -57,7 +57,7 @@ impl Scene {
 
     /// The workloads.
     pub fn pods(&self) -> Vec<u32> {
-        self.world.parties.keys().copied().filter(|identity| *identity > 255).collect()
+        self.world.workloads()
     }
 
     /// The tables of the node as it is now. A policy that differs from what its endpoint was given has another revision.

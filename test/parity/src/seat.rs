@@ -15,7 +15,7 @@ pub enum Seat {
     Tunnelled(u32),
     /// The node itself.
     Host,
-    /// Somebody with a reserved identity.
+    /// Somebody with a reserved identity, or another node.
     Reserved(u32),
     /// An address outside of the cluster.
     Outside(IpAddr),
@@ -28,7 +28,8 @@ impl Seat {
     pub fn of(identity: u32) -> Vec<Seat> {
         match identity {
             abi::identity::HOST => vec![Seat::Host],
-            reserved if reserved < 256 => vec![Seat::Reserved(reserved)],
+            // Nodes with identities of their own are where those without are.
+            other if other < 256 || other >= abi::identity::LOCAL_REMOTE_NODE => vec![Seat::Reserved(other)],
             workload => vec![Seat::Pod(workload), Seat::Flat(workload), Seat::Tunnelled(workload)],
         }
     }
