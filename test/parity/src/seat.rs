@@ -29,7 +29,7 @@ impl Seat {
         match identity {
             abi::identity::HOST => vec![Seat::Host],
             // Nodes with identities of their own are where those without are.
-            other if other < 256 || other >= abi::identity::LOCAL_REMOTE_NODE => vec![Seat::Reserved(other)],
+            other if !(256..abi::identity::LOCAL_REMOTE_NODE).contains(&other) => vec![Seat::Reserved(other)],
             workload => vec![Seat::Pod(workload), Seat::Flat(workload), Seat::Tunnelled(workload)],
         }
     }
