@@ -386,15 +386,13 @@ impl Tables {
     }
 
     fn add(&mut self, key: Key, entry: Entry) {
-        let own = Key { own: true, ..key };
-        let is_said = |one: &Entry, sum: &Entry| !key.own && one.is_equivalent(sum);
-        if !self.has_auth && self.entries.get(&own).is_some_and(|one| is_said(one, &entry)) {
-            self.entries.remove(&own);
-        }
+        let passes = entry.passes.clone();
         self.put(key, entry);
-        // Where proof is asked for, the field compares what is put in and not what the sum then comes to, so that whether
-        // a peer's own entry goes depends on which of the sum's came first, which nothing determines.
-        if self.has_auth && self.entries.get(&own).is_some_and(|one| is_said(one, &self.entries[&key])) {
+        // The field compares a peer's own entry with what is put in, not with what the sum then comes to: whether it goes
+        // depends on which of the sum's came first, which nothing determines.
+        let sum = Entry { passes, ..self.entries[&key].clone() };
+        let own = Key { own: true, ..key };
+        if !key.own && self.entries.get(&own).is_some_and(|one| one.is_equivalent(&sum)) {
             self.entries.remove(&own);
         }
     }
