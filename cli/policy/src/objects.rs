@@ -105,7 +105,7 @@ impl Objects {
         let Document { source, value } = document;
         let kind = value.get("kind").and_then(Value::as_str).unwrap_or_default();
         match kind {
-            "CiliumCIDRGroup" => self.group(document),
+            "CiliumCIDRGroup" => self.group(document, settings),
             "Namespace" => {
                 let labels = value.pointer("/metadata/labels").map(string_map).unwrap_or_default();
                 self.namespaces.insert(name(value), labels);
@@ -151,7 +151,7 @@ impl Objects {
         found.into_iter().map(|(_, label)| label).collect()
     }
 
-    fn group(&mut self, document: &Document) {
+    fn group(&mut self, document: &Document, settings: &Settings) {
         let read = serde_json::from_value::<crds::CiliumCIDRGroup>(document.value.clone());
         let group = match read {
             Ok(group) => group,
@@ -160,6 +160,10 @@ impl Objects {
                 return self.problems.push(problem.from_source(&document.source));
             }
         };
+        let strict = settings.schema == policy::SchemaMode::Reject;
+        if let Some(why) = labels::validate::object_name_problem(&name(&document.value)).filter(|_| strict) {
+            self.problems.push(Problem::at("metadata.name", why).from_source(&document.source));
+        }
         let labels = group.metadata.labels.iter().flatten();
         let labels = labels.filter(|(key, _)| !labels::is_owned_key(key));
         let labels = labels.map(|(key, value)| Label::new(source::CIDR_GROUP, key, value)).collect();

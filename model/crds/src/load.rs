@@ -97,11 +97,15 @@ pub(crate) fn options(limits: &Limits) -> serde_saphyr::Options {
 
 fn parse(text: &str, limits: &Limits) -> Result<Value, (usize, String)> {
     let read = serde_saphyr::from_str_with_options::<Option<Value>>(text, options(limits));
-    read.map(Option::unwrap_or_default).map_err(|error| {
+    let value = read.map(Option::unwrap_or_default).map_err(|error| {
         let line = error.location().map_or(1, |location| location.line() as usize);
         let message = error.without_snippet().to_string();
         (line, format!("this is not YAML or JSON that can be read: {message}"))
-    })
+    })?;
+    match crate::keys::misread(text, &value, limits) {
+        Some((line, message)) => Err((line, message)),
+        None => Ok(value),
+    }
 }
 
 /// The object, or the items if it is a `List` of Kubernetes.
@@ -149,9 +153,50 @@ mod tests {
 
     #[test]
     fn quoted_numbers_stay_texts_and_keys_may_not_repeat() {
-        let (documents, _) = load("port: '53'\nn: 53\n");
-        assert_eq!(documents[0].value.to_string(), r#"{"port":"53","n":53}"#);
+        let (documents, _) = load("port: '53'\nend: 53\n");
+        assert_eq!(documents[0].value.to_string(), r#"{"port":"53","end":53}"#);
         assert_eq!(load("a: 1\na: 2\n").1.len(), 1);
+    }
+
+    /// What sigs.k8s.io/yaml 1.6.0 makes of the same texts. It takes a leading zero for octal and a number without a fraction
+    /// for a whole one: such numbers stay fractions here, which no field takes.
+    #[test]
+    fn values_are_what_kubectl_reads() {
+        for (text, value) in [
+            ("yes", "true"),
+            ("no", "false"),
+            ("on", "true"),
+            ("off", "false"),
+            ("y", "true"),
+            ("n", "false"),
+            ("Y", "true"),
+            ("N", "false"),
+            ("Yes", "true"),
+            ("NO", "false"),
+            ("On", "true"),
+            ("OFF", "false"),
+            ("True", "true"),
+            ("FALSE", "false"),
+            ("'no'", r#""no""#),
+            ("!!str no", r#""no""#),
+            ("null", "null"),
+            ("~", "null"),
+            ("", "null"),
+            ("0o10", "8"),
+            ("0x10", "16"),
+            ("0b11", "3"),
+            ("1_000", "1000"),
+            ("+5", "5"),
+            ("1:30", r#""1:30""#),
+            ("1.2.3.4", r#""1.2.3.4""#),
+            ("2026-01-01", r#""2026-01-01""#),
+            ("010", "10.0"),
+            ("1e3", "1000.0"),
+        ] {
+            let (documents, problems) = load(&format!("a: {text}\n"));
+            assert_eq!(problems, [], "{text}");
+            assert_eq!(documents[0].value["a"].to_string(), value, "{text}");
+        }
     }
 
     #[test]

@@ -23,6 +23,30 @@ pub fn value_problem(value: &str) -> Option<String> {
     name_problem(value).map(|why| format!("{value:?} is not a label value: {why}"))
 }
 
+/// Says what is wrong with an object's name, if anything is: most kinds take a subdomain of RFC 1123.
+pub fn object_name_problem(name: &str) -> Option<String> {
+    let good = name.len() <= PREFIX_MAX && name.split('.').all(is_dns_label);
+    (!good).then(|| {
+        format!(
+            "{name:?} is not a name of an object: it must consist of lower case letters, digits, '-' and '.', each part between \
+             dots must start and end with a letter or digit, and it must have at most {PREFIX_MAX} characters; found {}",
+            name.len()
+        )
+    })
+}
+
+/// Says what is wrong with a namespace's name, if anything is: it must be a label of RFC 1123.
+pub fn namespace_problem(name: &str) -> Option<String> {
+    let good = name.len() <= NAME_MAX && is_dns_label(name);
+    (!good).then(|| {
+        format!(
+            "{name:?} is not a name of a namespace: it must consist of lower case letters, digits and '-', start and end with \
+             a letter or digit, and have at most {NAME_MAX} characters; found {}",
+            name.len()
+        )
+    })
+}
+
 fn name_problem(name: &str) -> Option<&'static str> {
     if name.is_empty() {
         return Some("the name part must not be empty");
@@ -52,13 +76,16 @@ fn prefix_problem(prefix: &str) -> Option<&'static str> {
 }
 
 fn dns_label_problem(label: &str) -> Option<&'static str> {
+    (!is_dns_label(label)).then_some("the prefix part must be a DNS name of lower case letters, digits, '-' and '.'")
+}
+
+fn is_dns_label(label: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let ends = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let good = !label.is_empty()
+    !label.is_empty()
         && label.bytes().all(inner)
         && ends(label.as_bytes()[0])
-        && ends(label.as_bytes()[label.len() - 1]);
-    (!good).then_some("the prefix part must be a DNS name of lower case letters, digits, '-' and '.'")
+        && ends(label.as_bytes()[label.len() - 1])
 }
 
 #[cfg(test)]
@@ -72,6 +99,22 @@ mod tests {
         }
         for key in ["", "/", "a/", "/a", "a/b/c", "-a", "a-", "a b", "Up.Case/x", "ä", &"x".repeat(64)] {
             assert!(key_problem(key).is_some(), "{key}");
+        }
+    }
+
+    #[test]
+    fn names_as_kubernetes_takes_them() {
+        let longest = vec!["a".repeat(63); 4].join(".")[..253].to_owned();
+        for name in ["a", "a.b-c.0", "10.0.0.1", longest.as_str()] {
+            assert_eq!(object_name_problem(name), None);
+        }
+        let longer = format!("{longest}a");
+        for name in ["", "A", "a_b", "a b", "-a", "a-", "a..b", ".a", "a.", "a.-b", "ä", "a/b", longer.as_str()] {
+            assert!(object_name_problem(name).is_some(), "{name}");
+        }
+        assert_eq!(namespace_problem(&"a".repeat(63)), None);
+        for name in ["", "a.b", "A", "-a", &"a".repeat(64)] {
+            assert!(namespace_problem(name).is_some(), "{name}");
         }
     }
 

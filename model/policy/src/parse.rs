@@ -44,6 +44,18 @@ impl Reader<'_> {
     }
 }
 
+impl Reader<'_> {
+    /// An API server stores no object of another name. `namespace` is empty where there is none.
+    fn check_names(&mut self, name: &str, namespace: &str) {
+        if let Some(why) = labels::validate::object_name_problem(name) {
+            self.refuse("metadata.name", why);
+        }
+        if let Some(why) = labels::validate::namespace_problem(namespace).filter(|_| !namespace.is_empty()) {
+            self.refuse("metadata.namespace", why);
+        }
+    }
+}
+
 impl PolicyKind {
     /// The kind of an object that is a policy of ours.
     pub fn of(value: &Value) -> Option<PolicyKind> {
@@ -214,6 +226,8 @@ fn assemble(
     let name = metadata.name.clone().unwrap_or_default();
     if name.is_empty() {
         reader.refuse("metadata.name", format!("{kind} must have name"));
+    } else if settings.schema == SchemaMode::Reject {
+        reader.check_names(&name, namespace);
     }
     let reference = PolicyRef { kind, namespace: namespace.to_owned(), name };
     let uid = metadata.uid.clone().unwrap_or_default();

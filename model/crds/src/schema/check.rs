@@ -6,7 +6,8 @@ use crate::Problem;
 
 /// Every place where the value does not fit: unknown and missing fields, wrong types, values that are not allowed.
 ///
-/// A field that is null is wrong, as for the API server: leave it out. `pattern` is left to who reads the field, who
+/// A field that is null is wrong: an API server takes it away before it looks at the object, which then means something
+/// that its author may not have meant, as rules without peers are for everybody. `pattern` is left to who reads the field, who
 /// can say more, and so is every `format` but `cidr`.
 pub fn check(value: &Value, schema: &Value) -> Vec<Problem> {
     let mut problems = Vec::new();
@@ -119,7 +120,13 @@ fn scalar_problem(value: &Value, schema: &Value) -> Option<String> {
 }
 
 fn wrong_type(path: &str, value: &Value, wanted: &str) -> Problem {
-    Problem::at(path, format!("invalid type: found {}, must be {wanted}", describe(value)))
+    let is_field = !path.ends_with(']');
+    let more = if value.is_null() && is_field {
+        "; an API server would leave the field out: do so if that is meant"
+    } else {
+        ""
+    };
+    Problem::at(path, format!("invalid type: found {}, must be {wanted}{more}", describe(value)))
 }
 
 /// A value in a few words; long ones are cut.

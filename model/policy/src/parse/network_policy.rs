@@ -6,10 +6,12 @@ use labels::{Labels, NAMESPACE_LABELS, Operator, POD_NAMESPACE, Selector, Select
 
 use super::cilium::derived_labels;
 use super::ports::{is_service_name, numbers};
+use super::prefix::parse_prefix;
 use super::{Owner, Reader};
 use crate::origin::{Direction, RuleOrigin};
-use crate::peer::Peer;
+use crate::peer::{CidrSet, Peer};
 use crate::rule::{Effect, PortRange, PortSpec, Ports, Rule, Subject, Tier, protocol};
+use crate::settings::SchemaMode;
 
 /// What all rules of the policy have in common.
 struct Common<'a> {
@@ -83,12 +85,7 @@ impl Reader<'_> {
                 self.refuse(path, "may not specify both ipBlock and another peer");
                 return None;
             }
-            Some(block) => {
-                let except = block.except.as_deref().unwrap_or_default();
-                return self
-                    .prefix_without(&format!("{path}.ipBlock"), &block.cidr, except)
-                    .map(|set| vec![Peer::Cidr(set)]);
-            }
+            Some(block) => return self.ip_block(&format!("{path}.ipBlock"), block).map(|set| vec![Peer::Cidr(set)]),
             None if !selects => {
                 self.refuse(path, "must specify a peer: podSelector, namespaceSelector or ipBlock");
                 return None;
@@ -105,6 +102,18 @@ impl Reader<'_> {
         let namespaces = self.k8s_namespaces(&format!("{path}.namespaceSelector"), namespaces)?;
         let both = pods.requirements().iter().chain(namespaces.requirements()).cloned();
         Some(Peer::of_selector(self.in_own_cluster(Selector::new(both))))
+    }
+
+    /// Unlike in Cilium's kinds, nothing may be left out that is all of the block.
+    fn ip_block(&mut self, path: &str, block: &crds::IpBlock) -> Option<CidrSet> {
+        let set = self.prefix_without(path, &block.cidr, block.except.as_deref().unwrap_or_default())?;
+        if self.settings.schema == SchemaMode::Reject && set.except.contains(&set.prefix) {
+            let at = block.except.iter().flatten().position(|text| parse_prefix(text) == Some(set.prefix));
+            let message =
+                format!("{} must be a strict subset of cidr {}: it leaves nothing of it", set.prefix, set.prefix);
+            self.refuse(format!("{path}.except[{}]", at.unwrap_or(0)), message);
+        }
+        Some(set)
     }
 
     /// Pods by labels of their namespaces; all that are in one if there are no conditions.
