@@ -245,6 +245,23 @@ mod tests {
         assert_eq!(who(&cache, "10.244.1.5"), identity::LOCAL_CIDR + 1);
     }
 
+    #[test]
+    fn a13_a_pod_s_address_that_is_gone_leaves_nothing_to_the_prefix_around_it() {
+        let mut cache = IpCache::new(true, false);
+        cache.tell_policy(net("10.244.1.0/24"), Some(identity::LOCAL_CIDR));
+        let around = cache.find("10.244.1.9".parse().unwrap()).map(|(prefix, entry)| (prefix, entry.clone()));
+        let pod = Teller::Pod(("default".into(), "web".into()));
+        let tunnel = Some("192.168.0.2".parse().unwrap());
+        cache.tell(pod.clone(), [(net("10.244.1.5/32"), Entry { tunnel, ..Entry::of(1000) })]);
+        assert_eq!(cache.find("10.244.1.5".parse().unwrap()).unwrap().1.tunnel, tunnel);
+        cache.tell(pod, []);
+        for address in ["10.244.1.5", "10.244.1.9"] {
+            let found = cache.find(address.parse().unwrap()).map(|(prefix, entry)| (prefix, entry.clone()));
+            assert_eq!(found, around, "{address}");
+        }
+        assert_eq!(around.unwrap().1, Entry::of(identity::LOCAL_CIDR));
+    }
+
     fn flush(cache: &mut IpCache, written: &mut Written, kernel: &mut BTreeMap<IpNet, RemoteEndpoint>) -> usize {
         let touched = cache.take_touched();
         let changes: Vec<Change> =

@@ -48,6 +48,34 @@ fn a61_patterns_mean_what_re2_says() {
     assert!(wrong.is_empty(), "{} differences:\n{}", wrong.len(), wrong.join("\n"));
 }
 
+/// Where Rust's own patterns and RE2's differ, one by one.
+#[test]
+fn a61_what_other_dialects_read_otherwise_is_read_as_re2_does() {
+    for pattern in ["[a--b]", "x**", "a++", "a{1001}", "(?x)a", "(?<=a)b", "a(?=b)", r"(a)\1", r"\z\"] {
+        assert!(Pattern::new(pattern).is_err(), "{pattern} is accepted");
+    }
+    for (pattern, yes, no) in [
+        (r"\<foo\>", &["<foo>"][..], &["foo"][..]),
+        ("[a&&b]", &["a", "b", "&"], &["", "c"]),
+        ("[a~~b]", &["a", "b", "~"], &["", "c"]),
+        ("/api/{id}", &["/api/{id}"], &["/api/", "/api/1"]),
+        ("a{,3}", &["a{,3}"], &["a", "aaa", ""]),
+        ("[[]", &["["], &["[["]),
+        (r"\Qa.b\E*", &["a.b", "a.bbb", "a."], &["axb"]),
+        (r"\d+", &["0", "19"], &["\u{0661}", "\u{ff11}", ""]),
+        (r"\w", &["a", "_"], &["\u{e9}", "\u{17f}"]),
+        (r"\bfoo\b", &["foo"], &["xfoo", "foox"]),
+        // All of the text, from end to end, whatever its alternatives are.
+        ("a|b", &["a", "b"], &["ab", "xa", "bx", "a\n"]),
+        ("/a", &["/a"], &["/a/b", "x/a", "/a\n", "\n/a"]),
+        ("^/a$", &["/a"], &["/a\n"]),
+    ] {
+        let compiled = Pattern::new(pattern).unwrap();
+        yes.iter().for_each(|text| assert!(compiled.matches(text), "{pattern} on {text:?}"));
+        no.iter().for_each(|text| assert!(!compiled.matches(text), "{pattern} on {text:?}"));
+    }
+}
+
 #[track_caller]
 fn refused(pattern: &str, why: &str) {
     assert_eq!(Pattern::new(pattern).unwrap_err().why, why);

@@ -40,6 +40,20 @@ pub fn wrong(text: &str) -> Vec<String> {
     problems.iter().map(ToString::to_string).collect()
 }
 
+/// A policy of namespace a whose subjects are all of its pods.
+pub fn cnp(name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: {name}, namespace: a}}\nspec: {{endpointSelector: {{}}, {spec}}}\n"
+    )
+}
+
+/// A policy of the whole cluster.
+pub fn ccnp(name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n"
+    )
+}
+
 impl Cluster {
     pub fn new(settings: Settings) -> Self {
         let outside = Outside::new(settings.families, &BTreeMap::new(), []);
