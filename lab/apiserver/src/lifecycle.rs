@@ -176,19 +176,23 @@ fn is_policy(collection: &str) -> bool {
     collection.contains("networkpolic")
 }
 
-/// Deletes a namespace's content in three steps: what makes pods and pods, everything else, then policies. True if done.
-async fn empty(api: &Arc<Api>, namespace: &str) -> bool {
-    let collections: Vec<_> =
-        api.registry.load().collections().filter(|resource| resource.namespaced).cloned().collect();
-    let step = |collection: &str| match collection {
+/// In which of three steps a namespace's objects go.
+fn step_of(collection: &str) -> u8 {
+    match collection {
         "pods" | "deployments.apps" | "replicasets.apps" | "daemonsets.apps" | "statefulsets.apps" | "jobs.batch" => 0,
         // What a pod's end still needs: its account, its configuration, its endpoint, and who may reach it.
         other if is_policy(other) => 2,
         _ => 1,
-    };
+    }
+}
+
+/// Deletes a namespace's content in three steps: what makes pods and pods, everything else, then policies. True if done.
+async fn empty(api: &Arc<Api>, namespace: &str) -> bool {
+    let collections: Vec<_> =
+        api.registry.load().collections().filter(|resource| resource.namespaced).cloned().collect();
     for current in 0..3 {
         let mut remaining = 0;
-        for resource in collections.iter().filter(|resource| step(&resource.collection) == current) {
+        for resource in collections.iter().filter(|resource| step_of(&resource.collection) == current) {
             for object in api.store.list(&resource.collection, Some(namespace)).0 {
                 let key = key_of(resource, &object.value);
                 let gone = api
@@ -239,5 +243,21 @@ async fn forget_events(api: &Api) {
         .await;
     if let Err(status) = result {
         tracing::warn!(reason = %status, "old events stay");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::step_of;
+
+    #[test]
+    fn a18_policies_go_after_the_pods_that_they_protect() {
+        for policies in ["networkpolicies.networking.k8s.io", "ciliumnetworkpolicies.cilium.io"] {
+            for protected in ["pods", "deployments.apps", "services", "ciliumendpoints.cilium.io"] {
+                assert!(step_of(protected) < step_of(policies), "{protected} and {policies}");
+            }
+        }
+        // Whoever makes pods anew goes with them.
+        assert_eq!(step_of("deployments.apps"), step_of("pods"));
     }
 }

@@ -35,7 +35,7 @@ struct Domain {
 /// Whose port has a name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Owner {
-    /// Some endpoint of the identity.
+    /// The identity, whose endpoints agree about it.
     Identity,
     /// The endpoint itself.
     Endpoint,
@@ -81,7 +81,7 @@ pub struct Somebody<'a> {
     pub learned: &'a BTreeSet<Learned>,
     /// Names that the port has at the endpoint.
     pub names: &'a BTreeSet<PortName>,
-    /// Names that the port has at some endpoint of the identity.
+    /// Names that the port has at the identity's endpoints, if these agree about them.
     pub identity_names: &'a BTreeSet<PortName>,
 }
 

@@ -301,15 +301,19 @@ fn no_packet_differs_where_nothing_is_claimed_whoever_comes() {
             };
             let has = |set: &Set, other: Other, flow: &Flow| {
                 let nothing = Labels::empty();
-                let (labels, address, names) = match other {
+                // A name of which an identity's pods disagree is none of a peer's.
+                let (labels, address, [names, identity_names]) = match other {
                     Other::Party(identity) => {
                         let party = &both[0].parties[&identity];
-                        let named = party.ports.iter().filter(|((protocol, _), numbers)| {
-                            *protocol == flow.protocol && numbers.contains(&flow.port)
-                        });
-                        (&party.labels, None, named.map(|(name, _)| name.clone()).collect::<BTreeSet<PortName>>())
+                        let named = |most: usize| -> BTreeSet<PortName> {
+                            let of_port = party.ports.iter().filter(|((protocol, _), numbers)| {
+                                *protocol == flow.protocol && numbers.contains(&flow.port) && numbers.len() <= most
+                            });
+                            of_port.map(|(name, _)| name.clone()).collect()
+                        };
+                        (&party.labels, None, [named(usize::MAX), named(1)])
                     }
-                    Other::Address(address) => (&nothing, Some(address), BTreeSet::new()),
+                    Other::Address(address) => (&nothing, Some(address), Default::default()),
                 };
                 let learned = address.map(learned).unwrap_or_default();
                 set.regions.iter().any(|region| {
@@ -318,7 +322,7 @@ fn no_packet_differs_where_nothing_is_claimed_whoever_comes() {
                         Other::Address(_) => Some(region.kind.clone()).filter(|kind| matches!(kind, Kind::Address(_))),
                     };
                     let Some(kind) = kind else { return false };
-                    let (names, identity_names) = (&names, &names);
+                    let (names, identity_names) = (&names, &identity_names);
                     region.has(&Somebody { kind: &kind, labels, address, learned: &learned, names, identity_names })
                 })
             };
