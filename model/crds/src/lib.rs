@@ -32,8 +32,9 @@ pub use definitions::{
     custom_resources,
 };
 pub use endpoint::{
-    AddressPair, CiliumEndpoint, EncryptionSpec, EndpointIdentity, EndpointPolicyDirection, EndpointPolicyStatus,
-    EndpointStatus, ExternalIdentifiers, NamedPort, Networking,
+    AddressPair, CiliumEndpoint, ControllerConfiguration, ControllerOutcome, ControllerStatus, EncryptionSpec,
+    EndpointHealth, EndpointIdentity, EndpointPolicyDirection, EndpointPolicyStatus, EndpointStatus,
+    ExternalIdentifiers, IdentityTuple, NamedPort, Networking, StatusLogEntry,
 };
 pub use identity::CiliumIdentity;
 pub use lines::Lines;
@@ -43,7 +44,8 @@ pub use network_policy::{
     NetworkPolicySpec,
 };
 pub use node::{
-    CiliumNode, CiliumNodeSpec, HealthAddressing, IngressAddressing, IpamSpec, NodeAddress, NodeEncryption,
+    AlibabaCloudSpec, AllocationIp, AzureSpec, CiliumNode, CiliumNodeSpec, EniSpec, HealthAddressing,
+    IngressAddressing, IpamPools, IpamSpec, NodeAddress, NodeEncryption, PoolAllocation, PoolDemand, PoolRequest,
 };
 pub use objects::{
     CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy, Condition, DerivativePolicyStatus, NetworkPolicyStatus,

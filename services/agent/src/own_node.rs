@@ -49,7 +49,10 @@ pub fn own_object(daemon: &Daemon, node: &Node, health: &[IpAddr]) -> crds::Cili
         spec: crds::CiliumNodeSpec {
             addresses: internal.chain(facts.routers.iter().map(|a| of("CiliumInternalIP", a))).collect(),
             health: (!health.is_empty()).then(|| crds::HealthAddressing { ipv4: first(true), ipv6: first(false) }),
-            ipam: Some(crds::IpamSpec { pod_cidrs: node.pod_networks.iter().map(ToString::to_string).collect() }),
+            ipam: Some(crds::IpamSpec {
+                pod_cidrs: node.pod_networks.iter().map(ToString::to_string).collect(),
+                ..Default::default()
+            }),
             ..crds::CiliumNodeSpec::default()
         },
         status: None,

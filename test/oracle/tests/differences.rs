@@ -300,7 +300,6 @@ fn no_packet_differs_where_nothing_is_claimed_whoever_comes() {
                 known.into_iter().chain(elsewhere).collect()
             };
             let has = |set: &Set, other: Other, flow: &Flow| {
-                let nothing = Labels::empty();
                 // A name of which an identity's pods disagree is none of a peer's.
                 let (labels, address, [names, identity_names]) = match other {
                     Other::Party(identity) => {
@@ -311,18 +310,21 @@ fn no_packet_differs_where_nothing_is_claimed_whoever_comes() {
                             });
                             of_port.map(|(name, _)| name.clone()).collect()
                         };
-                        (&party.labels, None, [named(usize::MAX), named(1)])
+                        // Of the own node a region tells the labels by which it is a subject.
+                        let known = policy::PeerIdentity::new(identity, party.labels.clone());
+                        (known.subject_labels().clone(), None, [named(usize::MAX), named(1)])
                     }
-                    Other::Address(address) => (&nothing, Some(address), Default::default()),
+                    Other::Address(address) => (Labels::empty(), Some(address), Default::default()),
                 };
                 let learned = address.map(learned).unwrap_or_default();
                 set.regions.iter().any(|region| {
                     let kind = match other {
-                        Other::Party(identity) => kind_of(identity, labels),
+                        Other::Party(identity) => kind_of(identity, &both[0].parties[&identity].labels),
                         Other::Address(_) => Some(region.kind.clone()).filter(|kind| matches!(kind, Kind::Address(_))),
                     };
                     let Some(kind) = kind else { return false };
                     let (names, identity_names) = (&names, &identity_names);
+                    let labels = &labels;
                     region.has(&Somebody { kind: &kind, labels, address, learned: &learned, names, identity_names })
                 })
             };

@@ -277,7 +277,7 @@ fn cilium_endpoint(endpoint: &Endpoint, pod: &crate::objects::Pod, node: Option<
     let record = &endpoint.record;
     let direction = |enforcing: bool| {
         let state = if enforcing { "enforcing" } else { "non-enforcing" };
-        Some(crds::EndpointPolicyDirection { enforcing, state: Some(state.into()) })
+        Some(crds::EndpointPolicyDirection { enforcing, state: Some(state.into()), ..Default::default() })
     };
     let owner = OwnerReference {
         api_version: "v1".into(),
@@ -304,10 +304,10 @@ fn cilium_endpoint(endpoint: &Endpoint, pod: &crate::objects::Pod, node: Option<
             external_identifiers: Some(crds::ExternalIdentifiers {
                 cni_attachment_id: Some(record.attachment.clone()),
                 container_id: Some(record.container_id.clone()),
-                container_name: None,
                 k8s_namespace: Some(record.namespace.clone()),
                 k8s_pod_name: Some(record.pod.clone()),
                 pod_name: Some(format!("{}/{}", record.namespace, record.pod)),
+                ..Default::default()
             }),
             identity: known
                 .map(|number| crds::EndpointIdentity { id: Some(number.into()), labels: record.labels.to_strings() }),
@@ -333,6 +333,7 @@ fn cilium_endpoint(endpoint: &Endpoint, pod: &crate::objects::Pod, node: Option<
             }),
             service_account: Some(pod.service_account.clone()).filter(|s| !s.is_empty()),
             state: Some(endpoint.state.as_str().into()),
+            ..Default::default()
         }),
     }
 }
