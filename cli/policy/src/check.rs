@@ -82,7 +82,7 @@ struct Report {
 
 /// Runs the command. True if all is well.
 pub fn run(check: &Check, out: &mut dyn std::io::Write) -> Result<bool> {
-    let live = if check.live.is_off() { None } else { Some(check.live.case(None, None)?) };
+    let live = check.live.case()?;
     let mut config = live.as_ref().map_or_else(Config::default, |case| case.config.clone());
     if check.all_features {
         (config.host_firewall, config.node_selector_labels, config.extended_ip_protocols) = (true, true, true);

@@ -25,16 +25,10 @@ pub struct Diff {
     #[arg(required = true, num_args = 1..=2, value_name = "OLD> <NEW")]
     files: Vec<PathBuf>,
     #[command(flatten)]
-    live: crate::live::Live,
-    /// Who is there: a case without policies and flows
-    #[arg(long)]
-    cluster: Option<PathBuf>,
+    cluster: crate::live::Cluster,
     /// For whoever could be there, not just for those who are: then "equivalent" holds for every packet
     #[arg(long)]
     prove: bool,
-    /// default, always or never, whatever the cluster's file says
-    #[arg(long)]
-    enforcement: Option<String>,
     /// The mode after, if it is another one than before
     #[arg(long)]
     new_enforcement: Option<String>,
@@ -127,11 +121,11 @@ struct Sides {
 
 /// Runs the command. True if nothing changes.
 pub fn run(diff: &Diff, out: &mut dyn std::io::Write) -> Result<bool> {
-    let case = diff.live.case(diff.cluster.as_ref(), diff.enforcement.as_deref())?;
-    let given = |files: &[PathBuf]| diff.live.given(files, diff.cluster.as_ref(), diff.enforcement.as_deref());
-    let (old, new) = match (diff.files.as_slice(), diff.live.is_off()) {
+    let case = diff.cluster.case()?;
+    let given = |files: &[PathBuf]| diff.cluster.given(files);
+    let (old, new) = match (diff.files.as_slice(), diff.cluster.is_live()) {
         ([_, _], _) => (given(&diff.files[..1])?.objects, given(&diff.files[1..])?.objects),
-        ([_], false) => (given(&[])?.objects, given(&diff.files)?.objects),
+        ([_], true) => (given(&[])?.objects, given(&diff.files)?.objects),
         _ => bail!("what is to be compared with {}? diff takes OLD and NEW", diff.files[0].display()),
     };
     let report = compare(&case, old, new, diff)?;

@@ -32,32 +32,23 @@ pub struct Eval {
     /// Indented output
     #[arg(long)]
     pretty: bool,
-    /// Policies from files, or from all files of folders
-    #[arg(long, num_args = 1..)]
-    policies: Vec<PathBuf>,
-    /// Who is there: a case without policies and flows
-    #[arg(long)]
-    cluster: Option<PathBuf>,
     #[command(flatten)]
-    live: crate::live::Live,
+    sources: crate::live::Sources,
     /// Flows, one a line; - is standard input
     #[arg(long)]
     flows: Option<PathBuf>,
-    /// default, always or never, whatever the case says
-    #[arg(long)]
-    enforcement: Option<String>,
 }
 
 /// Runs the command.
 pub fn run(eval: &Eval, out: &mut dyn Write) -> Result<()> {
     let mut out = BufWriter::with_capacity(1 << 20, out);
-    if eval.flows.is_some() || eval.cluster.is_some() || !eval.policies.is_empty() || !eval.live.is_off() {
+    if eval.flows.is_some() || !eval.sources.is_empty() {
         eval_files(eval, &mut out)?;
     } else if let Some(file) = &eval.case {
         let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
         let value = serde_saphyr::from_str::<Value>(&text).map_err(|error| error.without_snippet().to_string());
         let result = match value {
-            Ok(value) => judge_value(value, eval.enforcement.as_deref()),
+            Ok(value) => judge_value(value, eval.sources.cluster.enforcement.as_deref()),
             Err(error) => failed("", &format!("this is not a case: {error}")),
         };
         write_result(result.as_bytes(), eval.pretty, &mut out)?;
@@ -71,7 +62,7 @@ pub fn run(eval: &Eval, out: &mut dyn Write) -> Result<()> {
 /// One case a line, one result a line, in the same order.
 fn eval_lines(eval: &Eval, mut input: impl BufRead, out: &mut impl Write) -> Result<()> {
     let threads = usize::from(eval.threads);
-    let enforcement = eval.enforcement.as_deref();
+    let enforcement = eval.sources.cluster.enforcement.as_deref();
     loop {
         let mut lines = Vec::new();
         while lines.len() < BATCH * threads {
@@ -248,7 +239,7 @@ pub fn write_result(result: &[u8], pretty: bool, out: &mut impl Write) -> Result
 
 /// The parts of a case in files of their own: a result for each flow, one a line.
 fn eval_files(eval: &Eval, out: &mut impl Write) -> Result<()> {
-    let given = eval.live.given(&eval.policies, eval.cluster.as_ref(), eval.enforcement.as_deref())?;
+    let given = eval.sources.given()?;
     let (case, objects) = (given.case, given.objects);
     let settings = settings(&case.config).map_err(anyhow::Error::msg)?;
     let Loaded { world, out: mut head } = load(&case, &objects, settings).map_err(anyhow::Error::msg)?;

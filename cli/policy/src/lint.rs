@@ -20,19 +20,13 @@ pub struct Lint {
     #[arg(required_unless_present_any = ["live", "kubeconfig", "agent"])]
     files: Vec<PathBuf>,
     #[command(flatten)]
-    live: crate::live::Live,
+    cluster: crate::live::Cluster,
     /// Rules that could go without any packet being judged otherwise
     #[arg(long, required = true)]
     dead: bool,
-    /// Who is there: a case without policies and flows
-    #[arg(long)]
-    cluster: Option<PathBuf>,
     /// Only for those who are there, and not for whoever could be
     #[arg(long)]
     here: bool,
-    /// default, always or never, whatever the cluster's file says
-    #[arg(long)]
-    enforcement: Option<String>,
     /// So many kinds of senders and receivers are told apart at most
     #[arg(long, default_value_t = 20_000)]
     bound: usize,
@@ -70,7 +64,7 @@ struct Unclear {
 
 /// Runs the command. True if no rule is dead.
 pub fn run(lint: &Lint, out: &mut dyn std::io::Write) -> Result<bool> {
-    let given = lint.live.given(&lint.files, lint.cluster.as_ref(), lint.enforcement.as_deref())?;
+    let given = lint.cluster.given(&lint.files)?;
     let mut universe = Universe::new(&given.case, given.objects)?;
     universe.side.policies = universe.side.distinct().into_iter().cloned().collect();
     let report = report(&universe, lint)?;

@@ -25,26 +25,70 @@ pub struct Live {
     agent: Option<PathBuf>,
 }
 
+/// A cluster, from a file or as it is now.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Cluster {
+    /// Who is there: a case without policies and flows
+    #[arg(long)]
+    cluster: Option<PathBuf>,
+    #[command(flatten)]
+    live: Live,
+    /// default, always or never, whatever the cluster's file or the case says
+    #[arg(long)]
+    pub enforcement: Option<String>,
+}
+
 /// Policies and a cluster, from files or as they are now.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Sources {
     /// Policies from files, or from all files of folders
     #[arg(long, num_args = 1..)]
     policies: Vec<PathBuf>,
-    /// Who is there: a case without policies and flows
-    #[arg(long)]
-    cluster: Option<PathBuf>,
     #[command(flatten)]
-    live: Live,
-    /// default, always or never, whatever the cluster's file says
-    #[arg(long)]
-    enforcement: Option<String>,
+    pub cluster: Cluster,
 }
 
 impl Sources {
+    /// True if nothing is named, neither policies nor a cluster.
+    pub fn is_empty(&self) -> bool {
+        self.policies.is_empty() && self.cluster.cluster.is_none() && !self.cluster.is_live()
+    }
+
     /// What they hold.
     pub fn given(&self) -> Result<Given> {
-        self.live.given(&self.policies, self.cluster.as_ref(), self.enforcement.as_deref())
+        self.cluster.given(&self.policies)
+    }
+}
+
+impl Cluster {
+    /// True if a cluster is read as it is now.
+    pub fn is_live(&self) -> bool {
+        !self.live.is_off()
+    }
+
+    /// The cluster: from a file, as it is now if that is asked for, or an empty one.
+    pub fn case(&self) -> Result<Case> {
+        let mut case = match &self.cluster {
+            Some(file) => crate::eval::cluster(file)?,
+            None => self.live.case()?.unwrap_or_default(),
+        };
+        if let Some(mode) = &self.enforcement {
+            mode.clone_into(&mut case.config.mode);
+        }
+        Ok(case)
+    }
+
+    /// The cluster, with the policies of these files, and without files those that are there now.
+    pub fn given(&self, files: &[PathBuf]) -> Result<Given> {
+        let mut case = self.case()?;
+        let settings = crate::world::settings(&case.config).map_err(anyhow::Error::msg)?;
+        let mut objects = Objects::default();
+        if self.is_live() {
+            case = case.with_policies(files.is_empty());
+        }
+        objects.add_value(&std::mem::take(&mut case.policies), &settings);
+        crate::files::read(files, |name, text| objects.add_file(name, text, &settings))?;
+        Ok(Given { case, objects })
     }
 }
 
@@ -57,38 +101,12 @@ pub struct Given {
 }
 
 impl Live {
-    /// True if nothing is read from anywhere but files.
-    pub fn is_off(&self) -> bool {
+    fn is_off(&self) -> bool {
         !self.live && self.kubeconfig.is_none() && self.agent.is_none()
     }
 
-    /// The cluster: as it is now if that is asked for, from a file, or an empty one.
-    pub fn case(&self, cluster: Option<&PathBuf>, enforcement: Option<&str>) -> Result<Case> {
-        let mut case = match (cluster, self.read()?) {
-            (Some(file), _) => crate::eval::cluster(file)?,
-            (None, Some(case)) => case,
-            (None, None) => Case::default(),
-        };
-        if let Some(mode) = enforcement {
-            mode.clone_into(&mut case.config.mode);
-        }
-        Ok(case)
-    }
-
-    /// The cluster, with the policies of these files, and without files those that are there now.
-    pub fn given(&self, files: &[PathBuf], cluster: Option<&PathBuf>, enforcement: Option<&str>) -> Result<Given> {
-        let mut case = self.case(cluster, enforcement)?;
-        let settings = crate::world::settings(&case.config).map_err(anyhow::Error::msg)?;
-        let mut objects = Objects::default();
-        if !self.is_off() {
-            case = case.with_policies(files.is_empty());
-        }
-        objects.add_value(&std::mem::take(&mut case.policies), &settings);
-        crate::files::read(files, |name, text| objects.add_file(name, text, &settings))?;
-        Ok(Given { case, objects })
-    }
-
-    fn read(&self) -> Result<Option<Case>> {
+    /// The cluster as it is now with its policies, if that is asked for.
+    pub fn case(&self) -> Result<Option<Case>> {
         if self.is_off() {
             return Ok(None);
         }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use policy::PolicyObject;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::case::{Case, Flow};
@@ -43,7 +43,7 @@ pub struct Test {
 enum Form {
     /// For people
     Text,
-    /// A list
+    /// An object: expectations, coverage, mutation
     Json,
     /// For build servers
     Junit,
@@ -128,6 +128,29 @@ struct Outcome {
     difference: String,
 }
 
+/// How many of a group's rules the expectations notice.
+#[derive(Clone, Debug, Serialize)]
+struct Score {
+    group: String,
+    /// All rules.
+    rules: usize,
+    /// Those that some expectation notices.
+    noticed: usize,
+    /// The others.
+    missed: Vec<String>,
+}
+
+/// What is told besides the outcomes, if it is asked for.
+#[derive(Clone, Debug, Default, Serialize)]
+struct Scores {
+    /// Rules that decide an expectation.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    coverage: Vec<Score>,
+    /// Rules without which some expectation fails.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    mutation: Vec<Score>,
+}
+
 /// Some policies with the expectations of them.
 struct Plan {
     name: String,
@@ -138,21 +161,16 @@ struct Plan {
 
 /// Runs the command. True if all is as expected.
 pub fn run(test: &Test, out: &mut dyn std::io::Write) -> Result<bool> {
-    let (mut outcomes, mut notes) = (Vec::new(), String::new());
+    let (mut outcomes, mut scores) = (Vec::new(), Scores::default());
     let mut texts = Vec::new();
     crate::files::read(&test.files, |name, text| texts.push((PathBuf::from(name), text.to_owned())))?;
-    let live = if test.live.is_off() { None } else { Some(test.live.case(None, None)?) };
+    let live = test.live.case()?;
     for (file, text) in texts {
         for plan in plans(&file, &text, live.as_ref())? {
-            outcomes.extend(plan.run(test, &mut notes).with_context(|| format!("{}", file.display()))?);
+            outcomes.extend(plan.run(test, &mut scores).with_context(|| format!("{}", file.display()))?);
         }
     }
-    out.write_all(told(&outcomes, test.output).as_bytes())?;
-    if test.output == Form::Text {
-        out.write_all(notes.as_bytes())?;
-    } else {
-        eprint!("{notes}");
-    }
+    out.write_all(told(&outcomes, &scores, test.output)?.as_bytes())?;
     Ok(outcomes.iter().all(|one| one.difference.is_empty()))
 }
 
@@ -204,15 +222,15 @@ fn plans(file: &Path, text: &str, live: Option<&Case>) -> Result<Vec<Plan>> {
 }
 
 impl Plan {
-    fn run(&self, test: &Test, notes: &mut String) -> Result<Vec<Outcome>> {
+    fn run(&self, test: &Test, scores: &mut Scores) -> Result<Vec<Outcome>> {
         let objects = self.objects()?;
         let mut decided = BTreeSet::new();
         let outcomes = self.outcomes(&objects, &mut decided)?;
         if test.coverage {
-            self.tell_coverage(&objects, &decided, notes);
+            scores.coverage.push(self.coverage(&objects, &decided));
         }
         if test.mutation && outcomes.iter().all(|one| one.difference.is_empty()) {
-            self.tell_mutations(&objects, notes)?;
+            scores.mutation.push(self.mutation(&objects)?);
         }
         Ok(outcomes)
     }
@@ -257,18 +275,14 @@ impl Plan {
         Ok(outcomes)
     }
 
-    fn tell_coverage(&self, objects: &Objects, decided: &BTreeSet<String>, notes: &mut String) {
+    fn coverage(&self, objects: &Objects, decided: &BTreeSet<String>) -> Score {
         let rules: BTreeSet<String> = policies(objects).flat_map(rule_names).collect();
-        let missed: Vec<&String> = rules.difference(decided).collect();
-        let covered = rules.len() - missed.len();
-        let _ = writeln!(notes, "{}: {covered} of {} rules decide an expectation", self.name, rules.len());
-        for rule in missed {
-            let _ = writeln!(notes, "  not asked: {rule}");
-        }
+        let missed: Vec<String> = rules.difference(decided).cloned().collect();
+        self.score(rules.len(), missed)
     }
 
     /// Takes each rule away in turn: some expectation should fail.
-    fn tell_mutations(&self, objects: &Objects, notes: &mut String) -> Result<()> {
+    fn mutation(&self, objects: &Objects) -> Result<Score> {
         let mut names: BTreeMap<String, (usize, usize)> = BTreeMap::new();
         for (at, policy) in objects.policies.iter().enumerate() {
             let rules = policy.object.iter().flat_map(|object| rule_names(object).into_iter().enumerate());
@@ -279,15 +293,29 @@ impl Plan {
             let without = without(objects, *place);
             let outcomes = self.outcomes(&without, &mut BTreeSet::new())?;
             if outcomes.iter().all(|one| one.difference.is_empty()) {
-                survivors.push(name);
+                survivors.push(name.clone());
             }
         }
-        let killed = names.len() - survivors.len();
-        let _ = writeln!(notes, "{}: {killed} of {} rules cannot go unnoticed", self.name, names.len());
-        for rule in survivors {
-            let _ = writeln!(notes, "  could go: {rule}");
+        Ok(self.score(names.len(), survivors))
+    }
+
+    fn score(&self, rules: usize, missed: Vec<String>) -> Score {
+        Score { group: self.name.clone(), rules, noticed: rules - missed.len(), missed }
+    }
+}
+
+impl Scores {
+    fn told(&self) -> String {
+        let coverage = self.coverage.iter().map(|score| (score, "decide an expectation", "not asked"));
+        let mutation = self.mutation.iter().map(|score| (score, "cannot go unnoticed", "could go"));
+        let mut text = String::new();
+        for (Score { group, rules, noticed, missed }, what, but) in coverage.chain(mutation) {
+            let _ = writeln!(text, "{group}: {noticed} of {rules} rules {what}");
+            for rule in missed {
+                let _ = writeln!(text, "  {but}: {rule}");
+            }
         }
-        Ok(())
+        text
     }
 }
 
@@ -387,7 +415,7 @@ fn parse(text: &str, at: &str) -> Result<Flow> {
     Ok(flow)
 }
 
-fn told(outcomes: &[Outcome], form: Form) -> String {
+fn told(outcomes: &[Outcome], scores: &Scores, form: Form) -> Result<String> {
     let failed = outcomes.iter().filter(|one| !one.difference.is_empty()).count();
     let mut text = String::new();
     match form {
@@ -397,13 +425,16 @@ fn told(outcomes: &[Outcome], form: Form) -> String {
                 let _ = writeln!(text, "FAILED {}: {}{because}\n  {}", one.group, one.what, one.difference);
             }
             let _ = writeln!(text, "{} passed, {failed} failed", outcomes.len() - failed);
+            text += &scores.told();
         }
         Form::Json => {
             let list = outcomes.iter().map(|one| {
                 serde_json::json!({ "group": one.group, "expect": one.what, "because": one.because,
                     "ok": one.difference.is_empty(), "difference": one.difference })
             });
-            let _ = writeln!(text, "{:#}", Value::Array(list.collect()));
+            let mut whole = serde_json::to_value(scores)?;
+            whole["expectations"] = list.collect();
+            let _ = writeln!(text, "{whole:#}");
         }
         Form::Junit => {
             let mut cases = String::new();
@@ -416,8 +447,12 @@ fn told(outcomes: &[Outcome], form: Form) -> String {
                 }
                 cases.push_str("</testcase>\n");
             }
+            let notes = scores.told();
+            if !notes.is_empty() {
+                let _ = writeln!(cases, "  <system-out>{}</system-out>", escaped(&notes));
+            }
             text = crate::junit::suite("axoneme policy test", outcomes.len(), failed, &cases);
         }
     }
-    text
+    Ok(text)
 }

@@ -1,33 +1,16 @@
 //! Do `policy check`, `policy explain` and `policy test` tell the truth?
 #![allow(clippy::unwrap_used)]
 
-use std::path::{Path, PathBuf};
+#[path = "support/file.rs"]
+mod file;
 
+use std::path::Path;
+
+use file::File;
 use serde_json::Value;
 
 fn answer(arguments: &[&str]) -> (String, bool) {
     cli_policy::answer(arguments).unwrap()
-}
-
-/// A file with this text, which is away when the test ends.
-struct File(PathBuf);
-
-impl File {
-    fn new(name: &str, text: &str) -> File {
-        let path = std::env::temp_dir().join(format!("axoneme-policy-{}-{name}", std::process::id()));
-        std::fs::write(&path, text).unwrap();
-        File(path)
-    }
-
-    fn name(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
 }
 
 fn examples() -> String {
@@ -151,6 +134,17 @@ fn rules_that_could_go_are_told() {
     assert!(!text.contains("could go: CiliumNetworkPolicy default/web ingress[0]"), "{text}");
     let (junit, _) = answer(&["test", file.name(), "-o", "junit"]);
     assert!(junit.contains("tests=\"2\"") && junit.contains("failures=\"0\""), "{junit}");
+    let (json, _) = answer(&["test", file.name(), "--coverage", "--mutation", "-o", "json"]);
+    let told: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(told["expectations"].as_array().map(Vec::len), Some(2), "{told:#}");
+    let rule = |at: &str| format!("CiliumNetworkPolicy default/web {at}");
+    assert!(told["coverage"][0]["missed"].as_array().is_some_and(|all| all.contains(&rule("ingress[1]").into())));
+    let score = &told["mutation"][0];
+    assert_eq!(score["missed"][0], rule("ingressDeny[0]"), "{score:#}");
+    let count = |name: &str| score[name].as_u64().unwrap();
+    assert_eq!(count("rules"), count("noticed") + score["missed"].as_array().unwrap().len() as u64);
+    let (junit, _) = answer(&["test", file.name(), "--mutation", "-o", "junit"]);
+    assert!(junit.contains("<system-out>") && junit.contains("could go: CiliumNetworkPolicy default/web"), "{junit}");
 }
 
 #[test]

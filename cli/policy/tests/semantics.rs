@@ -1,8 +1,12 @@
 //! What does each sentence of docs/policy-semantics.md come to?
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/file.rs"]
+mod file;
+
 use std::path::{Path, PathBuf};
 
+use file::File;
 use serde_json::{Value, json};
 
 const CLUSTER: &str = r#"
@@ -43,11 +47,8 @@ fn hold(config: &str, policies: &[String], expect: &[&str]) {
         .collect();
     let suite = json!({ "cluster": cluster, "expect": expect }).to_string();
     let at = std::panic::Location::caller();
-    let path = std::env::temp_dir().join(format!("axoneme-semantics-{}-{}.yaml", std::process::id(), at.line()));
-    std::fs::write(&path, suite).unwrap();
-    let found = cli_policy::answer(&["test", path.to_str().unwrap()]);
-    std::fs::remove_file(&path).unwrap();
-    let (text, well) = found.unwrap();
+    let file = File::new(&format!("semantics-{}.yaml", at.line()), &suite);
+    let (text, well) = cli_policy::answer(&["test", file.name()]).unwrap();
     assert!(well, "{text}");
 }
 

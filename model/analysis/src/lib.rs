@@ -5,6 +5,7 @@ mod area;
 pub mod dead;
 mod decision;
 pub mod diff;
+mod domain;
 mod language;
 pub mod layout;
 mod names;

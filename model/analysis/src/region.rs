@@ -7,6 +7,7 @@ use labels::{CLUSTER, Label, Labels, NAMESPACE_LABELS, Operator, POD_NAMESPACE, 
 use policy::Learned;
 
 use crate::area::Area;
+use crate::domain::{Domain, domains};
 
 /// What somebody is, which no label of its own can change.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -21,15 +22,6 @@ pub enum Kind {
     RemoteNode(bool),
     /// An address outside of the cluster, with what labels it has beside that of its prefix.
     Address(Labels),
-}
-
-/// What a label's value may be.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-struct Domain {
-    absent: bool,
-    /// These alone, or all but these.
-    values: BTreeSet<String>,
-    only: bool,
 }
 
 /// Whose port has a name.
@@ -83,92 +75,6 @@ pub struct Somebody<'a> {
     pub names: &'a BTreeSet<PortName>,
     /// Names that the port has at the identity's endpoints, if these agree about them.
     pub identity_names: &'a BTreeSet<PortName>,
-}
-
-impl Domain {
-    const ANYTHING: Domain = Domain { absent: true, values: BTreeSet::new(), only: false };
-
-    fn present() -> Domain {
-        Domain { absent: false, ..Domain::ANYTHING }
-    }
-
-    fn absent() -> Domain {
-        Domain { absent: true, values: BTreeSet::new(), only: true }
-    }
-
-    fn one_of(values: &[String]) -> Domain {
-        Domain { absent: false, values: values.iter().cloned().collect(), only: true }
-    }
-
-    fn none_of(values: &[String]) -> Domain {
-        Domain { absent: true, values: values.iter().cloned().collect(), only: false }
-    }
-
-    fn and(&self, other: &Domain) -> Option<Domain> {
-        let (values, only) = match (self.only, other.only) {
-            (true, true) => (self.values.intersection(&other.values).cloned().collect(), true),
-            (true, false) => (self.values.difference(&other.values).cloned().collect(), true),
-            (false, true) => (other.values.difference(&self.values).cloned().collect(), true),
-            (false, false) => (self.values.union(&other.values).cloned().collect(), false),
-        };
-        let both = Domain { absent: self.absent && other.absent, values, only };
-        (both.absent || !both.only || !both.values.is_empty()).then_some(both)
-    }
-
-    fn meets(&self, other: &Domain) -> bool {
-        self.absent && other.absent
-            || match (self.only, other.only) {
-                (true, true) => !self.values.is_disjoint(&other.values),
-                (true, false) => !self.values.is_subset(&other.values),
-                (false, true) => !other.values.is_subset(&self.values),
-                (false, false) => true,
-            }
-    }
-
-    fn or(&self, other: &Domain) -> Domain {
-        let (values, only) = match (self.only, other.only) {
-            (true, true) => (self.values.union(&other.values).cloned().collect(), true),
-            (true, false) => (other.values.difference(&self.values).cloned().collect(), false),
-            (false, true) => (self.values.difference(&other.values).cloned().collect(), false),
-            (false, false) => (self.values.intersection(&other.values).cloned().collect(), false),
-        };
-        Domain { absent: self.absent || other.absent, values, only }
-    }
-
-    /// A value that fits; `None`: the label is not there.
-    fn example(&self) -> Option<String> {
-        if self.only {
-            return self.values.first().cloned();
-        }
-        if self.absent {
-            return None;
-        }
-        let names = (1..).map(|n| if n == 1 { "other".to_owned() } else { format!("other-{n}") });
-        names.into_iter().find(|name| !self.values.contains(name))
-    }
-
-    fn describe(&self, key: &str) -> String {
-        let values = || self.values.iter().cloned().collect::<Vec<_>>().join("|");
-        match (self.absent, self.only, self.values.is_empty()) {
-            (true, true, true) => format!("without {key}"),
-            (false, false, true) => format!("with {key}"),
-            (true, false, true) => String::new(),
-            (false, true, _) => format!("{key}={}", values()),
-            (true, true, false) => format!("{key}={} or without", values()),
-            (false, false, false) => format!("{key} other than {}", values()),
-            (true, false, false) => format!("{key} not {}", values()),
-        }
-    }
-}
-
-/// What an operator asks, and the opposite of it.
-fn domains(operator: &Operator) -> (Domain, Domain) {
-    match operator {
-        Operator::In(values) => (Domain::one_of(values), Domain::none_of(values)),
-        Operator::NotIn(values) => (Domain::none_of(values), Domain::one_of(values)),
-        Operator::Exists => (Domain::present(), Domain::absent()),
-        Operator::DoesNotExist => (Domain::absent(), Domain::present()),
-    }
 }
 
 impl Region {

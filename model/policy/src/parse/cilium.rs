@@ -21,15 +21,71 @@ struct Spec<'a> {
     labels: Labels,
 }
 
-/// One rule as written, whatever its section.
+/// One of the four sections of a `spec`.
 struct Section<'a> {
+    name: &'static str,
+    direction: Direction,
+    effect: Effect,
+    rules: Vec<Written<'a>>,
+}
+
+/// A rule of any section.
+struct Written<'a> {
+    peers: PeerLists<'a>,
+    ports: WrittenPorts<'a>,
+    icmps: Option<&'a [crds::IcmpRule]>,
+    auth: Option<&'a crds::Authentication>,
+}
+
+enum WrittenPorts<'a> {
+    Allowed(Option<&'a [crds::PortRule]>),
+    Denied(Option<&'a [crds::PortDenyRule]>),
+}
+
+/// Where a rule stands, and its ports as they are read.
+struct Place {
     direction: Direction,
     effect: Effect,
     index: usize,
     path: String,
-    peers: PeerLists<'a>,
     ports: Option<Vec<PortSpec>>,
-    auth: Option<&'a crds::Authentication>,
+}
+
+/// The sections in the order in which rules are told.
+fn sections(rule: &crds::Rule) -> [Section<'_>; 4] {
+    fn all<'a, T>(list: &'a Option<Vec<T>>, written: impl Fn(&'a T) -> Written<'a>) -> Vec<Written<'a>> {
+        list.iter().flatten().map(written).collect()
+    }
+    let ingress = all(&rule.ingress, |rule| Written {
+        peers: PeerLists::of_ingress(&rule.from),
+        ports: WrittenPorts::Allowed(rule.to_ports.as_deref()),
+        icmps: rule.icmps.as_deref(),
+        auth: rule.authentication.as_ref(),
+    });
+    let ingress_deny = all(&rule.ingress_deny, |rule| Written {
+        peers: PeerLists::of_ingress(&rule.from),
+        ports: WrittenPorts::Denied(rule.to_ports.as_deref()),
+        icmps: rule.icmps.as_deref(),
+        auth: None,
+    });
+    let egress = all(&rule.egress, |rule| Written {
+        peers: PeerLists::of_egress(&rule.to, rule.to_fqdns.as_deref()),
+        ports: WrittenPorts::Allowed(rule.to_ports.as_deref()),
+        icmps: rule.icmps.as_deref(),
+        auth: rule.authentication.as_ref(),
+    });
+    let egress_deny = all(&rule.egress_deny, |rule| Written {
+        peers: PeerLists::of_egress(&rule.to, rule.to_fqdns.as_deref()),
+        ports: WrittenPorts::Denied(rule.to_ports.as_deref()),
+        icmps: rule.icmps.as_deref(),
+        auth: None,
+    });
+    [
+        Section { name: "ingress", direction: Direction::Ingress, effect: Effect::Allow, rules: ingress },
+        Section { name: "ingressDeny", direction: Direction::Ingress, effect: Effect::Deny, rules: ingress_deny },
+        Section { name: "egress", direction: Direction::Egress, effect: Effect::Allow, rules: egress },
+        Section { name: "egressDeny", direction: Direction::Egress, effect: Effect::Deny, rules: egress_deny },
+    ]
 }
 
 impl Reader<'_> {
@@ -51,11 +107,8 @@ impl Reader<'_> {
     }
 
     fn spec(&mut self, owner: &Owner<'_>, index: usize, path: String, rule: &crds::Rule) -> Vec<Rule> {
-        fn count<T>(list: &Option<Vec<T>>) -> usize {
-            list.as_ref().map_or(0, Vec::len)
-        }
-        let sections = [count(&rule.ingress), count(&rule.ingress_deny), count(&rule.egress), count(&rule.egress_deny)];
-        if sections.iter().all(|count| *count == 0) {
+        let sections = sections(rule);
+        if sections.iter().all(|section| section.rules.is_empty()) {
             self.refuse(&path, "rule must have at least one of Ingress, IngressDeny, Egress, EgressDeny");
         }
         self.check_log(&path, rule);
@@ -63,9 +116,9 @@ impl Reader<'_> {
         let Some(subject) = self.subject(owner, &path, rule) else { return Vec::new() };
         let labels = origin_labels(owner, rule);
         let spec = Spec { rule, path, index, subject, labels };
-        let sections = [self.ingress(owner, &spec), self.egress(owner, &spec)].concat();
-        self.lint_names_without_dns(&spec, &sections);
-        sections
+        let rules: Vec<Rule> = sections.into_iter().flat_map(|section| self.section(owner, &spec, section)).collect();
+        self.lint_names_without_dns(&spec, &rules);
+        rules
     }
 
     fn check_labels(&mut self, path: &str, rule: &crds::Rule) {
@@ -123,87 +176,39 @@ impl Reader<'_> {
         Some(self.selector(path, &selector)?.and_label(source::K8S, POD_NAMESPACE, namespace))
     }
 
-    fn ingress(&mut self, owner: &Owner<'_>, spec: &Spec<'_>) -> Vec<Rule> {
+    fn section(&mut self, owner: &Owner<'_>, spec: &Spec<'_>, section: Section<'_>) -> Vec<Rule> {
         let nodes = matches!(spec.subject, Subject::Nodes(_));
-        let mut rules = Vec::new();
-        for (index, rule) in spec.rule.ingress.iter().flatten().enumerate() {
-            let path = format!("{}.ingress[{index}]", spec.path);
-            let ports = self.port_rules(&path, Direction::Ingress, nodes, rule.to_ports.as_deref());
-            let ports = self.with_icmp(&path, ports, rule.icmps.as_deref());
-            let peers = PeerLists::of_ingress(&rule.from);
-            rules.extend(self.rule(
-                owner,
-                spec,
-                Section {
-                    direction: Direction::Ingress,
-                    effect: Effect::Allow,
-                    index,
-                    path,
-                    peers,
-                    ports,
-                    auth: rule.authentication.as_ref(),
-                },
-            ));
+        let Section { name, direction, effect, rules } = section;
+        let mut read = Vec::new();
+        for (index, rule) in rules.into_iter().enumerate() {
+            let path = format!("{}.{name}[{index}]", spec.path);
+            let ports = match rule.ports {
+                WrittenPorts::Allowed(ports) => self.port_rules(&path, direction, nodes, ports),
+                WrittenPorts::Denied(ports) => self.deny_port_rules(&path, ports),
+            };
+            let ports = self.with_icmp(&path, ports, rule.icmps);
+            let place = Place { direction, effect, index, path, ports };
+            read.push(self.rule(owner, spec, place, &rule.peers, rule.auth));
         }
-        for (index, rule) in spec.rule.ingress_deny.iter().flatten().enumerate() {
-            let path = format!("{}.ingressDeny[{index}]", spec.path);
-            let ports = self.deny_port_rules(&path, rule.to_ports.as_deref());
-            let ports = self.with_icmp(&path, ports, rule.icmps.as_deref());
-            let peers = PeerLists::of_ingress(&rule.from);
-            rules.extend(self.rule(
-                owner,
-                spec,
-                Section { direction: Direction::Ingress, effect: Effect::Deny, index, path, peers, ports, auth: None },
-            ));
-        }
-        rules
+        read
     }
 
-    fn egress(&mut self, owner: &Owner<'_>, spec: &Spec<'_>) -> Vec<Rule> {
-        let nodes = matches!(spec.subject, Subject::Nodes(_));
-        let mut rules = Vec::new();
-        for (index, rule) in spec.rule.egress.iter().flatten().enumerate() {
-            let path = format!("{}.egress[{index}]", spec.path);
-            let ports = self.port_rules(&path, Direction::Egress, nodes, rule.to_ports.as_deref());
-            let ports = self.with_icmp(&path, ports, rule.icmps.as_deref());
-            let peers = PeerLists::of_egress(&rule.to, rule.to_fqdns.as_deref());
-            rules.extend(self.rule(
-                owner,
-                spec,
-                Section {
-                    direction: Direction::Egress,
-                    effect: Effect::Allow,
-                    index,
-                    path,
-                    peers,
-                    ports,
-                    auth: rule.authentication.as_ref(),
-                },
-            ));
-        }
-        for (index, rule) in spec.rule.egress_deny.iter().flatten().enumerate() {
-            let path = format!("{}.egressDeny[{index}]", spec.path);
-            let ports = self.deny_port_rules(&path, rule.to_ports.as_deref());
-            let ports = self.with_icmp(&path, ports, rule.icmps.as_deref());
-            let peers = PeerLists::of_egress(&rule.to, rule.to_fqdns.as_deref());
-            rules.extend(self.rule(
-                owner,
-                spec,
-                Section { direction: Direction::Egress, effect: Effect::Deny, index, path, peers, ports, auth: None },
-            ));
-        }
-        rules
-    }
-
-    fn rule(&mut self, owner: &Owner<'_>, spec: &Spec<'_>, section: Section<'_>) -> Option<Rule> {
-        let Section { direction, effect, index, path, peers, ports, auth } = section;
+    fn rule(
+        &mut self,
+        owner: &Owner<'_>,
+        spec: &Spec<'_>,
+        place: Place,
+        peers: &PeerLists<'_>,
+        auth: Option<&crds::Authentication>,
+    ) -> Rule {
+        let Place { direction, effect, index, path, ports } = place;
         let auth = auth.and_then(|auth| self.authentication(&path, auth));
         let init = match &spec.subject {
             Subject::Endpoints(subject) => subject.has_key(source::RESERVED, "init"),
             Subject::Nodes(_) => false,
         };
         let names_services_only = peers.names_services_only();
-        let peers = self.peers(&path, &owner.reference.namespace, init, &peers);
+        let peers = self.peers(&path, &owner.reference.namespace, init, peers);
         let without_ports = ports.is_none();
         let peers = match peers {
             // The field does not look up services in denials: they are nobody, and on ports everybody.
@@ -237,7 +242,7 @@ impl Reader<'_> {
             log: spec.rule.log.as_ref().and_then(|log| log.value.clone()).unwrap_or_default(),
             line: 0,
         };
-        Some(Rule {
+        Rule {
             origin: Arc::new(origin),
             subject: spec.subject.clone(),
             direction,
@@ -249,7 +254,7 @@ impl Reader<'_> {
             default_deny: asked.unwrap_or(true),
             peers,
             ports: ports.map_or(Ports::All, Ports::Some),
-        })
+        }
     }
 
     fn authentication(&mut self, path: &str, auth: &crds::Authentication) -> Option<Auth> {
