@@ -326,6 +326,8 @@ impl Tables {
         if !bailed && !said_by_sum {
             self.add(key, entry.clone());
         }
+        // Wider places first: what is lifted there stands for the narrower ones that it covers as strongly.
+        queue.make_contiguous().sort_by_key(|place| place.detail);
         while let Some(key) = queue.pop_front() {
             let (mut passes, mut bail, mut more) = (Vec::new(), Vec::new(), Vec::new());
             for (k, v) in self.broader(key) {
