@@ -54,7 +54,7 @@ impl Dns {
         &self.names.shared
     }
 
-    /// Takes questions from a socket of [`bind`] until the result is dropped.
+    /// Takes questions from a socket of `bind` until the result is dropped.
     pub fn listen(&self, socket: OwnedFd, direction: Direction) -> io::Result<Listening> {
         self.forwarder.listen(socket, direction)
     }

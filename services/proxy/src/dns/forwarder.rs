@@ -224,7 +224,7 @@ impl Thread {
             for event in &events {
                 match event.data.u64() {
                     BELL => {
-                        if !self.hear() {
+                        if !self.hear(now) {
                             return;
                         }
                     }
@@ -244,7 +244,7 @@ impl Thread {
     }
 
     /// False if nobody is there any more.
-    fn hear(&mut self) -> bool {
+    fn hear(&mut self, now: Instant) -> bool {
         let _ = rustix::io::read(&*self.bell, &mut [0; 8]);
         loop {
             match self.told.try_recv() {
@@ -266,7 +266,7 @@ impl Thread {
                         // What was given up is not there any more.
                         if let Some(Learning { asked, said, message, telling, .. }) = self.learning.remove(&number) {
                             self.names.learnings.remember(telling);
-                            self.release(&asked, said, &message);
+                            self.release(&asked, said, &message, now);
                         }
                     }
                 }
@@ -303,7 +303,7 @@ impl Thread {
                 return self.names.shared.counters.refused_unknown.add();
             }
         };
-        match self.names.judge(ends, facts, &rules, message) {
+        match self.names.judge(ends, (facts, &rules), message, now) {
             Judged::Ask(asked) => self.ask(asked, message, now),
             Judged::Say(Some(answer)) => self.reply(ends, &answer),
             Judged::Say(None) => {}
@@ -388,16 +388,16 @@ impl Thread {
 
     fn take_answer(&mut self, asked: Box<Asked>, said: Said, message: &mut [u8], now: Instant) {
         message[..2].copy_from_slice(&asked.question.id.to_be_bytes());
-        let Some(telling) = asked.teaches(&said) else { return self.release(&asked, said, message) };
+        let Some(telling) = asked.teaches(&said, now) else { return self.release(&asked, said, message, now) };
         let told = self.names.learnings.try_tell(&telling);
         let until = now + millis(self.names.shared.settings.load().dns.response_max_delay);
         let message = message.to_vec();
         self.learning.insert(telling.number, Learning { asked, said, message, telling, told, until });
     }
 
-    fn release(&mut self, asked: &Asked, said: Said, message: &[u8]) {
+    fn release(&mut self, asked: &Asked, said: Said, message: &[u8], now: Instant) {
         self.reply(asked.ends(), message);
-        asked.answered(said);
+        asked.answered(said, now);
     }
 
     fn reply(&mut self, ends: Ends, message: &[u8]) {
@@ -428,7 +428,7 @@ impl Thread {
         let late: Vec<_> = self.learning.extract_if(|_, learning| now >= learning.until).collect();
         for (_, Learning { asked, said, message, .. }) in late {
             self.names.shared.counters.dns_released_early.add();
-            self.release(&asked, said, &message);
+            self.release(&asked, said, &message, now);
         }
     }
 

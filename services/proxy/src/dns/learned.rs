@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use foldhash::quality::RandomState;
 use proxy_api::{FromProxy, Learned};
 use tokio::sync::{mpsc, oneshot};
 
@@ -31,7 +32,7 @@ pub struct Learnings {
 /// What the agent holds.
 #[derive(Default)]
 struct Remembered {
-    answers: HashMap<(u32, Arc<str>), Held>,
+    answers: HashMap<(u32, Arc<str>), Held, RandomState>,
     /// What it was told before then it may not hold any more.
     forgotten: Option<Instant>,
 }
@@ -99,8 +100,14 @@ impl Learnings {
     }
 
     /// What the agent is to be told; `None`: it has just answered the same.
-    pub fn telling(&self, endpoint: u32, name: &Arc<str>, addresses: &[IpAddr], ttl: u32) -> Option<Telling> {
-        let (since, key) = (Instant::now(), (endpoint, Arc::clone(name)));
+    pub fn telling(
+        &self,
+        endpoint: u32,
+        name: &Arc<str>,
+        (addresses, ttl): (&[IpAddr], u32),
+        since: Instant,
+    ) -> Option<Telling> {
+        let key = (endpoint, Arc::clone(name));
         if self.remembered().answers.get(&key).is_some_and(|held| held.covers(addresses, ttl, since)) {
             return None;
         }
@@ -148,7 +155,7 @@ impl Learnings {
 
     /// The agent, or another run of it, may not hold what it was told before.
     pub fn forget(&self) {
-        *self.remembered() = Remembered { answers: HashMap::new(), forgotten: Some(Instant::now()) };
+        *self.remembered() = Remembered { answers: HashMap::default(), forgotten: Some(Instant::now()) };
     }
 
     fn remembered(&self) -> MutexGuard<'_, Remembered> {
@@ -199,7 +206,7 @@ mod tests {
     async fn an_answer_waits_for_the_agent_and_not_for_ever() {
         let (agent, mut told) = mpsc::channel(1);
         let learnings = Learnings::new(agent);
-        let telling = || learnings.telling(1, &"a.example.".into(), &[ip(1)], 30);
+        let telling = || learnings.telling(1, &"a.example.".into(), (&[ip(1)], 30), Instant::now());
         let tell = |patience| learnings.tell(telling().unwrap(), Duration::from_millis(patience));
         let answer = async {
             let Some(FromProxy::Learned(learned)) = told.recv().await else { panic!() };
@@ -208,10 +215,13 @@ mod tests {
         let (held, ()) = tokio::join!(tell(60_000), answer);
         assert!(held);
         assert!(telling().is_none(), "it was just told");
-        let before = learnings.telling(1, &"b.example.".into(), &[ip(1)], 30).unwrap();
+        let before = learnings.telling(1, &"b.example.".into(), (&[ip(1)], 30), Instant::now()).unwrap();
         learnings.forget();
         learnings.remember(before);
-        assert!(learnings.telling(1, &"b.example.".into(), &[ip(1)], 30).is_some(), "told before all was forgotten");
+        assert!(
+            learnings.telling(1, &"b.example.".into(), (&[ip(1)], 30), Instant::now()).is_some(),
+            "told before all was forgotten"
+        );
         assert!(!tell(10).await, "nobody answers");
         assert!(!tell(10).await, "the way to the agent is full");
         assert!(!learnings.try_tell(&telling().unwrap()));

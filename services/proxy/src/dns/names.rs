@@ -97,7 +97,13 @@ impl Names {
     }
 
     /// Reads a message and judges what it asks for.
-    pub fn judge(self: &Arc<Self>, ends: Ends, facts: Facts, rules: &Rules, message: &[u8]) -> Judged {
+    pub fn judge(
+        self: &Arc<Self>,
+        ends: Ends,
+        (facts, rules): (Facts, &Rules),
+        message: &[u8],
+        now: Instant,
+    ) -> Judged {
         let counters = &self.shared.counters;
         let question = match read_question(message) {
             Ok(question) => question,
@@ -111,7 +117,7 @@ impl Names {
             return Judged::Say(None);
         };
         let allowed = rules.allow_name(question.name());
-        let asked = Asked { question, began: Instant::now(), ends, facts, turn };
+        let asked = Asked { question, began: now, ends, facts, turn };
         if allowed {
             counters.dns_forwarded.add();
             asked.request(Verdict::Forwarded, "");
@@ -152,18 +158,18 @@ impl Asked {
     }
 
     /// What the agent is to be told before the client has this answer; `None`: nothing, or it has just been told.
-    pub fn teaches(&self, said: &Said) -> Option<Telling> {
+    pub fn teaches(&self, said: &Said, now: Instant) -> Option<Telling> {
         if said.code != 0 || said.addresses.is_empty() {
             return None;
         }
         let (name, ttl) = (self.question.dotted(), said.ttl.unwrap_or(0));
-        self.turn.names.learnings.telling(self.facts.endpoint, name, &said.addresses, ttl)
+        self.turn.names.learnings.telling(self.facts.endpoint, name, (&said.addresses, ttl), now)
     }
 
     /// The server has answered, and the client gets the answer.
-    pub fn answered(&self, said: Said) {
+    pub fn answered(&self, said: Said, now: Instant) {
         let Said { code, addresses, ttl, cnames, types, .. } = said;
-        let latency = u64::try_from(self.began.elapsed().as_nanos()).ok();
+        let latency = u64::try_from(now.duration_since(self.began).as_nanos()).ok();
         let code = Some(code);
         let dns = proxy_api::Dns { code, addresses, ttl, cnames, answer_types: types, latency, ..Default::default() };
         self.push(Verdict::Forwarded, Kind::Response, "", dns);

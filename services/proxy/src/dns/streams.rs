@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use dns::{Question, Said, read_answer};
 use proxy_api::{Facts, Protocol};
@@ -62,7 +63,7 @@ async fn answer(
     server: &mut Option<TcpStream>,
     message: Vec<u8>,
 ) -> Option<Vec<u8>> {
-    let asked = match names.judge(ends, facts, rules, &message) {
+    let asked = match names.judge(ends, (facts, rules), &message, Instant::now()) {
         Judged::Ask(asked) => asked,
         Judged::Say(answer) => return answer,
     };
@@ -77,13 +78,13 @@ async fn answer(
         }
     };
     bytes[..2].copy_from_slice(&asked.question.id.to_be_bytes());
-    if let Some(telling) = asked.teaches(&said) {
+    if let Some(telling) = asked.teaches(&said, Instant::now()) {
         let patience = millis(names.shared.settings.load().dns.response_max_delay);
         if !names.learnings.tell(telling, patience).await {
             names.shared.counters.dns_released_early.add();
         }
     }
-    asked.answered(said);
+    asked.answered(said, Instant::now());
     Some(bytes)
 }
 

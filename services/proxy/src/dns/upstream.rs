@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use dns::{Said, read_answer};
+use foldhash::fast::RandomState;
 use proxy_api::{Direction, Facts};
 use rustix::io::Errno;
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
@@ -49,7 +50,7 @@ pub struct Asking {
     pub socket: UdpSocket,
     /// Whose it is.
     pub key: Key,
-    waiting: HashMap<u16, Box<Asked>>,
+    waiting: HashMap<u16, Box<Asked>, RandomState>,
     outgoing: Vec<Outgoing>,
     /// What goes out, one message behind the other.
     messages: Vec<u8>,
