@@ -2,7 +2,7 @@
 
 use super::bed::*;
 use crate::native::Action;
-use abi::policy::DIR_EGRESS;
+use abi::policy::{DIR_EGRESS, DIR_INGRESS};
 use abi::service::{Backend, FLAG_CLUSTER_IP, ReverseNat, Service, ServiceKey};
 use abi::{DropReason, Port, V4, V6};
 use wire::{Layer4, TCP, View};
@@ -65,6 +65,47 @@ fn policy_is_asked_for_the_backend_not_for_the_service() {
     bed.policy(CLIENT_EP, 1, Verdicts::silent().allow_from(SERVER, DIR_EGRESS, TCP, 80));
     let other = frame(4, Who::Client, Who::Vip).tcp(4001, 80, SYN, b"").build();
     assert_eq!(bed.sent_by_client(&other).dropped(), Some(DropReason::POLICY));
+}
+
+/// A gateway's address is a service whose backend is a pod, a node, or somebody outside.
+#[test]
+fn a29_whoever_stands_behind_an_address_egress_policy_is_asked_for_it() {
+    for v in FAMILIES {
+        for behind in [Who::Server, Who::Node, Who::Remote, Who::OtherNode, Who::World] {
+            let mut bed = with_service(v, &[behind]);
+            let mut dropped = |verdicts, port| {
+                bed.policy(CLIENT_EP, 1, verdicts);
+                bed.sent_by_client(&frame(v, Who::Client, Who::Vip).tcp(port, 80, SYN, b"").build()).dropped()
+            };
+            assert_eq!(dropped(Verdicts::silent(), 4000), Some(DropReason::POLICY), "{behind:?}");
+            let address = Verdicts::silent().allow(DIR_EGRESS, TCP, 80);
+            assert_eq!(
+                dropped(address, 4001),
+                Some(DropReason::POLICY),
+                "{behind:?}: the address is not what is asked"
+            );
+            let denied = Verdicts::open().deny(DIR_EGRESS, TCP, 8080);
+            assert_eq!(dropped(denied, 4002), Some(DropReason::POLICY_DENY), "{behind:?}");
+            assert_eq!(dropped(Verdicts::silent().allow(DIR_EGRESS, TCP, 8080), 4003), None, "{behind:?}");
+        }
+    }
+}
+
+/// A backend on the client's own node, by its service, with and without rules for what is said.
+#[test]
+fn a28_ingress_policy_is_asked_for_a_backend_of_the_same_node() {
+    for v in FAMILIES {
+        let mut bed = with_service(v, &[Who::Server]);
+        let sent =
+            |bed: &Bed, port| bed.sent_by_client(&frame(v, Who::Client, Who::Vip).tcp(port, 80, SYN, b"").build());
+        bed.policy(SERVER_EP, 2, Verdicts::closed_to_all());
+        assert_eq!(sent(&bed, 4000).dropped(), Some(DropReason::POLICY));
+        bed.policy(SERVER_EP, 2, Verdicts::closed_to_all().redirect(DIR_INGRESS, TCP, 8080));
+        let seen = sent(&bed, 4001);
+        assert!(!seen.arrives_at(SERVER_IF), "{:?}", seen.action());
+        bed.policy(SERVER_EP, 2, Verdicts::closed_to_all().allow_from(CLIENT, DIR_INGRESS, TCP, 8080));
+        assert!(sent(&bed, 4002).arrives_at(SERVER_IF));
+    }
 }
 
 #[test]
