@@ -106,6 +106,51 @@ fn an_address_of_a_known_kind_is_one_entry_of_the_ip_cache_and_nothing_else() {
     assert_eq!(names, ["1.1.1.1 1.1.1.2 1.1.1.3", "1.1.1.1 1.1.1.2"]);
 }
 
+/// Pods, the own node, another node and the API server: whoever answers for a name opens none of them, before they are known
+/// nor after.
+#[test]
+fn a53_a_name_makes_nobody_s_address_its_own() {
+    let mut core = real(Found::default());
+    core.handle(egress("p", names(&["**"])));
+    for (name, address) in [("n1", "172.18.0.2"), ("n2", "172.18.0.3")] {
+        core.handle(Event::Node(name.into(), Node { addresses: [ip(address)].into(), ..Node::default() }));
+    }
+    core.handle(Event::AgentNode(
+        "n2".into(),
+        AgentNode { routers: [ip("10.244.2.1")].into(), health: [ip("10.244.2.2")].into() },
+    ));
+    let slice = Slice { ready: vec![ip("9.9.9.9")], ..Slice::default() };
+    core.handle(Event::Slice(key("kubernetes"), key("kubernetes"), slice));
+    ready(&mut core);
+    let all = [
+        ("10.244.1.5", 1000),
+        ("10.244.1.1", identity::HOST),
+        ("172.18.0.2", identity::HOST),
+        ("172.18.0.3", identity::REMOTE_NODE),
+        ("10.244.2.1", identity::REMOTE_NODE),
+        ("10.244.2.2", identity::HEALTH),
+    ];
+    let who = |core: &Core| all.map(|(address, _)| (address, identity_of(core, address)));
+    assert_eq!(who(&core), all);
+    core.handle(answer("evil.x", &all.map(|(address, _)| address)));
+    core.handle(answer("evil.x", &["10.244.2.9", "9.9.9.9"]));
+    core.flush();
+    assert_eq!(who(&core), all);
+    assert!(labels_of(&core, "9.9.9.9").contains("reserved:kube-apiserver"), "{}", labels_of(&core, "9.9.9.9"));
+    // A pod that comes later takes its address back.
+    core.handle(Event::RemotePod(
+        key("far"),
+        RemotePod {
+            addresses: [ip("10.244.2.9")].into(),
+            node: Some(ip("172.18.0.3")),
+            identity: Some(1000),
+            ..RemotePod::default()
+        },
+    ));
+    core.flush();
+    assert_eq!(identity_of(&core, "10.244.2.9"), 1000);
+}
+
 #[test]
 fn a_name_that_leaves_takes_its_label_along_and_the_last_one_the_identity() {
     let mut core = real(Found::default());
