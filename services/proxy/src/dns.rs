@@ -10,6 +10,7 @@ mod learned;
 mod names;
 mod reply;
 mod streams;
+mod thread;
 mod upstream;
 
 use std::io;

@@ -390,6 +390,18 @@ fn whoever_ends_the_process_waits_for_answers() {
 }
 
 #[test]
+fn nothing_is_left_of_a_proxy_that_is_gone() {
+    let bed = Bed::new(&["*"]);
+    let left = Arc::downgrade(&bed.shared);
+    drop(bed);
+    let end = Instant::now() + Duration::from_secs(5);
+    while left.strong_count() > 0 {
+        assert!(Instant::now() < end, "the thread for names goes on");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
 fn a54_odd_messages_are_answered_or_dropped_and_go_nowhere() {
     let bed = Bed::new(&["*"]);
     let client = bed.client();
