@@ -33,6 +33,7 @@ const LONGEST: usize = 65_535;
 const SERVERS: Duration = Duration::from_millis(100);
 /// How often it is looked at who waits for the agent for too long.
 const AGENT: Duration = Duration::from_millis(5);
+
 /// An answer that waits until the datapath knows its addresses.
 struct Learning {
     asked: Box<Asked>,
@@ -114,11 +115,9 @@ impl Thread {
                 self.look_at_asking(now);
                 servers = now + SERVERS;
             }
-            let next = match (self.learning.is_empty(), self.asking.is_empty()) {
-                (false, _) => Some(agent.min(servers)),
-                (true, false) => Some(servers),
-                (true, true) => None,
-            };
+            // A time that nobody waits for may be over, and would keep the thread awake.
+            let wanted = [(!self.learning.is_empty()).then_some(agent), (!self.asking.is_empty()).then_some(servers)];
+            let next = wanted.into_iter().flatten().min();
             self.send();
             self.mind_busy();
             events.clear();
