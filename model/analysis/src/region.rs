@@ -187,13 +187,7 @@ impl Region {
         }
         let mut region = self.clone();
         let known = region.ports.insert((owner, name.clone()), is);
-        (known.is_none_or(|known| known == is) && region.ports_fit()).then_some(region)
-    }
-
-    /// What an endpoint names, its identity names, too.
-    fn ports_fit(&self) -> bool {
-        let of_endpoints = self.ports.iter().filter(|((owner, _), is)| *owner == Owner::Endpoint && **is);
-        of_endpoints.into_iter().all(|((_, name), _)| self.ports.get(&(Owner::Identity, name.clone())) != Some(&false))
+        known.is_none_or(|known| known == is).then_some(region)
     }
 
     /// What both have.

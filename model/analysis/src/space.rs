@@ -101,6 +101,13 @@ pub struct Names {
     pub open: BTreeSet<PortName>,
 }
 
+impl Names {
+    /// True if some port of this protocol has an open name.
+    pub fn has_open(&self, protocol: Option<u8>) -> bool {
+        self.open.iter().any(|(of, _)| Some(*of) == protocol)
+    }
+}
+
 impl Members {
     fn all(count: usize, is: impl Fn(usize) -> bool) -> Members {
         let mut words = vec![0_u64; count.div_ceil(64)];

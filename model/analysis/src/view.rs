@@ -215,15 +215,28 @@ impl<'a> Scene<'a> {
             .iter()
             .map(|(_, names)| with_names(&all, if direction == Direction::Egress { names } else { &class.names }))
             .collect();
+        let (mut peers, mut firsts) = (Vec::new(), Vec::new());
+        for ((set, names), starts) in parts.iter().zip(&starts) {
+            firsts.push(peers.len());
+            peers.extend(self.stands(set, names, starts));
+        }
+        let firsts = &firsts;
         let mut columns: Vec<Vec<Decision>> = Vec::new();
         for side in [0, 1] {
-            let tables = self.tables(side, &class.rules, &self.stand(of, &class.names, &all), &parts, &starts);
+            let tables = self.tables(side, &class.rules, &self.stand(of, &class.names, &all), &peers);
             let ask = |(at, starts): (usize, &Starts)| {
-                let (policy, number) = &tables[at];
-                let each = starts.iter().flat_map(|(protocol, ports)| ports.iter().map(move |port| (*protocol, *port)));
-                let each =
-                    each.map(|(protocol, port)| policy.verdict(*number, direction, protocol.unwrap_or(UNNAMED), port));
-                each.map(|entry| Decision::of(policy, &entry)).collect::<Vec<_>>()
+                let (_, names) = &parts[at];
+                let each = starts.iter().flat_map(|(protocol, ports)| {
+                    // Whose name can be any port's has it at the port that is asked for.
+                    let has_open = direction == Direction::Egress && names.has_open(*protocol);
+                    let seat = move |place| firsts[at] + if has_open { place } else { 0 };
+                    ports.iter().enumerate().map(move |(place, port)| (seat(place), *protocol, *port))
+                });
+                let each = each.map(|(seat, protocol, port)| {
+                    let (policy, number) = &tables[seat];
+                    Decision::of(policy, &policy.verdict(*number, direction, protocol.unwrap_or(UNNAMED), port))
+                });
+                each.collect::<Vec<_>>()
             };
             columns.push(starts.iter().enumerate().flat_map(ask).collect());
         }
@@ -276,6 +289,20 @@ impl<'a> Scene<'a> {
         }
     }
 
+    /// Those who stand for all peers in a set. A name that an identity's endpoints give to several ports is none of a
+    /// peer's: for each range of ports there is one who has the open names there, the first at the first port, and so on.
+    fn stands(&self, set: &Set, names: &Names, starts: &Starts) -> Vec<Stand> {
+        let of_open =
+            |(protocol, ports): (&Option<u8>, &BTreeSet<u16>)| names.has_open(*protocol).then_some(ports.len());
+        let count = starts.iter().filter_map(of_open).max().unwrap_or(1);
+        let one = |place| {
+            let here = |ports: &BTreeSet<u16>| ports.iter().nth(place).copied().into_iter().collect();
+            let here = starts.iter().map(|(protocol, ports)| (*protocol, here(ports))).collect();
+            self.stand(set, names, &here)
+        };
+        (0..count).map(one).collect()
+    }
+
     /// The tables of a subject on a side, with the number of each peer in them. Peers that cannot be there at once are
     /// in tables of their own.
     fn tables(
@@ -283,12 +310,9 @@ impl<'a> Scene<'a> {
         side: usize,
         rules: &[RuleId],
         subject: &Stand,
-        parts: &[(Set, Names)],
-        starts: &[Starts],
+        peers: &[Stand],
     ) -> Vec<(Arc<EndpointPolicy>, NumericIdentity)> {
         let policies = self.policies(side, rules);
-        let peers: Vec<Stand> =
-            parts.iter().zip(starts).map(|((set, names), starts)| self.stand(set, names, starts)).collect();
         let mut found: Vec<Option<(Arc<EndpointPolicy>, NumericIdentity)>> = vec![None; peers.len()];
         let mut left: Vec<usize> = (0..peers.len()).collect();
         while !left.is_empty() {

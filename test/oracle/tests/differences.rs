@@ -268,7 +268,8 @@ fn kind_of(identity: u32, labels: &Labels) -> Option<Kind> {
 #[test]
 fn no_packet_differs_where_nothing_is_claimed_whoever_comes() {
     let (mut equivalent, mut packets, mut incomplete) = (0, 0, 0);
-    for seed in 0..worlds(10) {
+    // A name for ports beside numbers of the same protocol.
+    for seed in (0..worlds(10)).chain([2_343]) {
         let mut random = Random::new(seed + 990_000);
         let world = generate::world(&mut random);
         let both = pair(&mut random, &world);
