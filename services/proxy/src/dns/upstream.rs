@@ -44,13 +44,16 @@ impl Key {
     }
 }
 
+/// Questions by the number that they have at a socket.
+type Waiting = HashMap<u16, Box<Asked>, RandomState>;
+
 /// A socket, and what was asked there and is not answered.
 pub struct Asking {
     /// Not blocking, connected to the server.
     pub socket: UdpSocket,
     /// Whose it is.
     pub key: Key,
-    waiting: HashMap<u16, Box<Asked>, RandomState>,
+    waiting: Waiting,
     outgoing: Vec<Outgoing>,
     /// What goes out, one message behind the other.
     messages: Vec<u8>,
@@ -129,8 +132,7 @@ impl Asking {
                     (rest, said) = (&rest[1..], false);
                 }
                 Err(error) => {
-                    let before = |number: &u16, _: &mut _| rest.iter().all(|outgoing| outgoing.number != *number);
-                    failed.extend(self.waiting.extract_if(before).map(|(_, asked)| (asked, error)));
+                    failed.extend(sent(&mut self.waiting, rest).map(|asked| (asked, error)));
                     said = true;
                 }
             }
@@ -148,9 +150,9 @@ impl Asking {
         Some((waiting.remove(), said))
     }
 
-    /// All that wait: the server is not there.
+    /// All that were sent and wait: the server is not there.
     pub fn fail(&mut self) -> impl Iterator<Item = Box<Asked>> {
-        self.waiting.drain().map(|(_, asked)| asked)
+        sent(&mut self.waiting, &self.outgoing)
     }
 
     /// Those that have waited for so long.
@@ -158,6 +160,12 @@ impl Asking {
         let late = move |_: &u16, asked: &mut Box<Asked>| now.duration_since(asked.began) >= patience;
         self.waiting.extract_if(late).map(|(_, asked)| asked)
     }
+}
+
+/// Takes out those that wait and are not among these, which are still to be sent.
+fn sent<'a>(waiting: &'a mut Waiting, unsent: &'a [Outgoing]) -> impl Iterator<Item = Box<Asked>> + 'a {
+    let is_sent = |number: &u16, _: &mut _| unsent.iter().all(|outgoing| outgoing.number != *number);
+    waiting.extract_if(is_sent).map(|(_, asked)| asked)
 }
 
 /// How many of these messages were sent, from the first.
