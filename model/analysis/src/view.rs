@@ -292,13 +292,16 @@ impl<'a> Scene<'a> {
     /// Those who stand for all peers in a set. A name that an identity's endpoints give to several ports is none of a
     /// peer's: for each range of ports there is one who has the open names there, the first at the first port, and so on.
     fn stands(&self, set: &Set, names: &Names, starts: &Starts) -> Vec<Stand> {
-        let of_open =
-            |(protocol, ports): (&Option<u8>, &BTreeSet<u16>)| names.has_open(*protocol).then_some(ports.len());
-        let count = starts.iter().filter_map(of_open).max().unwrap_or(1);
+        let open: Vec<(Option<u8>, Vec<u16>)> = starts
+            .iter()
+            .filter(|(protocol, _)| names.has_open(**protocol))
+            .map(|(protocol, ports)| (*protocol, ports.iter().copied().collect()))
+            .collect();
+        let count = open.iter().map(|(_, ports)| ports.len()).max().unwrap_or(1);
         let one = |place| {
-            let here = |ports: &BTreeSet<u16>| ports.iter().nth(place).copied().into_iter().collect();
-            let here = starts.iter().map(|(protocol, ports)| (*protocol, here(ports))).collect();
-            self.stand(set, names, &here)
+            let here =
+                open.iter().map(|(protocol, ports)| (*protocol, ports.get(place).copied().into_iter().collect()));
+            self.stand(set, names, &here.collect())
         };
         (0..count).map(one).collect()
     }

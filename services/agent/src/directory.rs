@@ -83,26 +83,9 @@ impl Directory for Snapshot {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use policy::{PolicyKind, PolicyRef, RuleOrigin};
-
     use super::*;
     use crate::hits::Decision;
-
-    fn rule(name: &str, index: usize) -> Arc<RuleOrigin> {
-        let policy =
-            PolicyRef { kind: PolicyKind::CiliumNetworkPolicy, namespace: "default".into(), name: name.into() };
-        Arc::new(RuleOrigin {
-            policy,
-            uid: String::new(),
-            direction: policy::Direction::Ingress,
-            deny: false,
-            spec: 0,
-            index,
-            labels: Default::default(),
-            log: String::new(),
-            line: 0,
-        })
-    }
+    use crate::hits::fixtures::rule;
 
     #[test]
     fn each_policy_of_a_rule_set_is_named_once() {

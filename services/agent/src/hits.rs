@@ -146,13 +146,15 @@ fn named(rule: &RuleOrigin) -> RuleName {
     }
 }
 
+/// What tests of rule sets begin with.
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use abi::policy::VerdictEntry;
-    use policy::{Direction, PolicyKind};
+pub(crate) mod fixtures {
+    use std::sync::Arc;
 
-    fn rule(name: &str, index: usize) -> Arc<RuleOrigin> {
+    use policy::{Direction, PolicyKind, PolicyRef, RuleOrigin};
+
+    /// A rule of a policy in namespace `default`.
+    pub fn rule(name: &str, index: usize) -> Arc<RuleOrigin> {
         Arc::new(RuleOrigin {
             policy: PolicyRef { kind: PolicyKind::CiliumNetworkPolicy, namespace: "default".into(), name: name.into() },
             uid: String::new(),
@@ -165,6 +167,13 @@ mod tests {
             line: 0,
         })
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fixtures::rule;
+    use super::*;
+    use abi::policy::VerdictEntry;
 
     fn decisions(all: &[(u32, &[&Arc<RuleOrigin>])]) -> Decisions {
         let decision = |rules: &[&Arc<RuleOrigin>]| Decision {
